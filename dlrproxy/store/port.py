@@ -1,0 +1,112 @@
+"""What the rest of the program may ask of a store, whichever holds the rows (memory, RocksDB, SQL).
+
+Writes are synchronous and cheap: they change what lookups in this process see at once, and join the current group.
+One task (`run`) makes groups durable, one fsync a group, and then calls what was registered with `after_durable`, in
+the order of registration. Nothing is acknowledged to anybody before that call.
+
+A group that could not be made durable is never reported as done. The store reopens its files and writes the group
+again; meanwhile `accepting` is False, and the callers refuse work (a temporary status) instead of piling it up. If
+the files cannot be opened any more, `run` raises StoreError and the node stops: what was acknowledged is on disk.
+
+Times are seconds on the node's own clock (`dlrproxy.clock`), which neither goes back nor jumps while it runs.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from enum import Enum
+from typing import Protocol
+
+import msgspec
+
+
+class StoreError(Exception):
+    """The store cannot be opened or read; the text names the directory and what to do."""
+
+
+class StoreBusyError(StoreError):
+    """Another process holds this data directory."""
+
+
+class Table(Enum):
+    """Row tables whose values only their owner reads; the store keeps them in key order."""
+
+    CUSTODY = "custody"  # accepted or claimed and not yet delivered, and the dedupe keys of claims
+    PARKED = "parked"
+    META = "meta"  # store id, learned rules, the clock's high-water mark
+
+
+class OpenMessage(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """An MT with an id and no final report yet (or, for a grace period, with one: `final_at`)."""
+
+    operator: str
+    message_id: bytes  # the very bytes of submit_sm_resp.message_id
+    owner: str  # the gateway's name
+    destination: bytes  # digits of destination_addr, to break ties between candidates
+    source: bytes
+    session: int  # token of the gateway session that submitted it; 0 when unknown
+    submitted_at: float
+    expires_at: float
+    final_at: float = 0.0  # when a final report was delivered; 0 while there is none
+
+    @property
+    def key(self) -> tuple[str, bytes]:
+        return self.operator, self.message_id
+
+
+class Lookup(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What to look for: the id exactly as reported, and its normal forms (`protocols.smpp.message_ids`)."""
+
+    operator: str
+    exact: bytes
+    normals: tuple[bytes, ...]
+
+
+class Store(Protocol):
+    """See the module's docstring for the promises."""
+
+    @property
+    def store_id(self) -> bytes:
+        """8 random bytes, made with the data directory and never again (promise 3)."""
+
+    @property
+    def accepting(self) -> bool:
+        """False while a commit fails or free space is below `min_free_mb`."""
+
+    def put_open(self, message: OpenMessage) -> None:
+        """Insert or replace; the newest submission with an id wins."""
+
+    def close_open(self, operator: str, message_id: bytes, final_at: float, expires_at: float) -> None:
+        """Note that a final report was delivered; the record stays until `expires_at` (a grace period)."""
+
+    def recent(self, operator: str, message_id: bytes) -> OpenMessage | None:
+        """What memory knows of this exact id, without touching the disk; None says nothing about the disk."""
+
+    def pending(self, operator: str, message_id: bytes) -> bool:
+        """True while the record of this id is not yet durable, so that its submit_sm_resp has not gone out."""
+
+    async def find(self, lookups: Sequence[Lookup]) -> list[list[OpenMessage]]:
+        """For each lookup every live record whose id is `exact`, or whose normal form is among `normals`.
+
+        The record with the exact id comes first. Records past `expires_at` are not returned. One call may hold
+        many lookups and costs one visit to the disk. Raises StoreError.
+        """
+
+    def put(self, table: Table, key: bytes, value: bytes) -> None: ...
+
+    def delete(self, table: Table, key: bytes) -> None: ...
+
+    async def get(self, table: Table, key: bytes) -> bytes | None: ...
+
+    async def scan(self, table: Table, after: bytes = b"", limit: int = 1000) -> list[tuple[bytes, bytes]]:
+        """Rows with a key greater than `after`, in key order; written rows are seen before they are durable."""
+
+    def after_durable(self, callback: Callable[[], None]) -> None:
+        """Call back once everything written so far is durable; at once if it all is."""
+
+    async def expire(self, now: float, limit: int = 10_000) -> Iterable[OpenMessage]:
+        """Delete up to `limit` open messages whose time is up, and return those that never got a final report."""
+
+    async def run(self) -> None:
+        """Commit groups until cancelled. Raises StoreError when the store is lost for good."""
+
+    async def close(self) -> None:
+        """Make durable what was written, then release the files."""
