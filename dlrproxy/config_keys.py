@@ -1,0 +1,204 @@
+"""What a key of the configuration is made of: its documentation, its limits, and how its value is read from TOML.
+
+`config.py` declares the keys with these; `config_reading.py` reads by them and `sample_config.py` documents from them,
+so that the three cannot drift apart.
+"""
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from attrs import Attribute, frozen
+
+from dlrproxy.secret import Secret
+from protocols.smpp.constants import ESME_ROK, STATUS_NAMES
+
+_METADATA = "dlrproxy.key"
+_STATUS_BY_NAME = MappingProxyType({name: value for value, name in STATUS_NAMES.items()})
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_LARGEST_STATUS = 0xFFFFFFFF  # command_status is a 4-octet integer, SMPP 3.4 3.2.3
+
+Validator = Callable[[Any, "Attribute[Any]", Any], None]
+
+
+class Address(NamedTuple):
+    """A TCP address. A host is a name, an IPv4 address, or an IPv6 address without its brackets."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@frozen(kw_only=True)
+class Key:
+    """What the user is told about a key."""
+
+    doc: str
+    example: object = None  # a TOML value, shown where there is no default
+    read: Callable[[Any], Any] | None = None  # TOML value to the field's; None: by the field's type
+    show: Callable[[Any], object] | None = None  # the field's default back to a TOML value; None: as it is
+
+
+def key(
+    doc: str,
+    *,
+    example: object = None,
+    read: Callable[[Any], Any] | None = None,
+    show: Callable[[Any], object] | None = None,
+) -> dict[str, Key]:
+    """The metadata of an attrs field that is a key of the configuration file."""
+    return {_METADATA: Key(doc=doc, example=example, read=read, show=show)}
+
+
+def key_of(attribute: "Attribute[Any]") -> Key | None:
+    """None for a field that `load` works out and no user writes."""
+    found: Key | None = attribute.metadata.get(_METADATA)
+    return found
+
+
+# Limits, as attrs validators; config_reading runs them key by key, so that every violation is reported at once.
+
+
+def at_least(lowest: float) -> Validator:
+    def check(_: object, __: "Attribute[Any]", value: float) -> None:
+        if value < lowest:
+            raise ValueError(f"must be at least {lowest}, is {value}")
+
+    return check
+
+
+def above(bound: float) -> Validator:
+    def check(_: object, __: "Attribute[Any]", value: float) -> None:
+        if value <= bound:
+            raise ValueError(f"must be more than {bound}, is {value}")
+
+    return check
+
+
+def between(lowest: float, highest: float) -> Validator:
+    def check(_: object, __: "Attribute[Any]", value: float) -> None:
+        if not lowest <= value <= highest:
+            raise ValueError(f"must be between {lowest} and {highest}, is {value}")
+
+    return check
+
+
+def octets(most: int) -> Validator:
+    """A C-octet string of SMPP: ASCII, no NUL, at most `most` octets before the NUL that ends it."""
+
+    def check(_: object, __: "Attribute[Any]", value: str) -> None:
+        if not value.isascii() or "\0" in value:
+            raise ValueError("must be plain ASCII")
+        if len(value) > most:
+            raise ValueError(f"must be at most {most} characters, has {len(value)}")
+
+    return check
+
+
+def proper_name(_: object, __: "Attribute[Any]", value: str) -> None:
+    """Names travel in log fields, metrics labels and peer frames."""
+    if not _NAME.fullmatch(value):
+        raise ValueError(
+            f"must be 1 to 63 letters, digits, '.', '_' or '-', beginning with a letter or digit, is {value!r}"
+        )
+
+
+def proper_names(_: object, __: "Attribute[Any]", value: Mapping[str, Address]) -> None:
+    for name in value:
+        proper_name(None, __, name)
+
+
+def not_empty(_: object, __: "Attribute[Any]", value: str) -> None:
+    if not value:
+        raise ValueError("must not be empty")
+
+
+# Readers: a TOML value to the field's value; ValueError says what is wrong with it, TypeError what was expected.
+
+
+def address(value: object) -> Address:
+    """`"host:port"`, with brackets around an IPv6 address; port 0 lets the system choose."""
+    if not isinstance(value, str):
+        raise TypeError('must be a string such as "127.0.0.1:2775"')
+    host, colon, port = value.rpartition(":")
+    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ValueError(f'must be "host:port", is {value!r}')
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise ValueError(f'an IPv6 address needs brackets, as in "[::1]:2775", is {value!r}')
+    return Address(host, int(port))
+
+
+def addresses(value: object) -> tuple[Address, ...]:
+    if not isinstance(value, list) or not value:
+        raise TypeError('must be a list such as ["a.example:2775", "b.example:2775"]')
+    return tuple(address(item) for item in value)
+
+
+def listeners(value: object) -> Mapping[str, Address]:
+    """One address, whose gateway is named "" until the node's name is known, or a table of gateway to address."""
+    if isinstance(value, str):
+        return {"": address(value)}
+    if not isinstance(value, dict) or not value:
+        raise TypeError('must be "host:port", or a table such as { shop1 = "127.0.0.1:2775" }')
+    return {gateway: address(where) for gateway, where in value.items()}
+
+
+def status(value: object) -> int:
+    """A command_status by number or by name."""
+    if isinstance(value, str):
+        if value not in _STATUS_BY_NAME:
+            raise ValueError(f"unknown status {value!r}; a number, or one of {', '.join(_STATUS_BY_NAME)}")
+        value = _STATUS_BY_NAME[value]
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError('must be a number such as 0x58, or a name such as "ESME_RTHROTTLED"')
+    if not ESME_ROK < value <= _LARGEST_STATUS:
+        raise ValueError(f"must be an error status between 1 and 0xFFFFFFFF, is {value:#x}")
+    return value
+
+
+def status_name(value: int) -> object:
+    return STATUS_NAMES.get(value, value)
+
+
+def secret(value: object) -> Secret:
+    if not isinstance(value, str):
+        raise TypeError("must be a string")
+    return Secret(value.encode())
+
+
+def websocket_url(_: object, __: "Attribute[Any]", value: str) -> None:
+    """A validator: ws:// or wss:// with host and port, and nothing after them."""
+    try:
+        parts = urlsplit(value)
+        port = parts.port
+    except ValueError as error:
+        raise ValueError(f"not a URL: {error}") from None
+    if parts.scheme not in {"ws", "wss"}:
+        raise ValueError(f'must begin with wss:// (or ws:// on loopback), is "{value}"')
+    if not parts.hostname or port is None:
+        raise ValueError(f'must name host and port, as in "wss://10.0.0.1:7301", is "{value}"')
+    if parts.username is not None or parts.path not in {"", "/"} or parts.query or parts.fragment:
+        raise ValueError(f'takes nothing but host and port, as in "wss://10.0.0.1:7301", is "{value}"')
+
+
+def finite(value: float) -> float:
+    if not math.isfinite(value):
+        raise ValueError("must be a finite number")
+    return value
+
+
+def frozen_mapping(value: Mapping[str, Address]) -> Mapping[str, Address]:
+    return MappingProxyType(dict(value))
+
+
+def resolved(base: Path, path: Path) -> Path:
+    """Relative paths are meant from the directory of the configuration file."""
+    return base / path.expanduser()
