@@ -25,3 +25,7 @@ class NodeClock:
 
     def now(self) -> float:
         return self._base + self._monotonic()
+
+    def not_before(self, high_water: float) -> None:
+        """Continue from `high_water` if that is later. For the start of a node: it must open its store to read it."""
+        self._base = max(self._base, high_water - self._monotonic())
