@@ -1,17 +1,25 @@
-"""The configuration as values. A field is a key of the TOML file; its metadata is what `sample-config` prints about it.
+"""The configuration: TOML to frozen values, with every problem at once.
 
-Everything is frozen. A field without key metadata (`password` after `password_file`, `Ring.secret`, ...) is worked out
-while loading. Code may build these classes itself, with the same limits as a file.
+The tables are in config_operator and config_tables, and are imported from here. A field is a key of the file; its
+metadata is what `sample-config` prints about it. A field without such metadata (`Ring.secret`, `Admin.token`,
+`Config.warnings`) is worked out while loading. Code may build these classes itself, under the same limits as a file.
 """
 
+import itertools
+import os
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
-from urllib.parse import urlsplit
 
-from attrs import field, frozen
+from attrs import evolve, field, fields, frozen
 
-from dlrproxy.config_keys import Address, above, address, at_least, between, key, proper_name, websocket_url
+from dlrproxy import config_check, config_machine
+from dlrproxy.config_check import Draft
+from dlrproxy.config_keys import Address
 from dlrproxy.config_operator import BindType, IdRule, Operator
+from dlrproxy.config_problems import ConfigError, Problem
+from dlrproxy.config_reading import Reader, toml
+from dlrproxy.config_tables import Admin, Custody, Level, Log, Mo, Mode, MoRule, Node, Peer, Ring
 from dlrproxy.secret import Secret
 
 __all__ = [
@@ -19,6 +27,7 @@ __all__ = [
     "Admin",
     "BindType",
     "Config",
+    "ConfigError",
     "Custody",
     "IdRule",
     "Level",
@@ -29,235 +38,27 @@ __all__ = [
     "Node",
     "Operator",
     "Peer",
+    "Problem",
     "Ring",
     "Secret",
+    "load",
+    "parse",
 ]
-
-Mode = Literal["ring", "active-passive", "quorum"]
-Level = Literal["debug", "info", "warning", "error"]
-
-
-@frozen(kw_only=True)
-class Node:
-    """This node, and where it keeps what it must not lose."""
-
-    name: str = field(
-        validator=proper_name,
-        metadata=key("This node's name: one of the [[peers]], where there are any.", example="gw1"),
-    )
-    mode: Mode = field(
-        default="ring",
-        metadata=key(
-            "How reports for other nodes reach them: ring (active-active; a node alone is a ring of one), "
-            "active-passive or quorum."
-        ),
-    )
-    data_dir: Path = field(
-        metadata=key(
-            "Open messages and custody are kept here, on a local disk. One process per directory.",
-            example="/var/lib/dlrproxy",
-        )
-    )
-    min_free_mb: int = field(
-        default=256,
-        validator=at_least(16),
-        metadata=key(
-            "Below this much free space under data_dir MT are refused, so that there is always room for an id that "
-            "comes back."
-        ),
-    )
-    drain_s: float = field(
-        default=20.0,
-        validator=between(0, 3600),
-        metadata=key("On SIGTERM: how long to finish what is in flight before exit. A second signal ends it at once."),
-    )
-
-
-@frozen(kw_only=True)
-class Peer:
-    """A node of the ring. The same list stands on every node, own entry included; a node alone needs none."""
-
-    name: str = field(validator=proper_name, metadata=key("The node's name.", example="gw1"))
-    url: str = field(
-        validator=websocket_url,
-        metadata=key("Where the other nodes reach it. ws:// only on loopback.", example="wss://10.0.0.1:7301"),
-    )
-
-    @property
-    def tls(self) -> bool:
-        return urlsplit(self.url).scheme == "wss"
-
-    @property
-    def address(self) -> Address:
-        parts = urlsplit(self.url)
-        return Address(parts.hostname or "", parts.port or 0)
-
-
-@frozen(kw_only=True)
-class Ring:
-    """How the nodes link to one another. Mutual TLS: ca_file, cert_file and key_file; or a secret that all share."""
-
-    cluster: str = field(
-        default="dlrproxy",
-        validator=proper_name,
-        metadata=key("The same on every node; nodes of another cluster are turned away."),
-    )
-    ca_file: Path | None = field(
-        default=None,
-        metadata=key("The authority that signed every node's certificate, in PEM.", example="/etc/dlrproxy/ca.pem"),
-    )
-    cert_file: Path | None = field(
-        default=None,
-        metadata=key("This node's certificate, in PEM, for server and client.", example="/etc/dlrproxy/node.pem"),
-    )
-    key_file: Path | None = field(default=None, metadata=key("Its key, in PEM.", example="/etc/dlrproxy/node.key"))
-    secret_file: Path | None = field(
-        default=None,
-        metadata=key("Instead of certificates: a secret, the same on every node.", example="/etc/dlrproxy/ring.secret"),
-    )
-    listen: Address | None = field(
-        default=None,
-        metadata=key(
-            "Where this node listens for its peers, if not at the host and port of its own peer url.",
-            example="0.0.0.0:7301",
-            read=address,
-        ),
-    )
-    claim_for_s: float = field(
-        default=259_200.0,  # three days: longer than a node is usually away, shorter than most validity periods
-        validator=above(0),
-        metadata=key("How long a report is offered to the ring before the operator's unclaimed policy applies."),
-    )
-    lap_timeout_s: float = field(
-        default=15.0, validator=above(0), metadata=key("A lap of the ring that has not ended by then starts again.")
-    )
-    retry_min_s: float = field(
-        default=5.0, validator=above(0), metadata=key("The first wait after an unclaimed lap; it doubles from there.")
-    )
-    retry_max_s: float = field(
-        default=300.0, validator=above(0), metadata=key("The longest wait after an unclaimed lap.")
-    )
-    heartbeat_s: float = field(
-        default=1.0, validator=above(0), metadata=key("Send a heartbeat on a link that was silent for this long.")
-    )
-    suspect_after_s: float = field(
-        default=3.0, validator=above(0), metadata=key("A peer that was silent for this long is passed over.")
-    )
-    dead_after_s: float = field(
-        default=10.0,
-        validator=above(0),
-        metadata=key("A link that was silent for this long is closed and dialled anew."),
-    )
-    max_walking: int = field(
-        default=2000,
-        validator=at_least(1),
-        metadata=key("Reports of this node that are on their way round the ring at one time; the others wait."),
-    )
-    secret: Secret | None = None  # the content of secret_file
-
-
-@frozen(kw_only=True)
-class Custody:
-    """What has been answered ESME_ROK and is not yet delivered: bounds and retries."""
-
-    max_messages: int = field(
-        default=100_000,
-        validator=at_least(1),
-        metadata=key("Reports and MO in custody; above it the operator gets retry_status."),
-    )
-    max_parked: int = field(
-        default=1_000_000,
-        validator=at_least(1),
-        metadata=key("Parked reports and MO, a quota of their own."),
-    )
-    retry_min_s: float = field(
-        default=1.0,
-        validator=above(0),
-        metadata=key("The first wait after a temporary error of the gateway; it doubles from there."),
-    )
-    retry_max_s: float = field(
-        default=60.0, validator=above(0), metadata=key("The longest wait after a temporary error of the gateway.")
-    )
-    settle_retry_s: float = field(
-        default=5.0,
-        validator=above(0),
-        metadata=key("A claim that its origin has not settled is told again after this."),
-    )
-
-
-@frozen(kw_only=True)
-class MoRule:
-    """What decides where an MO goes; the first rule that matches wins, and every key given must match."""
-
-    destination: str | None = field(
-        default=None, metadata=key("The number that the subscriber wrote to.", example="7000")
-    )
-    keyword: str | None = field(default=None, metadata=key("The first word of the text, in any case.", example="WIN"))
-    operator: str | None = field(default=None, metadata=key("The operator that it came from.", example="acme"))
-    gateway: str = field(validator=proper_name, metadata=key("The gateway that gets it.", example="gw2"))
-
-
-@frozen(kw_only=True)
-class Mo:
-    """MO: by rule; else to the gateway in conversation with the subscriber; else to the local gateway."""
-
-    conversation_s: float = field(
-        default=86_400.0,
-        validator=at_least(0),
-        metadata=key("How long an answer goes to the gateway that last wrote to the subscriber; 0: off."),
-    )
-    concat_wait_s: float = field(
-        default=5.0,
-        validator=above(0),
-        metadata=key("How long the parts of a concatenated MO wait for the node that decides for all of them."),
-    )
-    rules: tuple[MoRule, ...] = field(default=(), metadata=key("Rules, as [[mo.rules]] tables."))
-
-
-@frozen(kw_only=True)
-class Admin:
-    """The HTTP API. It is always on a unix socket in data_dir; this is for TCP."""
-
-    listen: Address | None = field(
-        default=None, metadata=key("Listen on TCP too.", example="127.0.0.1:7380", read=address)
-    )
-    token_file: Path | None = field(
-        default=None,
-        metadata=key(
-            "A file that holds the token which clients must send; wanted off loopback.",
-            example="/etc/dlrproxy/admin.token",
-        ),
-    )
-    token: Secret | None = None  # the content of token_file
-
-
-@frozen(kw_only=True)
-class Log:
-    """The log: one JSON object a line. Message text and secrets are never in it."""
-
-    level: Level = field(default="info", metadata=key("debug, info, warning or error."))
-    route_events: bool = field(
-        default=True, metadata=key("Log every step of a report or MO that leaves the common path.")
-    )
-    full_numbers: bool = field(default=False, metadata=key("true: phone numbers are not masked."))
-    file: Path | None = field(
-        default=None,
-        metadata=key("Append to this file, opened again on SIGHUP; else stderr.", example="/var/log/dlrproxy.log"),
-    )
 
 
 @frozen(kw_only=True)
 class Config:
-    """Everything a node is told. `load` makes one from a file."""
+    """Everything that a node is told."""
 
     node: Node
     operators: tuple[Operator, ...] = ()
     peers: tuple[Peer, ...] = ()
-    ring: Ring = Ring()
-    custody: Custody = Custody()
-    mo: Mo = Mo()
-    admin: Admin = Admin()
-    log: Log = Log()
+    ring: Ring = field(factory=Ring)
+    custody: Custody = field(factory=Custody)
+    mo: Mo = field(factory=Mo)
+    admin: Admin = field(factory=Admin)
+    log: Log = field(factory=Log)
+    warnings: tuple[Problem, ...] = field(default=(), eq=False)  # a node can run with these
 
     @property
     def node_names(self) -> tuple[str, ...]:
@@ -280,3 +81,82 @@ class Config:
         if own is None or not self.other_peers:
             return None
         return self.ring.listen or own.address
+
+
+TABLES = tuple(attribute.name for attribute in fields(Config) if attribute.name != "warnings")
+_TABLE = re.compile(r"(?P<name>\w+)(?:\[(?P<index>\d+)\])?")
+
+
+def load(path: Path, *, environ: Mapping[str, str] = os.environ) -> Config:
+    """Read a file. Raises ConfigError with every problem; warnings are in `Config.warnings`."""
+    try:
+        text = path.read_bytes().decode()
+    except OSError as error:
+        raise ConfigError(str(path), [Problem("", f"cannot be read: {error.strerror}")]) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(str(path), [Problem(f"byte {error.start}", "TOML is UTF-8, and this is not")]) from error
+    return parse(text, source=str(path), base=path.parent, environ=environ)
+
+
+def parse(
+    text: str, *, source: str = "configuration", base: Path = Path(), environ: Mapping[str, str] = os.environ
+) -> Config:
+    """`source` is named in errors; relative paths are meant from `base`. Raises ConfigError with every problem."""
+    reader = Reader(toml(text, source), base)
+    reader.only(TABLES)
+    draft = _with_gateway_names(
+        Draft(
+            node=reader.table(Node, "node"),
+            operators=reader.tables(Operator, "operators"),
+            peers=reader.tables(Peer, "peers"),
+            ring=reader.table(Ring, "ring"),
+            custody=reader.table(Custody, "custody"),
+            mo=reader.table(Mo, "mo"),
+            admin=reader.table(Admin, "admin"),
+            log=reader.table(Log, "log"),
+            incomplete=frozenset(reader.incomplete),
+        )
+    )
+    unclear = [
+        problem for path, table in reader.raw_tables("operators") for problem in config_check.alternatives(path, table)
+    ]
+    draft, secret_problems = config_machine.with_secrets(draft, environ)
+    errors = [*reader.problems, *unclear, *secret_problems, *_found(draft, config_check.ERRORS + config_machine.ERRORS)]
+    node, ring, custody, mo, admin, log = draft.node, draft.ring, draft.custody, draft.mo, draft.admin, draft.log
+    if errors or not (node and ring and custody and mo and admin and log):  # a table is None where it has an error
+        raise ConfigError(source, sorted(errors, key=_place))
+    return Config(
+        node=node,
+        operators=tuple(draft.operators.values()),
+        peers=tuple(draft.peers.values()),
+        ring=ring,
+        custody=custody,
+        mo=mo,
+        admin=admin,
+        log=log,
+        warnings=_found(draft, config_check.WARNINGS + config_machine.WARNINGS),
+    )
+
+
+def _found(draft: Draft, checks: tuple[config_check.Check, ...]) -> tuple[Problem, ...]:
+    return tuple(itertools.chain.from_iterable(check(draft) for check in checks))
+
+
+def _with_gateway_names(draft: Draft) -> Draft:
+    """A listener without a name is for the gateway named as the node."""
+    if draft.node is None:
+        return draft
+    name = draft.node.name
+    operators = {
+        path: evolve(operator, listen={gateway or name: where for gateway, where in operator.listen.items()})
+        for path, operator in draft.operators.items()
+    }
+    return evolve(draft, operators=operators)
+
+
+def _place(problem: Problem) -> tuple[int, int]:
+    """Sorts by table, so that a reader goes through the file once; unknown tables come first."""
+    found = _TABLE.match(problem.path)
+    if found is None or found["name"] not in TABLES:
+        return -1, 0
+    return TABLES.index(found["name"]), int(found["index"] or -1)

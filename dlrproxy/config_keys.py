@@ -4,16 +4,16 @@
 so that the three cannot drift apart.
 """
 
-import math
+import ipaddress
 import re
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from attrs import Attribute, frozen
 
+from dlrproxy.config_problems import nearest
 from dlrproxy.secret import Secret
 from protocols.smpp.constants import ESME_ROK, STATUS_NAMES
 
@@ -105,18 +105,47 @@ def proper_name(_: object, __: "Attribute[Any]", value: str) -> None:
     """Names travel in log fields, metrics labels and peer frames."""
     if not _NAME.fullmatch(value):
         raise ValueError(
-            f"must be 1 to 63 letters, digits, '.', '_' or '-', beginning with a letter or digit, is {value!r}"
+            f"must be 1 to 63 letters, digits, '.', '_' or '-', beginning with a letter or digit, is "{value}""
         )
 
 
 def proper_names(_: object, __: "Attribute[Any]", value: Mapping[str, Address]) -> None:
+    """Gateways; "" is the one that is named as the node, until the node's name is known."""
     for name in value:
-        proper_name(None, __, name)
+        if name:
+            proper_name(None, __, name)
 
 
 def not_empty(_: object, __: "Attribute[Any]", value: str) -> None:
     if not value:
         raise ValueError("must not be empty")
+
+
+def ip_address(_: object, __: "Attribute[Any]", value: str) -> None:
+    try:
+        ipaddress.ip_address(value)
+    except ValueError:
+        raise ValueError(f'must be an IP address, is "{value}"') from None
+
+
+def websocket_url(_: object, __: "Attribute[Any]", value: str) -> None:
+    """ws:// or wss:// with host and port, and nothing after them."""
+    try:
+        parts = urlsplit(value)
+        port = parts.port
+    except ValueError as error:
+        raise ValueError(f"not a URL: {error}") from None
+    if parts.scheme not in {"ws", "wss"}:
+        raise ValueError(f'must begin with wss:// (or ws:// on loopback), is "{value}"')
+    if not parts.hostname or port is None:
+        raise ValueError(f'must name host and port, as in "wss://10.0.0.1:7301", is "{value}"')
+    if parts.username is not None or parts.path not in {"", "/"} or parts.query or parts.fragment:
+        raise ValueError(f'takes nothing but host and port, as in "wss://10.0.0.1:7301", is "{value}"')
+
+
+def frozen_mapping(value: Mapping[str, Address]) -> Mapping[str, Address]:
+    """An attrs converter, so that a frozen table holds no mutable dict."""
+    return MappingProxyType(dict(value))
 
 
 # Readers: a TOML value to the field's value; ValueError says what is wrong with it, TypeError what was expected.
@@ -128,34 +157,19 @@ def address(value: object) -> Address:
         raise TypeError('must be a string such as "127.0.0.1:2775"')
     host, colon, port = value.rpartition(":")
     if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise ValueError(f'must be "host:port", is {value!r}')
+        raise ValueError(f'must be "host:port", is "{value}"')
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
     elif ":" in host:
-        raise ValueError(f'an IPv6 address needs brackets, as in "[::1]:2775", is {value!r}')
+        raise ValueError(f'an IPv6 address needs brackets, as in "[::1]:2775", is "{value}"')
     return Address(host, int(port))
-
-
-def addresses(value: object) -> tuple[Address, ...]:
-    if not isinstance(value, list) or not value:
-        raise TypeError('must be a list such as ["a.example:2775", "b.example:2775"]')
-    return tuple(address(item) for item in value)
-
-
-def listeners(value: object) -> Mapping[str, Address]:
-    """One address, whose gateway is named "" until the node's name is known, or a table of gateway to address."""
-    if isinstance(value, str):
-        return {"": address(value)}
-    if not isinstance(value, dict) or not value:
-        raise TypeError('must be "host:port", or a table such as { shop1 = "127.0.0.1:2775" }')
-    return {gateway: address(where) for gateway, where in value.items()}
 
 
 def status(value: object) -> int:
     """A command_status by number or by name."""
     if isinstance(value, str):
         if value not in _STATUS_BY_NAME:
-            raise ValueError(f"unknown status {value!r}; a number, or one of {', '.join(_STATUS_BY_NAME)}")
+            raise ValueError(f'unknown status "{value}"{nearest(value, _STATUS_BY_NAME)}; a number does too')
         value = _STATUS_BY_NAME[value]
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError('must be a number such as 0x58, or a name such as "ESME_RTHROTTLED"')
@@ -172,33 +186,3 @@ def secret(value: object) -> Secret:
     if not isinstance(value, str):
         raise TypeError("must be a string")
     return Secret(value.encode())
-
-
-def websocket_url(_: object, __: "Attribute[Any]", value: str) -> None:
-    """A validator: ws:// or wss:// with host and port, and nothing after them."""
-    try:
-        parts = urlsplit(value)
-        port = parts.port
-    except ValueError as error:
-        raise ValueError(f"not a URL: {error}") from None
-    if parts.scheme not in {"ws", "wss"}:
-        raise ValueError(f'must begin with wss:// (or ws:// on loopback), is "{value}"')
-    if not parts.hostname or port is None:
-        raise ValueError(f'must name host and port, as in "wss://10.0.0.1:7301", is "{value}"')
-    if parts.username is not None or parts.path not in {"", "/"} or parts.query or parts.fragment:
-        raise ValueError(f'takes nothing but host and port, as in "wss://10.0.0.1:7301", is "{value}"')
-
-
-def finite(value: float) -> float:
-    if not math.isfinite(value):
-        raise ValueError("must be a finite number")
-    return value
-
-
-def frozen_mapping(value: Mapping[str, Address]) -> Mapping[str, Address]:
-    return MappingProxyType(dict(value))
-
-
-def resolved(base: Path, path: Path) -> Path:
-    """Relative paths are meant from the directory of the configuration file."""
-    return base / path.expanduser()

@@ -10,12 +10,11 @@ from attrs.validators import optional
 from dlrproxy.config_keys import (
     Address,
     above,
-    addresses,
     at_least,
     between,
     frozen_mapping,
+    ip_address,
     key,
-    listeners,
     not_empty,
     octets,
     proper_name,
@@ -53,7 +52,6 @@ class Operator:
         metadata=key(
             "Several addresses instead of host and port, tried in turn.",
             example=["a.acme.example:2775", "b.acme.example:2775"],
-            read=addresses,
         ),
     )
     tls: bool = field(default=False, metadata=key("Speak TLS to the operator."))
@@ -75,6 +73,7 @@ class Operator:
     )
     source_ip: str | None = field(
         default=None,
+        validator=optional(ip_address),
         metadata=key("The local address to dial from, where the operator allows only some.", example="192.0.2.10"),
     )
     system_id: str = field(
@@ -110,7 +109,9 @@ class Operator:
     binds: int = field(
         default=1,
         validator=between(1, 64),
-        metadata=key("How many binds this node keeps; of transmitter+receiver: how many pairs."),
+        metadata=key(
+            "How many binds this node keeps; of transmitter+receiver: how many pairs, each counted as two binds."
+        ),
     )
     max_binds: int | None = field(
         default=None,
@@ -137,7 +138,6 @@ class Operator:
             '{ shop1 = "127.0.0.1:2775", shop2 = "127.0.0.1:2776" }. One address alone is for the gateway named as the '
             "node.",
             example="127.0.0.1:2775",
-            read=listeners,
         ),
     )
     message_id: IdRule = field(

@@ -1,0 +1,262 @@
+"""What no key can tell alone: keys against each other and tables against tables. Pure; files are config_machine's.
+
+A check is a function from a draft to problems. Errors keep a node from starting; warnings are said and logged.
+"""
+
+import ipaddress
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+
+from attrs import frozen
+
+from dlrproxy.config_keys import Address
+from dlrproxy.config_operator import Operator
+from dlrproxy.config_problems import Problem
+from dlrproxy.config_tables import Admin, Custody, Log, Mo, Mode, Node, Peer, Ring
+
+AVAILABLE_MODES: Final[tuple[Mode, ...]] = ("ring",)
+SHORTEST_RING_SECRET: Final = 16  # bytes: below that it can be guessed from a recorded handshake
+LONGEST_PASSWORD: Final = 8  # SMPP 3.4 4.1.1: 9 octets with the NUL; some operators take more
+
+
+@frozen(kw_only=True)
+class Draft:
+    """The tables that could be read; None or absent where a problem was found already. Keys of mappings are paths."""
+
+    node: Node | None
+    operators: Mapping[str, Operator]
+    peers: Mapping[str, Peer]
+    ring: Ring | None
+    custody: Custody | None
+    mo: Mo | None
+    admin: Admin | None
+    log: Log | None
+    incomplete: frozenset[str]  # "operators", "peers" where some table is missing above
+
+
+Check = Callable[[Draft], Iterator[Problem]]
+
+
+def alternatives(path: str, operator: Mapping[str, Any]) -> Iterator[Problem]:
+    """Of an operator's table as written: keys of which exactly one is wanted."""
+    for names in (("host", "hosts"), ("password", "password_file", "password_env")):
+        given = [name for name in names if name in operator]
+        if not given:
+            yield Problem(path, f"one of {', '.join(names)} is required")
+        for name in given[1:]:
+            yield Problem(f"{path}.{name}", f"excludes {given[0]}; give only one of {', '.join(names)}")
+    if "hosts" in operator and "port" in operator:
+        yield Problem(f"{path}.port", "goes with host; in hosts each address has its own port")
+
+
+# Errors
+
+
+def _mode(draft: Draft) -> Iterator[Problem]:
+    if draft.node is not None and draft.node.mode not in AVAILABLE_MODES:
+        yield Problem(
+            "node.mode",
+            f"mode '{draft.node.mode}' is not available in this version; available: {', '.join(AVAILABLE_MODES)}",
+        )
+
+
+def _unique_names(draft: Draft) -> Iterator[Problem]:
+    for named in (draft.operators, draft.peers):
+        first: dict[str, str] = {}
+        for path, table in named.items():
+            if table.name in first:
+                yield Problem(f"{path}.name", f'"{table.name}" is the name of {first[table.name]} already')
+            first.setdefault(table.name, path)
+
+
+def _peers(draft: Draft) -> Iterator[Problem]:
+    names = [peer.name for peer in draft.peers.values()]
+    if draft.node is not None and names and draft.node.name not in names and "peers" not in draft.incomplete:
+        yield Problem("node.name", f'"{draft.node.name}" is not among the [[peers]]: {", ".join(names)}')
+    first: dict[Address, str] = {}
+    for path, peer in draft.peers.items():
+        if not peer.tls and not is_loopback(peer.address.host):
+            yield Problem(f"{path}.url", "ws:// is not encrypted and allowed on loopback only; use wss://")
+        if peer.address in first:
+            yield Problem(f"{path}.url", f"{peer.address} is the address of {first[peer.address]} already")
+        first.setdefault(peer.address, path)
+
+
+def _ring_credentials(draft: Draft) -> Iterator[Problem]:
+    ring = draft.ring
+    if ring is None:
+        return
+    certificates = {"ca_file": ring.ca_file, "cert_file": ring.cert_file, "key_file": ring.key_file}
+    missing = [name for name, path in certificates.items() if path is None]
+    if ring.secret_file is not None:
+        for name in certificates.keys() - set(missing):
+            yield Problem(f"ring.{name}", "excludes secret_file; give certificates or a secret")
+        if ring.secret is not None and len(ring.secret.reveal()) < SHORTEST_RING_SECRET:
+            yield Problem("ring.secret_file", f"holds fewer than {SHORTEST_RING_SECRET} bytes")
+    elif 0 < len(missing) < len(certificates):
+        for name in missing:
+            yield Problem(f"ring.{name}", "is required with the other two of ca_file, cert_file, key_file")
+    elif missing and len(draft.peers) > 1 and any(peer.tls for peer in draft.peers.values()):
+        yield Problem("ring", "wss:// peers need ca_file, cert_file and key_file, or secret_file")
+
+
+def _operators(draft: Draft) -> Iterator[Problem]:
+    if not draft.operators and "operators" not in draft.incomplete:
+        yield Problem("operators", "at least one [[operators]] table is required")
+    for path, operator in draft.operators.items():
+        if operator.race_window_s + operator.gateway_answer_s >= operator.operator_answer_s:
+            yield Problem(
+                f"{path}.operator_answer_s",
+                f"{operator.operator_answer_s:g} must be more than race_window_s + gateway_answer_s "
+                f"({operator.race_window_s:g} + {operator.gateway_answer_s:g})",
+            )
+        if b"\0" in operator.password.reveal():
+            yield Problem(f"{path}.password", "must not contain a NUL, which ends it in a bind")
+        for lonely, other in (("cert_file", "key_file"), ("key_file", "cert_file")):
+            if getattr(operator, lonely) is not None and getattr(operator, other) is None:
+                yield Problem(f"{path}.{other}", f"is required with {lonely}")
+
+
+def _bind_cap(draft: Draft) -> Iterator[Problem]:
+    """Every node has the same operators as a rule, and each keeps its binds."""
+    nodes = max(1, len(draft.peers))
+    for path, operator in draft.operators.items():
+        total = operator.connections * nodes
+        if operator.max_binds is not None and total > operator.max_binds:
+            yield Problem(
+                f"{path}.max_binds",
+                f"the operator allows {operator.max_binds}, but {nodes} nodes with {operator.connections} each make "
+                f"{total}",
+            )
+
+
+def _ordered_times(draft: Draft) -> Iterator[Problem]:
+    pairs: list[tuple[str, object, tuple[str, ...]]] = [
+        *((path, operator, ("reconnect_min_s", "reconnect_max_s")) for path, operator in draft.operators.items()),
+        ("ring", draft.ring, ("retry_min_s", "retry_max_s")),
+        ("ring", draft.ring, ("heartbeat_s", "suspect_after_s", "dead_after_s")),
+        ("ring", draft.ring, ("lap_timeout_s", "claim_for_s")),
+        ("custody", draft.custody, ("retry_min_s", "retry_max_s")),
+    ]
+    for path, table, names in pairs:
+        if table is None:
+            continue
+        for smaller, larger in itertools.pairwise(names):
+            low, high = getattr(table, smaller), getattr(table, larger)
+            if low > high:
+                yield Problem(f"{path}.{larger}", f"{high:g} must not be less than {smaller} ({low:g})")
+
+
+def _listeners(draft: Draft) -> Iterator[tuple[str, Address]]:
+    for path, operator in draft.operators.items():
+        for gateway, where in operator.listen.items():
+            yield (f"{path}.listen" if len(operator.listen) == 1 else f"{path}.listen.{gateway}"), where
+    if draft.node is not None and draft.ring is not None and len(draft.peers) > 1:
+        for path, peer in draft.peers.items():
+            if peer.name == draft.node.name:
+                yield (
+                    ("ring.listen", draft.ring.listen)
+                    if draft.ring.listen is not None
+                    else (f"{path}.url", peer.address)
+                )
+    if draft.admin is not None and draft.admin.listen is not None:
+        yield "admin.listen", draft.admin.listen
+
+
+def _collisions(draft: Draft) -> Iterator[Problem]:
+    taken: list[tuple[str, Address]] = []
+    for path, where in _listeners(draft):
+        for other_path, other in taken:
+            if where.port == other.port != 0 and (where.host == other.host or _any_host(where) or _any_host(other)):
+                yield Problem(path, f"{where} is taken by {other_path} ({other})")
+                break
+        taken.append((path, where))
+
+
+def _admin(draft: Draft) -> Iterator[Problem]:
+    admin = draft.admin
+    if admin is None or admin.listen is None or admin.token_file is not None:
+        return
+    if not is_loopback(admin.listen.host):
+        yield Problem("admin.token_file", f"is required, since {admin.listen} can be reached from other machines")
+
+
+# Warnings
+
+
+def _mo_rules(draft: Draft) -> Iterator[Problem]:
+    """A rule may name what only other nodes have, where there are any; alone, a wrong name is an error all the same."""
+    if draft.mo is None or draft.node is None:
+        return
+    operators = {operator.name for operator in draft.operators.values()}
+    gateways = {peer.name for peer in draft.peers.values()} | {draft.node.name}
+    gateways.update(itertools.chain.from_iterable(operator.listen for operator in draft.operators.values()))
+    for index, rule in enumerate(draft.mo.rules):
+        if rule.operator is not None and rule.operator not in operators:
+            yield Problem(f"mo.rules[{index}].operator", f'no operator "{rule.operator}" is known here')
+        if rule.gateway not in gateways:
+            yield Problem(f"mo.rules[{index}].gateway", f'no gateway "{rule.gateway}" is known here')
+
+
+def _mo_rules_alone(draft: Draft) -> Iterator[Problem]:
+    if len(draft.peers) <= 1 and not draft.incomplete:
+        yield from _mo_rules(draft)
+
+
+def _mo_rules_among_nodes(draft: Draft) -> Iterator[Problem]:
+    if len(draft.peers) > 1:
+        yield from _mo_rules(draft)
+
+
+def _catch_all_rules(draft: Draft) -> Iterator[Problem]:
+    rules = draft.mo.rules if draft.mo is not None else ()
+    for index, rule in enumerate(rules[:-1]):
+        if rule.destination is None and rule.keyword is None and rule.operator is None:
+            yield Problem(f"mo.rules[{index}]", "matches every MO, so the rules after it never apply")
+
+
+def _unused_tls_files(draft: Draft) -> Iterator[Problem]:
+    for path, operator in draft.operators.items():
+        for name in ("ca_file", "cert_file", "key_file"):
+            if not operator.tls and getattr(operator, name) is not None:
+                yield Problem(f"{path}.{name}", "has no effect without tls = true")
+
+
+def _long_passwords(draft: Draft) -> Iterator[Problem]:
+    for path, operator in draft.operators.items():
+        length = len(operator.password.reveal())
+        if length > LONGEST_PASSWORD:
+            yield Problem(f"{path}.password", f"has {length} octets; SMPP 3.4 allows {LONGEST_PASSWORD}")
+
+
+ERRORS: Final[tuple[Check, ...]] = (
+    _mode,
+    _unique_names,
+    _peers,
+    _ring_credentials,
+    _operators,
+    _bind_cap,
+    _ordered_times,
+    _collisions,
+    _admin,
+    _mo_rules_alone,
+)
+WARNINGS: Final[tuple[Check, ...]] = (_mo_rules_among_nodes, _catch_all_rules, _unused_tls_files, _long_passwords)
+
+
+def is_loopback(host: str) -> bool:
+    """By name or address; a name other than localhost may mean anything."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _any_host(where: Address) -> bool:
+    try:
+        return ipaddress.ip_address(where.host).is_unspecified
+    except ValueError:
+        return False

@@ -1,0 +1,128 @@
+"""A configuration against the machine that it is read on: secrets, certificates, the data directory."""
+
+import os
+import ssl
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from attrs import evolve
+
+from dlrproxy.config_check import Check, Draft
+from dlrproxy.config_operator import Operator
+from dlrproxy.config_problems import Problem
+from dlrproxy.config_tables import Ring
+from dlrproxy.secret import Secret, SecretError, from_environment, from_file, readable_by_others
+
+
+def with_secrets(draft: Draft, environ: Mapping[str, str]) -> tuple[Draft, list[Problem]]:
+    """The draft with every secret that can be had, and a problem for each that cannot."""
+    problems: list[Problem] = []
+
+    def had(path: str, source: Callable[[], Secret]) -> Secret | None:
+        try:
+            return source()
+        except SecretError as error:
+            problems.append(Problem(path, str(error)))
+            return None
+
+    def operator_with_password(path: str, operator: Operator) -> Operator:
+        file, variable = operator.password_file, operator.password_env
+        password: Secret | None = None
+        if file is not None:
+            password = had(f"{path}.password_file", lambda: from_file(file))
+        elif variable is not None:
+            password = had(f"{path}.password_env", lambda: from_environment(variable, environ))
+        return operator if password is None else evolve(operator, password=password)
+
+    operators = {path: operator_with_password(path, operator) for path, operator in draft.operators.items()}
+    ring, admin = draft.ring, draft.admin
+    if ring is not None and (secret_file := ring.secret_file) is not None:
+        ring = evolve(ring, secret=had("ring.secret_file", lambda: from_file(secret_file)))
+    if admin is not None and (token_file := admin.token_file) is not None:
+        admin = evolve(admin, token=had("admin.token_file", lambda: from_file(token_file)))
+    return evolve(draft, operators=operators, ring=ring, admin=admin), problems
+
+
+def _certificates(draft: Draft) -> Iterator[Problem]:
+    for path, table in _tables_with_certificates(draft):
+        files = {"ca_file": table.ca_file, "cert_file": table.cert_file, "key_file": table.key_file}
+        unreadable = {name: why for name, file in files.items() if file is not None and (why := _unreadable(file))}
+        for name, why in unreadable.items():
+            yield Problem(f"{path}.{name}", why)
+        if table.ca_file is not None and "ca_file" not in unreadable and not _holds_certificates(table.ca_file):
+            yield Problem(f"{path}.ca_file", f"{table.ca_file} holds no certificate in PEM")
+        if table.cert_file is None or table.key_file is None or unreadable.keys() & {"cert_file", "key_file"}:
+            continue
+        if (refused := _refused_pair(table.cert_file, table.key_file)) is not None:
+            yield Problem(f"{path}.cert_file", refused)
+
+
+def _tables_with_certificates(draft: Draft) -> Iterator[tuple[str, Ring | Operator]]:
+    yield from draft.operators.items()
+    if draft.ring is not None:
+        yield "ring", draft.ring
+
+
+def _unreadable(file: Path) -> str | None:
+    try:
+        with file.open("rb"):
+            return None
+    except OSError as error:
+        return f"cannot read {file}: {error.strerror}"
+
+
+def _holds_certificates(file: Path) -> bool:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(file)
+    except ssl.SSLError:
+        return False
+    return True
+
+
+def _refused_pair(cert_file: Path, key_file: Path) -> str | None:
+    """Why these two cannot be used together. A key with a pass phrase is refused, not asked for on the terminal."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(cert_file, key_file, password="")
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            return f"the key in {key_file} does not belong to the certificate in {cert_file}"
+        return f"{cert_file} and {key_file} are not a certificate and its unencrypted key, both in PEM"
+    return None
+
+
+def _data_directory(draft: Draft) -> Iterator[Problem]:
+    if draft.node is not None and draft.node.data_dir.exists() and not draft.node.data_dir.is_dir():
+        yield Problem("node.data_dir", f"{draft.node.data_dir} is not a directory")
+
+
+# Warnings: another user than the one that runs the node may be the one who checks
+
+
+def _writable_data_directory(draft: Draft) -> Iterator[Problem]:
+    if draft.node is None:
+        return
+    directory = draft.node.data_dir
+    nearest = next(place for place in (directory, *directory.absolute().parents) if place.exists())
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        made = "" if nearest == directory else f" and cannot be made in {nearest}"
+        yield Problem("node.data_dir", f"{directory} is not writable for this user{made}")
+
+
+def _open_secrets(draft: Draft) -> Iterator[Problem]:
+    for path, file in _secret_files(draft):
+        if file.exists() and readable_by_others(file):
+            yield Problem(path, f"{file} can be read by every user of this machine; chmod o-r")
+
+
+def _secret_files(draft: Draft) -> Iterator[tuple[str, Path]]:
+    tables = [*draft.operators.items(), ("ring", draft.ring), ("admin", draft.admin)]
+    for path, table in tables:
+        for name in ("password_file", "secret_file", "token_file", "key_file"):
+            file = getattr(table, name, None)
+            if file is not None:
+                yield f"{path}.{name}", file
+
+
+ERRORS: Final[tuple[Check, ...]] = (_certificates, _data_directory)
+WARNINGS: Final[tuple[Check, ...]] = (_writable_data_directory, _open_secrets)
