@@ -105,7 +105,7 @@ def proper_name(_: object, __: "Attribute[Any]", value: str) -> None:
     """Names travel in log fields, metrics labels and peer frames."""
     if not _NAME.fullmatch(value):
         raise ValueError(
-            f"must be 1 to 63 letters, digits, '.', '_' or '-', beginning with a letter or digit, is "{value}""
+            f"must be 1 to 63 letters, digits, '.', '_' or '-', beginning with a letter or digit; is {value!r}"
         )
 
 
@@ -157,7 +157,7 @@ def address(value: object) -> Address:
         raise TypeError('must be a string such as "127.0.0.1:2775"')
     host, colon, port = value.rpartition(":")
     if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise ValueError(f'must be "host:port", is "{value}"')
+        raise ValueError(f'must be "host:port"; is "{value}"')
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
     elif ":" in host:
