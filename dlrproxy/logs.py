@@ -1,0 +1,245 @@
+"""The log: one JSON object a line. Event names, not sentences; secrets and texts never, phone numbers masked.
+
+    log = logger("operators", operator="acme")
+    log.info("bind.up", bind=1)
+
+`configure` is called once, before any component takes its logger: a bound logger below its level costs 0.07 us a call,
+structlog's lazy proxy 0.8 (measured). Nothing on the common path logs at all; the steps of a report or MO that leaves
+it are route events, see `ROUTE_EVENTS`.
+"""
+
+import json
+import logging
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Final, Literal, NamedTuple, TypedDict, Unpack
+
+import orjson
+import structlog
+from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
+
+from dlrproxy.config_tables import Log
+from dlrproxy.log_sink import Sink
+
+# Fields that hold phone numbers, wherever they are logged.
+NUMBER_FIELDS: Final = frozenset({"destination", "source", "subscriber"})
+# Fields that never belong in a log; a call that has one is a mistake, and the value is withheld.
+WITHHELD_FIELDS: Final = frozenset({"password", "secret", "token", "text", "short_message", "payload", "pdu", "frame"})
+_WITHHELD: Final = "***"
+
+_LONGEST_SHORT_CODE: Final = 6  # digits: a service's number, nobody's own
+_SHOWN_AT_START: Final = 4  # country code and a little of the network
+_SHOWN_AT_END: Final = 2
+
+
+def configure(log: Log, *, node: str) -> Sink:
+    """Set structlog up for this process, and the standard library's logging of other packages with it.
+
+    Every line carries `node`. Raises OSError when the log file cannot be opened. Call `reopen` of what is returned when
+    the file has been moved away.
+    """
+    sink = Sink(log.file)
+    level = logging.getLevelNamesMapping()[log.level.upper()]
+    processors: list[Processor] = [
+        structlog.processors.format_exc_info,
+        _withhold if log.full_numbers else _withhold_and_mask,
+        _Line(node),
+    ]
+    structlog.configure(
+        processors=processors,
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=lambda *_: sink,
+        cache_logger_on_first_use=True,
+    )
+    # Other packages may put what they carry into their lower levels.
+    logging.basicConfig(handlers=[_Foreign()], level=max(level, logging.WARNING), force=True)
+    return sink
+
+
+def logger(component: str, **fields: object) -> FilteringBoundLogger:
+    """A component's logger, bound already, so that a filtered call costs next to nothing."""
+    bound: FilteringBoundLogger = structlog.get_logger().bind(component=component, **fields)
+    return bound
+
+
+def mask(number: str | bytes) -> str:
+    """Only the country and the last digits: "447911123456" becomes "4479******56".
+
+    Short codes and names are not a person's number and stay.
+    """
+    text = number.decode("ascii", "backslashreplace") if isinstance(number, bytes) else number
+    digits = text.removeprefix("+")
+    if len(digits) <= _LONGEST_SHORT_CODE or not digits.isdecimal():
+        return text
+    start = text[: len(text) - len(digits) + min(_SHOWN_AT_START, len(digits) - 5)]
+    return f"{start}{'*' * (len(text) - len(start) - _SHOWN_AT_END)}{text[-_SHOWN_AT_END:]}"
+
+
+# Processors
+
+
+def _withhold(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    for name in WITHHELD_FIELDS & event.keys():
+        event[name] = _WITHHELD
+    return event
+
+
+def _withhold_and_mask(log: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    for name in NUMBER_FIELDS & event.keys():
+        if isinstance(event[name], str | bytes):
+            event[name] = mask(event[name])
+    return _withhold(log, method, event)
+
+
+class _Line:
+    """The last processor: the line itself, with what a reader looks for first in front."""
+
+    def __init__(self, node: str) -> None:
+        self._node = node
+
+    def __call__(self, _: WrappedLogger, method: str, event: EventDict) -> bytes:
+        fields = {
+            "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "level": "error" if method == "exception" else method,
+            "event": event.pop("event"),
+            "node": self._node,
+            **event,
+        }
+        try:
+            return orjson.dumps(fields, default=_plain, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS)
+        except TypeError:  # integers beyond 64 bits, lone surrogates: rare, and worth a slower line
+            return json.dumps(fields, default=_plain).encode() + b"\n"
+
+
+def _plain(value: object) -> object:
+    """What JSON has no word for. A Secret's str() is "***"."""
+    match value:
+        case bytes():
+            return value.decode("ascii", "backslashreplace")
+        case BaseException():
+            return f"{type(value).__name__}: {value}"
+        case set() | frozenset():
+            return sorted(value, key=str)
+        case _:
+            return str(value)
+
+
+class _Foreign(logging.Handler):
+    """Warnings and errors of other packages, as events of ours."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            said = record.getMessage()
+        except (TypeError, ValueError):  # their arguments do not fit their format
+            said = str(record.msg)
+        log = logger(record.name)
+        say = log.error if record.levelno >= logging.ERROR else log.warning
+        say("package.message", said=said, exc_info=record.exc_info)
+
+
+# Route events
+
+RouteEvent = Literal[
+    "dlr.received",
+    "dlr.missed",
+    "dlr.forwarded",
+    "dlr.claimed",
+    "dlr.delivered",
+    "dlr.settled",
+    "dlr.parked",
+    "dlr.dropped",
+    "mo.received",
+    "mo.missed",
+    "mo.forwarded",
+    "mo.claimed",
+    "mo.delivered",
+    "mo.settled",
+    "mo.parked",
+    "mo.dropped",
+]
+
+
+class RouteFields(TypedDict, total=False):
+    """What a route event may say beyond who and where; `ROUTE_EVENTS` says which event says what."""
+
+    to: str
+    origin: str
+    by: str
+    gateway: str
+    destination: bytes | str
+    rule: str
+    status: int
+    attempt: int
+    age_s: float
+    reason: str
+    would: str
+
+
+class EventDoc(NamedTuple):
+    meaning: str
+    fields: tuple[str, ...]  # beyond trace, operator, message_id, hop and lap, which every route event has
+
+
+ROUTE_FIELDS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "trace": "joins the events of one report or MO on all nodes",
+        "node": "the node that logs",
+        "operator": "where it came from",
+        "message_id": "the id that the report names, as received; empty for an MO",
+        "hop": "links travelled in this lap; 0 where it has not travelled",
+        "lap": "rounds of the ring, this one included; 0 where it has not travelled",
+        "to": "the next node",
+        "origin": "the node that took it from the operator",
+        "by": "the node that claimed it",
+        "gateway": "the gateway that gets it",
+        "destination": "the number that the MT went to or the MO was sent to, masked",
+        "rule": "how the ids match: exact, case, zeros, hex-decimal, decimal-hex",
+        "status": "the gateway's answer, a command_status",
+        "attempt": "counts the deliveries to the gateway",
+        "age_s": "seconds since the origin took it from the operator",
+        "reason": "the name of the give-up, as in the counters",
+        "would": "under observe = true: what would have been done",
+    }
+)
+
+_STEPS: Final = MappingProxyType(
+    {
+        "received": EventDoc("the origin took it into custody and answers ESME_ROK", ("gateway", "destination")),
+        "missed": EventDoc("no open message or bound gateway of this node is its owner", ("destination", "would")),
+        "forwarded": EventDoc("sent to the next node of the lap", ("to", "origin", "age_s")),
+        "claimed": EventDoc("this node owns it and has it in its own custody", ("origin", "gateway", "rule", "age_s")),
+        "delivered": EventDoc("the gateway answered for it", ("origin", "gateway", "status", "attempt", "age_s")),
+        "settled": EventDoc("the origin let go of it, durably", ("by", "age_s")),
+        "parked": EventDoc("set aside, visible and replayable", ("reason", "gateway", "status", "age_s")),
+        "dropped": EventDoc("given up as the configuration says", ("reason", "age_s")),
+    }
+)
+ROUTE_EVENTS: Final[Mapping[str, EventDoc]] = MappingProxyType(
+    {f"{kind}.{step}": doc for kind in ("dlr", "mo") for step, doc in _STEPS.items()}
+)
+
+
+class RouteLog:
+    """Logs the steps of reports and MO that leave the common path."""
+
+    __slots__ = ("_enabled", "_log")
+
+    def __init__(self, node: str, enabled: bool = True) -> None:
+        """`enabled` is the setting `log.route_events`. Made after `configure`."""
+        self._enabled = enabled
+        self._log = logger("route", node=node)
+
+    def event(
+        self,
+        name: RouteEvent,
+        *,
+        trace: str,
+        operator: str,
+        message_id: bytes,
+        hop: int = 0,
+        lap: int = 0,
+        **fields: Unpack[RouteFields],
+    ) -> None:
+        if self._enabled:
+            self._log.info(name, trace=trace, operator=operator, message_id=message_id, hop=hop, lap=lap, **fields)
