@@ -42,7 +42,6 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True, gc=False):
     pdu: bytes  # the deliver_sm or data_sm, byte for byte
     trace: str  # joins the route events of every node
     final: bool  # the report's state is final
-    grant: bool  # whoever claims must wait for the origin's grant before delivering
     gateway: str = ""  # an MO that a rule gives to this gateway; a report once its owner is known
 
 
@@ -55,6 +54,7 @@ class Forward(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
     visited: tuple[str, ...]  # nodes that do not own it, the origin first
     inexact: bool  # an owner by anything but the exact id may claim (under a learned or pinned rule: always)
     age_s: float  # since the origin took it
+    run: int = 0  # counts the starts of the origin: an answer to a walk of an earlier start is not counted
 
 
 class LapDone(msgspec.Struct, frozen=True, array_like=True, tag=2, gc=False):
@@ -64,6 +64,7 @@ class LapDone(msgspec.Struct, frozen=True, array_like=True, tag=2, gc=False):
     lap: int
     visited: tuple[str, ...]
     busy: tuple[str, ...] = ()  # nodes that own it and cannot take it now (custody quota, store not accepting)
+    run: int = 0
 
 
 class Claimed(msgspec.Struct, frozen=True, array_like=True, tag=3, gc=False):
@@ -76,10 +77,10 @@ class Claimed(msgspec.Struct, frozen=True, array_like=True, tag=3, gc=False):
 
 
 class Settled(msgspec.Struct, frozen=True, array_like=True, tag=4, gc=False):
-    """To the claimer: the origin has let go, durably. With `granted` False it must not be delivered.
+    """To the claimer: the origin has let go of it, durably, in favour of that node; or (`granted` False) has not.
 
-    `reason` says why not: "gone" (delivered by another claim or a policy), "unknown_store" (the origin's data directory
-    is not the one the envelope came from).
+    `reason` says why not: "gone" (another node has it, or a policy or person decided), "unknown_store" (the origin's
+    data directory is not the one that the envelope came from).
     """
 
     key: EnvelopeKey
@@ -87,8 +88,15 @@ class Settled(msgspec.Struct, frozen=True, array_like=True, tag=4, gc=False):
     reason: str = ""
 
 
-class Confirmed(msgspec.Struct, frozen=True, array_like=True, tag=5, gc=False):
-    """To the origin: the grant is on disk at the claimer; the origin may forget whom it granted to."""
+class Finished(msgspec.Struct, frozen=True, array_like=True, tag=5, gc=False):
+    """To the origin: what was granted is delivered or parked, durably. Repeated until forgotten."""
+
+    key: EnvelopeKey
+    node: str
+
+
+class Forgotten(msgspec.Struct, frozen=True, array_like=True, tag=8, gc=False):
+    """To the claimer: the origin keeps nothing of it, durably, and would refuse it to anybody: forget the key too."""
 
     key: EnvelopeKey
 
@@ -107,7 +115,12 @@ class Learned(msgspec.Struct, frozen=True, array_like=True, tag=7, gc=False):
     evidence: int  # how many reports showed it
 
 
-Frame = Forward | LapDone | Claimed | Settled | Confirmed | Heartbeat | Learned
+Frame = Forward | LapDone | Claimed | Settled | Finished | Forgotten | Heartbeat | Learned
+
+# MessagePack's array headers: the first byte, or the byte in front of a count of 16 or 32 bits, big endian.
+_FIXARRAY, _FIXARRAY_LIMIT = 0x90, 16
+_ARRAY16, _ARRAY16_LIMIT = 0xDC, 1 << 16
+_ARRAY32 = 0xDD
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(list[Frame])
@@ -118,11 +131,30 @@ def encode(frames: Sequence[Frame]) -> bytes:
     return _encoder.encode(frames)
 
 
+def encode_frame(frame: Frame) -> bytes:
+    """One frame alone, to be joined with others: so its size is known before it is decided which go together."""
+    return _encoder.encode(frame)
+
+
+def join(encoded: Sequence[bytes]) -> bytes:
+    """The message that `encode` makes of the same frames, from what `encode_frame` made of each."""
+    count = len(encoded)
+    if count < _FIXARRAY_LIMIT:
+        header = bytes((_FIXARRAY | count,))
+    elif count < _ARRAY16_LIMIT:
+        header = bytes((_ARRAY16,)) + count.to_bytes(2, "big")
+    else:
+        header = bytes((_ARRAY32,)) + count.to_bytes(4, "big")
+    return header + b"".join(encoded)
+
+
 def decode(data: bytes) -> list[Frame]:
-    """Raises FrameError."""
+    """Raises FrameError, for a message above MAX_MESSAGE_BYTES too."""
+    if len(data) > MAX_MESSAGE_BYTES:
+        raise FrameError(f"a message of {len(data)} bytes; the most is {MAX_MESSAGE_BYTES}")
     try:
         return _decoder.decode(data)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:  # RecursionError: deep nesting in a field that we skip
         raise FrameError(f"not a list of frames of version {VERSION}: {error}") from error
 
 
@@ -134,5 +166,5 @@ def decode_envelope(data: bytes) -> Envelope:
     """Raises FrameError."""
     try:
         return _envelope_decoder.decode(data)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise FrameError(f"not an envelope: {error}") from error

@@ -1,0 +1,193 @@
+"""The hand-over from an origin to the node of the owner, both sides of it.
+
+    owner's node                            origin
+    CLAIM row durable      -- Claimed -->   GRANTED row durable
+    deliver                <-- Settled --
+    DELIVERED row durable  -- Finished -->  row deleted, durable
+    row deleted            <-- Forgotten --
+
+Two rules make it safe whatever crashes, and however often an envelope has been sent round:
+
+- The owner's node has a durable copy before the origin lets go, so one of the two always holds it.
+- The owner's node delivers only with the origin's word, which the origin gives to one node alone, and it keeps the
+  envelope's key until the origin has forgotten the envelope. A copy that comes late (of an earlier lap, through a node
+  that was stuck) is therefore either recognised by its key here, or refused by its origin as gone.
+
+The owner's node repeats Claimed and Finished until they are answered; the origin only answers.
+"""
+
+from collections.abc import Callable
+from collections.abc import Set as AbstractSet
+
+from protocols.peer.frames import Claimed, EnvelopeKey, Finished, Forgotten, Forward, Settled
+from ring.commands import Finding, Reason, Recall, Row, Table
+from ring.delivery import Delivery
+from ring.rows import Kind, ParkedRow, encode_key
+from ring.settings import CustodySettings
+from ring.shelf import Alarm, Item, Shelf, State
+from ring.walk import Walk
+
+_RELEASABLE = frozenset({State.LINED_UP, State.READY, State.WALKING, State.WAITING})
+
+
+class Claims:
+    def __init__(
+        self,
+        shelf: Shelf,
+        settings: CustodySettings,
+        me: str,
+        store_id: bytes,
+        delivery: Delivery,
+        walk: Walk,
+        proceed: Callable[[Item, float], None],
+    ) -> None:
+        self._shelf = shelf
+        self._settings = settings
+        self._me = me
+        self._store_id = store_id
+        self._delivery = delivery
+        self._walk = walk
+        self._proceed = proceed
+        self._reachable: AbstractSet[str] = frozenset()
+        self._recalling: dict[EnvelopeKey, Claimed] = {}
+
+    # At the owner's node
+
+    def claim(self, forward: Forward, finding: Finding, now: float) -> bool:
+        """Take it. False when custody is full: the origin keeps it and tries again."""
+        if len(self._shelf.items) >= self._settings.max_messages:
+            return False
+        item = Item(
+            envelope=forward.envelope,
+            accepted_at=now - forward.age_s,
+            state=State.CLAIMING,
+            claimed=True,
+            gateway=finding.gateway,
+            lap=forward.lap,
+            claim_hop=forward.hop,
+            superseded=finding.finished and not forward.envelope.final,
+        )
+        self._shelf.items[item.key] = item
+        self._shelf.watch.discard(item.key)
+        self._shelf.lines.join(item)
+
+        def claimed(now: float) -> None:
+            item.state = State.HELD
+            self._shelf.note("claimed", item, item.claim_hop, gateway=item.gateway, origin=item.envelope.origin)
+            self.repeat(item, now)
+
+        self._shelf.write(item.row(Kind.CLAIM), then=claimed)
+        return True
+
+    def repeat(self, item: Item, now: float) -> None:
+        """Tell the origin what it has not answered, now and again. An origin out of reach is told when it is back."""
+        origin = item.envelope.origin
+        if item.state is State.HELD:
+            self._shelf.send(origin, Claimed(item.key, self._me, item.lap, item.claim_hop))
+        elif item.state is State.DELIVERED and item.stored:
+            self._shelf.send(origin, Finished(item.key, self._me))
+        else:
+            return
+        if origin in self._reachable:
+            self._shelf.alarms.set(now + self._settings.repeat_s, Alarm.REPEAT, item.key)
+
+    def settled(self, frame: Settled, now: float) -> None:
+        """The origin's word on a claim. Only the first one counts."""
+        item = self._shelf.items.get(frame.key)
+        if item is None or item.state is not State.HELD:
+            return
+        self._shelf.alarms.cancel(Alarm.REPEAT, item.key)
+        if frame.granted:
+            item.state = State.LINED_UP
+            item.stored = True
+            self._proceed(item, now)
+            return
+        item.released = True
+        if frame.reason == "unknown_store":
+            self._delivery.park(item, Reason.ORIGIN_LOST, now)
+        else:
+            self._shelf.note("claim_refused", item, item.claim_hop, reason=frame.reason)
+            self._delivery.finish(item, now)
+
+    def forgotten(self, frame: Forgotten) -> None:
+        """The origin knows the envelope no more, so no copy of it can be granted to anybody."""
+        item = self._shelf.items.get(frame.key)
+        if item is not None and item.claimed and item.state is State.DELIVERED:
+            self._shelf.write(item.no_row())
+            self._shelf.remove(item)
+
+    def reachable(self, nodes: AbstractSet[str], now: float) -> None:
+        joined, self._reachable = nodes - self._reachable, nodes
+        if not joined:
+            return
+        for item in list(self._shelf.items.values()):
+            if item.claimed and item.envelope.origin in joined:
+                self.repeat(item, now)
+
+    # At the origin
+
+    def claimed(self, frame: Claimed, now: float) -> None:
+        """Give the envelope to the first node that claims it, and to that one again if it asks again."""
+        item = self._shelf.items.get(frame.key)
+        if frame.key.store != self._store_id:
+            self._answer(frame, granted=False, reason="unknown_store")
+        elif item is None:
+            self._recalling[frame.key] = frame
+            self._shelf.command(Recall(frame.key))
+        elif item.state is State.GRANTED and item.granted_to == frame.node:
+            self._answer(frame, granted=True)
+        elif item.state in _RELEASABLE and not item.gateway:
+            self._walk.leave(item)
+            self._release(item, frame, now)
+        elif item.state is not State.RELEASING:
+            self._answer(frame, granted=False, reason="gone")
+        # else: the release is being written; the claimer hears of it, or asks again
+
+    def _answer(self, frame: Claimed, granted: bool, reason: str = "") -> None:
+        self._shelf.send(frame.node, Settled(frame.key, granted, reason))
+
+    def _release(self, item: Item, frame: Claimed, now: float, *also: Row, **fields: str) -> None:
+        item.state = State.RELEASING
+        item.granted_to = frame.node
+        item.lap = frame.lap
+
+        def released(now: float) -> None:
+            item.become_tombstone(State.GRANTED)
+            self._shelf.watch.discard(item.key)
+            age_s = round(now - item.accepted_at, 3)
+            self._shelf.note("settled", item, frame.hop, by=frame.node, age_s=age_s, **fields)
+            self._answer(frame, granted=True)
+            if following := self._shelf.lines.leave(item):
+                self._proceed(following, now)
+
+        self._shelf.write(item.row(Kind.GRANTED), *also, then=released)
+
+    def is_recalling(self, key: EnvelopeKey) -> bool:
+        return key in self._recalling
+
+    def recalled(self, key: EnvelopeKey, row: ParkedRow | None, now: float) -> None:
+        """The claim came for something that is not in custody any more: parked, or gone for good."""
+        frame = self._recalling.pop(key, None)
+        if frame is None:
+            return
+        if row is None or row.gateway:
+            self._answer(frame, granted=False, reason="gone")
+            return
+        item = Item(row.envelope, row.accepted_at, State.RELEASING, claimed=False, stored=True)
+        self._shelf.items[key] = item
+        self._delivery.parked -= 1
+        unparked = Row(Table.PARKED, encode_key(key), None)
+        self._release(item, frame, now, unparked, parked=row.reason)
+
+    def finished(self, frame: Finished, sender: str) -> None:
+        """The claimer owes its gateway nothing more, and will not ask again."""
+        item = self._shelf.items.get(frame.key)
+        if item is None:
+            self._shelf.send(sender, Forgotten(frame.key))
+        elif item.state is State.GRANTED and item.granted_to == frame.node:
+
+            def forgotten(now: float) -> None:
+                self._shelf.send(sender, Forgotten(frame.key))
+
+            self._shelf.write(item.no_row(), then=forgotten)
+            self._shelf.remove(item)

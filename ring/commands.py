@@ -1,0 +1,136 @@
+"""What the custody machine asks of whoever drives it. Values only: a test asserts on them, a driver carries them out.
+
+The driver carries the commands out in the order in which they were given. What it answers with is a call on
+`ring.custody.Custody` (named in each docstring), now or at any later time.
+"""
+
+from enum import Enum
+from typing import Literal
+
+from attrs import frozen
+
+from protocols.peer.frames import Envelope, EnvelopeKey, Frame
+
+
+class Table(Enum):
+    """The two tables of rows that the machine keeps."""
+
+    CUSTODY = "custody"
+    PARKED = "parked"
+
+
+@frozen
+class Row:
+    """One change of one row; `value` None deletes it."""
+
+    table: Table
+    key: bytes
+    value: bytes | None
+
+
+@frozen
+class Write:
+    """Make these rows durable, all or none; then call `durable(ticket)`. Writes become durable in the order given."""
+
+    rows: tuple[Row, ...]
+    ticket: int
+
+
+@frozen
+class Send:
+    """Send the frame to that node if the link is up. It may be lost: the machine repeats what matters."""
+
+    to: str
+    frame: Frame
+
+
+@frozen
+class Ask:
+    """Look for the owner at this node; then call `asked(key, finding)`.
+
+    For an MO the owner is the gateway of its rule or any that is bound. `inexact` allows a match by a rule that has
+    not been learned yet.
+    """
+
+    envelope: Envelope
+    inexact: bool
+
+
+@frozen
+class Finding:
+    """The answer to `Ask`."""
+
+    gateway: str  # its owner is this gateway of ours
+    exact: bool  # by the exact id, or by a pinned or learned rule
+    finished: bool = False  # a final report has been delivered already
+
+
+@frozen
+class Recall:
+    """Read the parked row of this key; then call `recalled(key, row)`."""
+
+    key: EnvelopeKey
+
+
+@frozen
+class Deliver:
+    """Write it to a session of that gateway, and later call `answered(key, status)`; or `unsent(key)` at once."""
+
+    envelope: Envelope
+    gateway: str
+
+
+@frozen
+class Accepted:
+    """The row is durable: answer the operator ESME_ROK."""
+
+    key: EnvelopeKey
+
+
+@frozen
+class Closed:
+    """A final report was delivered: the open message is finished."""
+
+    envelope: Envelope
+
+
+class Reason(Enum):
+    """Why something was parked. The same words in events, counters and documents (promise 7)."""
+
+    UNCLAIMED = "unclaimed"  # every node has answered after claim_for_s: nobody owns it
+    OWNER_UNREACHABLE = "owner_unreachable"  # claim_for_s is over and some node has not answered
+    REFUSED = "refused"  # the gateway answered with a permanent error
+    ORIGIN_LOST = "origin_lost"  # it waited for a grant, and its origin came back with another data directory
+    NO_MESSAGE_ID = "no_message_id"  # a report that names no message, with no gateway to take it
+
+
+EventName = Literal[
+    "received",
+    "forwarded",
+    "waiting",
+    "claimed",
+    "claim_refused",
+    "settled",
+    "delivered",
+    "superseded",
+    "retried",
+    "parked",
+    "parking_full",
+    "replayed",
+    "dropped",
+    "busy",
+]
+
+
+@frozen
+class Note:
+    """A route event. `fields` are JSON values."""
+
+    event: EventName
+    envelope: Envelope
+    lap: int = 0
+    hop: int = 0
+    fields: tuple[tuple[str, str | int | float | bool], ...] = ()
+
+
+Command = Write | Send | Ask | Recall | Deliver | Accepted | Closed | Note

@@ -1,0 +1,347 @@
+"""Custody: what was answered ESME_ROK and is not delivered yet. One machine a node, without I/O.
+
+The driver calls a method for everything that happens and carries out the commands that it returns, in order
+(`ring/commands.py`). The same code runs in the product and in simulation. Times are seconds on the node's clock.
+
+An item moves through these states; what is not listed cannot happen, and a late or repeated event changes nothing.
+
+    at its origin
+    STORING     row written            -> LINED_UP
+    LINED_UP    first in its line      -> READY (no owner known) or QUEUED (owner is a gateway of this node)
+    READY       room to walk           -> WALKING
+    WALKING     claimed                -> RELEASING
+                owner found here       -> DECIDING
+                lap over, nobody       -> READY (again, inexact), WAITING, or by policy: DECIDING, parked, dropped
+    WAITING     time, or a node joins  -> READY
+    DECIDING    row written            -> QUEUED
+    RELEASING   row written            -> GRANTED
+    GRANTED     claimer has finished   -> gone
+
+    at the owner's node
+    CLAIMING    row written            -> HELD
+    HELD        granted by its origin  -> LINED_UP, then QUEUED
+                refused by its origin  -> gone, or parked if its origin has lost its data directory
+    DELIVERED   origin has forgotten   -> gone
+
+    at both
+    QUEUED      sent to a session      -> DELIVERING
+    DELIVERING  answered               -> gone (a claim: DELIVERED), QUEUED again, or parked
+                session ended          -> QUEUED
+"""
+
+from collections.abc import Set as AbstractSet
+from typing import Literal
+
+import msgspec
+from attrs import frozen
+
+from protocols.peer.frames import (
+    Claimed,
+    Envelope,
+    EnvelopeKey,
+    Finished,
+    Forgotten,
+    Forward,
+    Frame,
+    LapDone,
+    Settled,
+)
+from ring.claims import Claims
+from ring.commands import Accepted, Command, Finding, Reason, Row, Table
+from ring.delivery import Delivery
+from ring.passing import Passing
+from ring.rows import CustodyRow, Kind, ParkedRow, encode_key
+from ring.settings import CustodySettings
+from ring.shelf import Alarm, Item, Shelf, State
+from ring.topology import Topology
+from ring.walk import Walk
+
+_RUN_BITS = 32  # an envelope's number is the run in the upper half and a count in the lower: never reused
+
+_RESTORED = {
+    Kind.ORIGIN: State.LINED_UP,
+    Kind.GRANTED: State.GRANTED,
+    Kind.CLAIM: State.HELD,
+    Kind.DELIVERED: State.DELIVERED,
+}
+
+
+@frozen
+class Offer:
+    """A report or MO that the driver wants to answer ESME_ROK."""
+
+    operator: str
+    kind: Literal["dlr", "mo"]
+    message_id: bytes
+    destination: bytes
+    pdu: bytes
+    final: bool
+    trace: str
+    gateway: str = ""  # the owner, if it is a gateway of this node; for an MO that a rule gives to a gateway: that one
+    local: bool = False  # deliver to `gateway` from here, rather than looking for it in the ring
+    sent: bool = False  # it is with a session already: `answered` will follow
+
+
+@frozen
+class Count:
+    """How much is in custody."""
+
+    items: int
+    walking: int
+    waiting: int
+    parked: int
+
+
+class Custody:
+    def __init__(
+        self, *, topology: Topology, store_id: bytes, run: int, settings: CustodySettings | None = None, parked: int = 0
+    ) -> None:
+        """`run` counts the starts of this data directory, from 1; `parked` is the number of rows in that table."""
+        settings = settings or CustodySettings()
+        self._settings = settings
+        self._me = topology.me
+        self._store_id = store_id
+        self._run = run
+        self._count = 0
+        self._shelf = Shelf()
+        self._delivery = Delivery(self._shelf, settings, self._proceed, self._finished)
+        self._delivery.parked = parked
+        self._walk = Walk(self._shelf, settings, topology, run, self._delivery)
+        self._claims = Claims(self._shelf, settings, self._me, store_id, self._delivery, self._walk, self._proceed)
+        self._passing = Passing(self._shelf, settings, topology, store_id, self._claims)
+
+    # What is asked of it
+
+    def holds(self, operator: str, message_id: bytes) -> bool:
+        """A report of this message is in custody here, so a later one must queue behind it."""
+        return self._shelf.lines.holds(operator, message_id)
+
+    @property
+    def watching(self) -> bool:
+        """Some envelope might be claimed by an open message that appears now (`appeared`)."""
+        return len(self._shelf.watch) > 0
+
+    def count(self) -> Count:
+        return Count(len(self._shelf.items), self._walk.walking, self._walk.waiting, self._delivery.parked)
+
+    def next_due(self) -> float | None:
+        """When `tick` has something to do."""
+        dues = [due for due in (self._shelf.alarms.next_due(), self._passing.next_due()) if due is not None]
+        return min(dues, default=None)
+
+    # Events
+
+    def accept(self, offer: Offer, now: float) -> tuple[EnvelopeKey | None, list[Command]]:
+        """Take custody of what the operator sent. None when custody is full: the operator keeps it.
+
+        `Accepted` follows once it is durable. A report without an id and without a gateway parks at once.
+        """
+        if len(self._shelf.items) >= self._settings.max_messages:
+            return None, []
+        envelope = self._envelope(offer)
+        gateway = offer.gateway if offer.local else ""
+        item = Item(envelope, now, State.STORING, claimed=False, gateway=gateway, looked=offer.kind == "dlr")
+        self._shelf.items[item.key] = item
+        self._shelf.lines.join(item)
+        if gateway:
+            if offer.sent:
+                self._delivery.with_session(item)
+        else:
+            self._shelf.watch.add(envelope)
+
+        def stored(now: float) -> None:
+            item.stored = True
+            self._shelf.command(Accepted(item.key))
+            if item.state is State.STORING:
+                item.state = State.LINED_UP
+                self._proceed(item, now)
+
+        self._shelf.note("received", item)
+        self._shelf.write(item.row(Kind.ORIGIN), then=stored)
+        return item.key, self._done(now)
+
+    def _envelope(self, offer: Offer) -> Envelope:
+        return Envelope(
+            self._next_key(), self._me, offer.operator, offer.kind, offer.message_id, offer.destination, offer.pdu,
+            offer.trace, offer.final, "" if offer.local else offer.gateway,
+        )  # fmt: skip
+
+    def _next_key(self) -> EnvelopeKey:
+        self._count += 1
+        return EnvelopeKey(self._store_id, self._run << _RUN_BITS | self._count)
+
+    def _proceed(self, item: Item, now: float) -> None:
+        """If it is stored and first in its line, begin what it is here for."""
+        if item.state is not State.LINED_UP or not self._shelf.lines.is_head(item):
+            return
+        if item.gateway:
+            self._delivery.start(item, now)
+        elif item.envelope.kind == "dlr" and not item.envelope.message_id:
+            self._delivery.park(item, Reason.NO_MESSAGE_ID, now)
+        else:
+            self._walk.ready(item)
+
+    def _finished(self, item: Item, now: float) -> None:
+        self._claims.repeat(item, now)
+
+    def durable(self, ticket: int, now: float) -> list[Command]:
+        self._shelf.durable(ticket, now)
+        return self._done(now)
+
+    def frame(self, sender: str, frame: Frame, now: float) -> list[Command]:
+        """A frame from the node `sender`. Frames that are not about custody are not for this machine."""
+        match frame:
+            case Forward():
+                self._passing.forward(frame, now)
+            case LapDone():
+                self._walk.lap_done(frame, now)
+            case Claimed():
+                self._claims.claimed(frame, now)
+            case Settled():
+                self._claims.settled(frame, now)
+            case Finished():
+                self._claims.finished(frame, sender)
+            case Forgotten():
+                self._claims.forgotten(frame)
+            case _:
+                raise TypeError(f"{type(frame).__name__} is no frame of custody")
+        return self._done(now)
+
+    def asked(self, key: EnvelopeKey, finding: Finding | None, now: float) -> list[Command]:
+        """The answer to `Ask`."""
+        if self._passing.is_asking(key):
+            self._passing.asked(key, finding, now)
+        elif item := self._shelf.items.get(key):
+            self._walk.asked(item, finding, now)
+        return self._done(now)
+
+    def recalled(self, key: EnvelopeKey, row: ParkedRow | None, now: float) -> list[Command]:
+        """The answer to `Recall`."""
+        self._claims.recalled(key, row, now)
+        return self._done(now)
+
+    def unsent(self, key: EnvelopeKey, now: float) -> list[Command]:
+        """The answer to `Deliver` when no session of the gateway could take it."""
+        self._delivery.unsent(key, now)
+        return self._done(now)
+
+    def answered(self, key: EnvelopeKey, status: int | None, now: float) -> list[Command]:
+        """The gateway's command_status for what was delivered; None when its session ended without an answer."""
+        self._delivery.answered(key, status, now)
+        return self._done(now)
+
+    def reachable(self, nodes: AbstractSet[str], now: float) -> list[Command]:
+        """The set of nodes that can be reached has changed."""
+        self._passing.reachable(nodes)
+        self._claims.reachable(nodes, now)
+        self._walk.reachable(nodes, now)
+        return self._done(now)
+
+    def retopologize(self, topology: Topology, now: float) -> list[Command]:
+        """The configured nodes have changed."""
+        self._passing.retopologize(topology)
+        self._walk.retopologize(topology)
+        return self._done(now)
+
+    def gateway_bound(self, gateway: str, now: float) -> list[Command]:
+        """A receiver session of a gateway of this node is there."""
+        self._shelf.alarms.cancel(Alarm.PUMP, gateway)
+        self._delivery.pump(gateway)
+        self._walk.wake_all(kind="mo")
+        return self._done(now)
+
+    def appeared(self, operator: str, response_id: bytes, now: float) -> list[Command]:
+        """An open message with this id has just been recorded here."""
+        for key in self._shelf.watch.matching(operator, response_id):
+            if not self._passing.appeared(key) and (item := self._shelf.items.get(key)):
+                self._walk.look_again(item)
+        return self._done(now)
+
+    def replay(self, parked: ParkedRow, gateway: str, now: float) -> tuple[EnvelopeKey | None, list[Command]]:
+        """Take a parked row back into custody: to a gateway of this node, or (with "") round the ring.
+
+        None when a late claim is just taking it. What this node took from an operator keeps its key, so that its owner
+        recognises it; what it had claimed from another origin becomes an envelope of this node.
+        """
+        old = parked.envelope
+        if self._claims.is_recalling(old.key):
+            return None, []
+        key = old.key if old.key.store == self._store_id else self._next_key()
+        envelope = msgspec.structs.replace(old, key=key, origin=self._me, gateway="")
+        item = Item(envelope, now, State.STORING, claimed=False, gateway=gateway, lap=parked.lap)
+        self._shelf.items[key] = item
+        self._shelf.lines.join(item)
+        if not gateway:
+            self._shelf.watch.add(envelope)
+        self._delivery.parked -= 1
+
+        def stored(now: float) -> None:
+            item.stored = True
+            item.state = State.LINED_UP
+            self._shelf.note("replayed", item, reason=parked.reason)
+            self._proceed(item, now)
+
+        unparked = Row(Table.PARKED, encode_key(old.key), None)
+        self._shelf.write(item.row(Kind.ORIGIN), unparked, then=stored)
+        return key, self._done(now)
+
+    def drop_parked(self, parked: ParkedRow, now: float) -> list[Command]:
+        """A person drops a parked row."""
+        self._delivery.parked -= 1
+        item = Item(parked.envelope, parked.accepted_at, State.DELIVERED, claimed=False)
+        self._shelf.note("dropped", item, reason="by_hand", parked=parked.reason)
+        self._shelf.write(Row(Table.PARKED, encode_key(parked.envelope.key), None))
+        return self._done(now)
+
+    def restore(self, row: CustodyRow, now: float) -> None:
+        """A row found on disk at start, in key order; `resume` follows after the last one."""
+        item = Item(
+            envelope=row.envelope,
+            accepted_at=min(row.accepted_at, now),
+            state=_RESTORED[row.kind],
+            claimed=row.kind in (Kind.CLAIM, Kind.DELIVERED),
+            gateway=row.gateway,
+            stored=True,
+            granted_to=row.granted_to,
+        )
+        self._shelf.items[item.key] = item
+        if item.state in (State.LINED_UP, State.HELD):
+            self._shelf.lines.join(item)
+        if row.kind is Kind.ORIGIN and not row.gateway:
+            self._shelf.watch.add(row.envelope)
+
+    def resume(self, now: float) -> list[Command]:
+        """Go on with everything that `restore` brought back.
+
+        What other nodes must hear again is said when they join.
+        """
+        for item in list(self._shelf.items.values()):
+            self._proceed(item, now)
+        return self._done(now)
+
+    def tick(self, now: float) -> list[Command]:
+        """Do what is due."""
+        for alarm, name in self._shelf.alarms.due(now):
+            if isinstance(name, str):
+                self._delivery.pump(name)
+            elif item := self._shelf.items.get(name):
+                self._ring_alarm(alarm, item, now)
+        self._passing.tick(now)
+        return self._done(now)
+
+    def _ring_alarm(self, alarm: Alarm, item: Item, now: float) -> None:
+        match alarm:
+            case Alarm.LAP:
+                self._walk.lap_timed_out(item, now)
+            case Alarm.WAKE:
+                self._walk.wake(item)
+            case Alarm.RETRY:
+                self._delivery.retry(item.key, now)
+            case Alarm.REPEAT:
+                self._claims.repeat(item, now)
+            case Alarm.PUMP:
+                raise AssertionError("a pump alarm is named by its gateway")
+
+    def _done(self, now: float) -> list[Command]:
+        self._walk.start_more(now)
+        return self._shelf.take()

@@ -1,0 +1,164 @@
+"""From custody to a gateway of this node: queue, send, retry, finish, park.
+
+At most `delivery_window` messages are with a gateway at a time. An answer settles; a temporary error is retried with
+back-off, the end of the session at once, and a permanent error parks the message as `refused`. What was sent on a
+session is not sent again while that session lives: only its end or its answer comes back here (promise 3).
+"""
+
+from collections import deque
+from collections.abc import Callable
+
+from protocols.peer.frames import EnvelopeKey
+from protocols.smpp.constants import ESME_ROK, TEMPORARY
+from ring.commands import Closed, Deliver, Reason, Row, Table
+from ring.rows import Kind, ParkedRow, encode_key, encode_row
+from ring.settings import CustodySettings
+from ring.shelf import Alarm, Item, Shelf, State, backoff
+
+
+class Delivery:
+    def __init__(
+        self,
+        shelf: Shelf,
+        settings: CustodySettings,
+        proceed: Callable[[Item, float], None],
+        finished: Callable[[Item, float], None],
+    ) -> None:
+        """`proceed` takes the item that comes to the head of its line when another leaves it; `finished` a claim that
+        is delivered or parked, durably."""
+        self._shelf = shelf
+        self._settings = settings
+        self._proceed = proceed
+        self._finished = finished
+        self._queues: dict[str, deque[Item]] = {}
+        self._in_flight: dict[str, int] = {}
+        self.parked = 0  # rows in the parked table
+
+    def queued(self, gateway: str) -> int:
+        return len(self._queues.get(gateway, ()))
+
+    def start(self, item: Item, now: float) -> None:
+        """Its owner is a gateway of this node, and it is first in its line."""
+        if item.superseded:
+            self._shelf.note("superseded", item, gateway=item.gateway)
+            self.finish(item, now)
+            return
+        item.state = State.QUEUED
+        self._queues.setdefault(item.gateway, deque()).append(item)
+        self.pump(item.gateway)
+
+    def pump(self, gateway: str) -> None:
+        """Send what the window to this gateway has room for."""
+        queue = self._queues.get(gateway)
+        while queue and self._in_flight.get(gateway, 0) < self._settings.delivery_window:
+            item = queue.popleft()
+            if item.state is not State.QUEUED:
+                continue  # it left custody while it waited
+            self.with_session(item)
+            self._shelf.command(Deliver(item.envelope, gateway))
+
+    def with_session(self, item: Item) -> None:
+        """It has been written to a session of its gateway."""
+        item.state = State.DELIVERING
+        self._in_flight[item.gateway] = self._in_flight.get(item.gateway, 0) + 1
+
+    def unsent(self, key: EnvelopeKey, now: float) -> None:
+        """No session of its gateway could take it: it stays first in the queue, and the queue is tried again later."""
+        item = self._back(key)
+        if item is None:
+            return
+        item.state = State.QUEUED
+        self._queues.setdefault(item.gateway, deque()).appendleft(item)
+        if not self._shelf.alarms.is_set(Alarm.PUMP, item.gateway):
+            self._shelf.alarms.set(now + self._settings.deliver_retry_min_s, Alarm.PUMP, item.gateway)
+
+    def answered(self, key: EnvelopeKey, status: int | None, now: float) -> None:
+        """The gateway's answer, or None when the session ended without one."""
+        item = self._back(key)
+        if item is None:
+            return
+        if status is None:
+            self._shelf.note("retried", item, gateway=item.gateway, why="session_ended")
+            self.start(item, now)
+        elif status == ESME_ROK:
+            self._delivered(item, now)
+        elif status in TEMPORARY:
+            self._retry_later(item, status, now)
+        else:
+            self.park(item, Reason.REFUSED, now, status)
+        self.pump(item.gateway)
+
+    def retry(self, key: EnvelopeKey, now: float) -> None:
+        item = self._shelf.items.get(key)
+        if item is not None and item.state is State.QUEUED:
+            self.start(item, now)
+
+    def _back(self, key: EnvelopeKey) -> Item | None:
+        item = self._shelf.items.get(key)
+        if item is None or item.state is not State.DELIVERING:
+            return None
+        self._in_flight[item.gateway] -= 1
+        return item
+
+    def _retry_later(self, item: Item, status: int, now: float) -> None:
+        item.state = State.QUEUED
+        item.attempts += 1
+        wait = backoff(
+            item.attempts, self._settings.deliver_retry_min_s, self._settings.deliver_retry_max_s, item.key.number
+        )
+        self._shelf.note("retried", item, gateway=item.gateway, status=status, wait_s=round(wait, 1))
+        self._shelf.alarms.set(now + wait, Alarm.RETRY, item.key)
+
+    def _delivered(self, item: Item, now: float) -> None:
+        self._shelf.note("delivered", item, gateway=item.gateway)
+        if item.envelope.final:
+            for other in self._shelf.lines.behind(item):
+                other.superseded = other.superseded or not other.envelope.final
+            self._shelf.command(Closed(item.envelope))
+        self.finish(item, now)
+
+    def finish(self, item: Item, now: float) -> None:
+        """Nothing more is owed to the gateway. A claim leaves its key behind until its origin has forgotten it."""
+        self._end(item, now)
+
+    def _end(self, item: Item, now: float, *also: Row) -> None:
+        if item.claimed and not item.released:
+            item.become_tombstone(State.DELIVERED)
+            item.stored = False
+
+            def delivered(now: float) -> None:
+                item.stored = True
+                self._finished(item, now)
+
+            self._shelf.write(*also, item.row(Kind.DELIVERED), then=delivered)
+        else:
+            self._shelf.write(*also, item.no_row())
+            self._shelf.remove(item)
+        if following := self._shelf.lines.leave(item):
+            self._proceed(following, now)
+
+    def park(self, item: Item, reason: Reason, now: float, status: int = 0) -> None:
+        """Set it aside, visible and replayable. With the parked quota full it stays in custody instead, and is tried
+        again at the longest interval: nothing is dropped for want of room."""
+        if self.parked >= self._settings.max_parked:
+            self._shelf.note("parking_full", item, reason=reason.value)
+            self._stay(item, now)
+            return
+        self.parked += 1
+        row = ParkedRow(item.envelope, reason.value, item.accepted_at, now, item.gateway, status, item.lap)
+        parked = Row(Table.PARKED, encode_key(item.key), encode_row(row))
+        fields: dict[str, str | int] = {"reason": reason.value}
+        if item.gateway:
+            fields["gateway"] = item.gateway
+        if status:
+            fields["status"] = status
+        self._shelf.note("parked", item, **fields)
+        self._end(item, now, parked)
+
+    def _stay(self, item: Item, now: float) -> None:
+        if item.gateway:
+            item.state = State.QUEUED
+            self._shelf.alarms.set(now + self._settings.deliver_retry_max_s, Alarm.RETRY, item.key)
+        else:
+            item.state = State.WAITING
+            self._shelf.alarms.set(now + self._settings.walk_retry_max_s, Alarm.WAKE, item.key)

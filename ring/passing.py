@@ -1,0 +1,115 @@
+"""Envelopes of other nodes: look, claim, or pass on.
+
+What is only passed on leaves nothing on disk here: its origin has custody. It is remembered for `watch_s`, so that a
+submit_sm_resp that comes just after it still claims it.
+"""
+
+from collections import deque
+from collections.abc import Set as AbstractSet
+
+from protocols.peer.frames import EnvelopeKey, Forward, LapDone
+from ring.claims import Claims
+from ring.commands import Ask, Finding, Note, Send
+from ring.settings import CustodySettings
+from ring.shelf import Shelf
+from ring.topology import Topology
+
+
+class Passing:
+    def __init__(
+        self, shelf: Shelf, settings: CustodySettings, topology: Topology, store_id: bytes, claims: Claims
+    ) -> None:
+        self._shelf = shelf
+        self._settings = settings
+        self._topology = topology
+        self._store_id = store_id
+        self._claims = claims
+        self._reachable: AbstractSet[str] = frozenset()
+        self._asking: dict[EnvelopeKey, Forward] = {}
+        self._passed: dict[EnvelopeKey, Forward] = {}
+        self._forget_at: deque[tuple[float, EnvelopeKey]] = deque()
+
+    def reachable(self, nodes: AbstractSet[str]) -> None:
+        self._reachable = nodes
+
+    def retopologize(self, topology: Topology) -> None:
+        self._topology = topology
+
+    def forward(self, frame: Forward, now: float) -> None:
+        key = frame.envelope.key
+        if key.store == self._store_id:
+            return  # our own, sent round by a node that does not know us: we have it
+        if item := self._shelf.items.get(key):
+            if item.claimed:
+                self._claims.repeat(item, now)
+            return
+        if key in self._asking:
+            self._asking[key] = frame  # the origin has begun another lap: answer that one
+            return
+        if len(self._asking) >= self._settings.max_passing:
+            self._busy(frame)
+            return
+        self._asking[key] = frame
+        self._shelf.command(Ask(frame.envelope, frame.inexact))
+
+    def is_asking(self, key: EnvelopeKey) -> bool:
+        return key in self._asking
+
+    def asked(self, key: EnvelopeKey, finding: Finding | None, now: float) -> None:
+        frame = self._asking.pop(key)
+        passed_on = self._passed.get(key) is frame  # then this was a second look, and the walk is elsewhere by now
+        if finding is not None and self._claims.claim(frame, finding, now):
+            self._passed.pop(key, None)
+        elif finding is not None and not passed_on:
+            self._busy(frame)
+        elif not passed_on:
+            self._remember(frame, now)
+            self._pass_on(frame)
+
+    def _pass_on(self, frame: Forward) -> None:
+        me, origin = self._topology.me, frame.envelope.origin
+        visited = (*frame.visited, me)
+        target = self._topology.successor(visited, self._reachable)
+        if target is None:
+            self._shelf.send(origin, LapDone(frame.envelope.key, frame.lap, visited, run=frame.run))
+            return
+        hop = frame.hop + 1
+        self._shelf.command(Note("forwarded", frame.envelope, frame.lap, hop, (("to", target),)))
+        onward = Forward(frame.envelope, frame.lap, hop, visited, frame.inexact, frame.age_s, frame.run)
+        self._shelf.command(Send(target, onward))
+
+    def _busy(self, frame: Forward) -> None:
+        """We cannot take it or look for it now. The lap ends here; the origin begins another one later."""
+        me = self._topology.me
+        self._shelf.command(Note("busy", frame.envelope, frame.lap, frame.hop, (("nodes", me),)))
+        self._shelf.send(
+            frame.envelope.origin, LapDone(frame.envelope.key, frame.lap, frame.visited, busy=(me,), run=frame.run)
+        )
+
+    def _remember(self, frame: Forward, now: float) -> None:
+        key = frame.envelope.key
+        self._passed[key] = frame
+        self._shelf.watch.add(frame.envelope)
+        self._forget_at.append((now + self._settings.watch_s, key))
+        while len(self._passed) > self._settings.max_passing:
+            self._forget(self._forget_at.popleft()[1])
+
+    def appeared(self, key: EnvelopeKey) -> bool:
+        """An open message that may be its owner has just been recorded here: look again."""
+        frame = self._passed.get(key)
+        if frame is None or key in self._asking:
+            return False
+        self._asking[key] = frame
+        self._shelf.command(Ask(frame.envelope, frame.inexact))
+        return True
+
+    def next_due(self) -> float | None:
+        return self._forget_at[0][0] if self._forget_at else None
+
+    def tick(self, now: float) -> None:
+        while self._forget_at and self._forget_at[0][0] <= now:
+            self._forget(self._forget_at.popleft()[1])
+
+    def _forget(self, key: EnvelopeKey) -> None:
+        if self._passed.pop(key, None) is not None and key not in self._shelf.items:
+            self._shelf.watch.discard(key)

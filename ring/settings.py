@@ -1,0 +1,40 @@
+"""The numbers that the machines of custody go by. Times in seconds; the TOML keys they come from stand beside them."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+from attrs import field, frozen
+
+Unclaimed = Literal["park", "local", "drop"]
+
+
+@frozen
+class OperatorPolicy:
+    """What an operator's settings say of reports that nobody claims."""
+
+    unclaimed: Unclaimed = "park"  # operators.unclaimed
+    local_gateway: str = ""  # the first of operators.listen: takes what goes to "the local gateway"
+
+
+@frozen
+class CustodySettings:
+    operators: Mapping[str, OperatorPolicy] = field(factory=dict)
+    claim_for_s: float = 259_200.0  # ring.claim_for_s: three days, the validity period most operators cap at
+    lap_timeout_s: float = 15.0  # ring.lap_timeout_s: above dead_after_s, so that a dead node is known before
+    walk_retry_min_s: float = 5.0  # ring.retry_min_s
+    walk_retry_max_s: float = 300.0  # ring.retry_max_s
+    deliver_retry_min_s: float = 1.0  # custody.retry_min_s
+    deliver_retry_max_s: float = 60.0  # custody.retry_max_s
+    repeat_s: float = 5.0  # custody.settle_retry_s: Claimed and Finished are said again after this
+    watch_s: float = 1.0  # the longest operators.race_window_s: how long a forwarder remembers what passed
+    max_messages: int = 100_000  # custody.max_messages
+    max_parked: int = 1_000_000  # custody.max_parked
+    max_walking: int = 2_000  # ring.max_walking: bounds the frames in flight that this node has started
+    max_passing: int = 10_000  # lookups under way, and envelopes remembered, for other nodes
+    delivery_window: int = 32  # unanswered deliveries from custody to one gateway; passing traffic has the rest
+
+    def policy(self, operator: str) -> OperatorPolicy:
+        return self.operators.get(operator, _DEFAULT_POLICY)
+
+
+_DEFAULT_POLICY = OperatorPolicy()

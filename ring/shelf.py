@@ -1,0 +1,262 @@
+"""What is in custody at this node, and the small services that the machines of custody share.
+
+A `Shelf` holds the items, the line of each message, the alarms, and the commands that have not been handed to the
+driver yet. It decides nothing.
+"""
+
+import heapq
+from collections import deque
+from collections.abc import Callable
+from enum import Enum, auto
+
+import msgspec
+from attrs import define, field
+
+from protocols.peer.frames import Envelope, EnvelopeKey, Frame
+from protocols.smpp.message_ids import candidates, normal
+from ring import commands
+from ring.rows import CustodyRow, Kind, encode_key, encode_row
+
+
+class State(Enum):
+    """Where an item is. `ring/custody.py` opens with the transitions."""
+
+    STORING = auto()
+    LINED_UP = auto()
+    READY = auto()
+    WALKING = auto()
+    WAITING = auto()
+    DECIDING = auto()
+    RELEASING = auto()
+    GRANTED = auto()
+    CLAIMING = auto()
+    HELD = auto()
+    QUEUED = auto()
+    DELIVERING = auto()
+    DELIVERED = auto()
+
+
+class Alarm(Enum):
+    """What an alarm is for. One of each kind an item; setting it again moves it."""
+
+    LAP = auto()  # the lap has taken too long
+    WAKE = auto()  # walk again
+    RETRY = auto()  # deliver again
+    REPEAT = auto()  # say Claimed or Finished again
+    PUMP = auto()  # try a gateway's queue again (keyed by the gateway)
+
+
+@define(eq=False)
+class Item:
+    """One report or MO in custody. Mutable, and only the machines of custody touch it."""
+
+    envelope: Envelope
+    accepted_at: float
+    state: State
+    claimed: bool  # taken from its origin; otherwise this node is its origin
+    gateway: str = ""  # the owner, if it is a gateway of this node
+    stored: bool = False
+    looked: bool = False  # this node has just looked for the owner and found none
+    # the walk, at its origin
+    lap: int = 0
+    answered: dict[str, None] = field(factory=dict)  # nodes that have answered in this lap, in order
+    inexact: bool = False
+    sent_to: str = ""
+    waits: int = 0
+    granted_to: str = ""
+    # the claim, at the owner's node
+    claim_hop: int = 0
+    released: bool = False  # its origin has refused it: no key is kept
+    # delivery
+    attempts: int = 0
+    superseded: bool = False
+
+    @property
+    def key(self) -> EnvelopeKey:
+        return self.envelope.key
+
+    def row(self, kind: Kind) -> commands.Row:
+        """This item as a durable row of that kind. A tombstone needs no message."""
+        envelope = self.envelope
+        if kind in (Kind.GRANTED, Kind.DELIVERED):
+            envelope = without_message(envelope)
+        value = CustodyRow(kind, envelope, self.accepted_at, self.gateway, self.granted_to)
+        return commands.Row(commands.Table.CUSTODY, encode_key(self.key), encode_row(value))
+
+    def become_tombstone(self, state: State) -> None:
+        """Only the key matters from now on."""
+        self.state = state
+        self.envelope = without_message(self.envelope)
+
+    def no_row(self) -> commands.Row:
+        return commands.Row(commands.Table.CUSTODY, encode_key(self.key), None)
+
+
+def without_message(envelope: Envelope) -> Envelope:
+    """All that is needed to recognise it: what a tombstone keeps."""
+    return msgspec.structs.replace(envelope, pdu=b"")
+
+
+class Lines:
+    """Reports of one message stand in line, in the order in which they came (promise 4)."""
+
+    def __init__(self) -> None:
+        self._lines: dict[tuple[str, bytes], deque[Item]] = {}
+
+    @staticmethod
+    def _name(item: Item) -> tuple[str, bytes] | None:
+        envelope = item.envelope
+        return (envelope.operator, envelope.message_id) if envelope.message_id else None
+
+    def holds(self, operator: str, message_id: bytes) -> bool:
+        return (operator, message_id) in self._lines
+
+    def join(self, item: Item) -> None:
+        if name := self._name(item):
+            self._lines.setdefault(name, deque()).append(item)
+
+    def is_head(self, item: Item) -> bool:
+        name = self._name(item)
+        return name is None or self._lines[name][0] is item
+
+    def leave(self, item: Item) -> Item | None:
+        """Returns the item that is now first, if that has changed."""
+        name = self._name(item)
+        line = self._lines.get(name) if name else None
+        if name is None or line is None or item not in line:
+            return None
+        was_head = line[0] is item
+        line.remove(item)
+        if not line:
+            del self._lines[name]
+            return None
+        return line[0] if was_head else None
+
+    def behind(self, item: Item) -> list[Item]:
+        name = self._name(item)
+        line = self._lines.get(name, deque()) if name else deque()
+        return [other for other in line if other is not item]
+
+
+class Watch:
+    """Which envelopes would be matched by an open message that appears now: by operator and normal form of the id."""
+
+    def __init__(self) -> None:
+        self._keys: dict[tuple[str, bytes], dict[EnvelopeKey, None]] = {}
+        self._names: dict[EnvelopeKey, list[tuple[str, bytes]]] = {}
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def add(self, envelope: Envelope) -> None:
+        if not envelope.message_id or envelope.key in self._names:
+            return
+        names = [(envelope.operator, form) for form in candidates(envelope.message_id)]
+        self._names[envelope.key] = names
+        for name in names:
+            self._keys.setdefault(name, {})[envelope.key] = None
+
+    def discard(self, key: EnvelopeKey) -> None:
+        for name in self._names.pop(key, ()):
+            keys = self._keys[name]
+            del keys[key]
+            if not keys:
+                del self._keys[name]
+
+    def matching(self, operator: str, response_id: bytes) -> list[EnvelopeKey]:
+        return list(self._keys.get((operator, normal(response_id)), ()))
+
+
+class Alarms:
+    """What is due when, by (kind, name). Cancelled and moved alarms are passed over when they come up."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, Alarm, EnvelopeKey | str]] = []
+        self._current: dict[tuple[Alarm, EnvelopeKey | str], int] = {}
+        self._count = 0
+
+    def set(self, due: float, alarm: Alarm, name: EnvelopeKey | str) -> None:
+        self._count += 1
+        self._current[alarm, name] = self._count
+        heapq.heappush(self._heap, (due, self._count, alarm, name))
+
+    def cancel(self, alarm: Alarm, name: EnvelopeKey | str) -> None:
+        self._current.pop((alarm, name), None)
+
+    def is_set(self, alarm: Alarm, name: EnvelopeKey | str) -> bool:
+        return (alarm, name) in self._current
+
+    def next_due(self) -> float | None:
+        self._drop_stale()
+        return self._heap[0][0] if self._heap else None
+
+    def due(self, now: float) -> list[tuple[Alarm, EnvelopeKey | str]]:
+        found: list[tuple[Alarm, EnvelopeKey | str]] = []
+        self._drop_stale()
+        while self._heap and self._heap[0][0] <= now:
+            _, _, alarm, name = heapq.heappop(self._heap)
+            del self._current[alarm, name]
+            found.append((alarm, name))
+            self._drop_stale()
+        return found
+
+    def _drop_stale(self) -> None:
+        heap, current = self._heap, self._current
+        while heap and current.get((heap[0][2], heap[0][3])) != heap[0][1]:
+            heapq.heappop(heap)
+
+
+class Shelf:
+    """Items, lines, alarms, and what is to be done next."""
+
+    def __init__(self) -> None:
+        self.items: dict[EnvelopeKey, Item] = {}
+        self.lines = Lines()
+        self.alarms = Alarms()
+        self.watch = Watch()
+        self._out: list[commands.Command] = []
+        self._after: dict[int, Callable[[float], None]] = {}
+        self._ticket = 0
+
+    def take(self) -> list[commands.Command]:
+        """The commands since the last call, in order."""
+        out, self._out = self._out, []
+        return out
+
+    def command(self, command: commands.Command) -> None:
+        self._out.append(command)
+
+    def send(self, to: str, frame: Frame) -> None:
+        self._out.append(commands.Send(to, frame))
+
+    def note(self, event: commands.EventName, item: Item, hop: int = 0, /, **fields: str | int | float | bool) -> None:
+        self._out.append(commands.Note(event, item.envelope, item.lap, hop, tuple(fields.items())))
+
+    def write(self, *rows: commands.Row, then: Callable[[float], None] | None = None) -> None:
+        """Write rows; `then(now)` runs once they are durable."""
+        self._ticket += 1
+        if then is not None:
+            self._after[self._ticket] = then
+        self._out.append(commands.Write(rows, self._ticket))
+
+    def durable(self, ticket: int, now: float) -> None:
+        if then := self._after.pop(ticket, None):
+            then(now)
+
+    def remove(self, item: Item) -> None:
+        """Forget the item and its alarms; its row is the caller's business."""
+        self.items.pop(item.key, None)
+        self.watch.discard(item.key)
+        for alarm in (Alarm.LAP, Alarm.WAKE, Alarm.RETRY, Alarm.REPEAT):
+            self.alarms.cancel(alarm, item.key)
+
+
+def backoff(attempt: int, least_s: float, most_s: float, salt: int) -> float:
+    """Seconds before try number `attempt` (from 1): doubling, capped, spread over the upper half by `salt`.
+
+    The spread keeps many items that failed together from coming back together; it is computed, not drawn, so that a
+    run of the machine can be repeated.
+    """
+    ceiling = min(most_s, least_s * 2.0 ** min(attempt - 1, 30))
+    spread = (salt * 2654435761 % 1024) / 1024  # Knuth's multiplicative hash
+    return max(least_s, ceiling * (0.5 + spread / 2))

@@ -1,0 +1,190 @@
+"""The walk, as its origin sees it: laps round the ring until somebody claims the envelope.
+
+A lap asks every node once: this node sends the envelope to the next reachable node, each one that does not own it
+passes it on, and the last that can reach nobody new answers LapDone with the nodes that have answered. Where it could
+not go on and this node can, this node sends it on itself. A lap is complete when every configured node has answered;
+an answer that does not come ends it as incomplete after `lap_timeout_s`.
+
+The first lap asks for the exact id. If it is complete and nobody claims, the next one starts at once and allows an
+owner by a rule that is not learned yet. Two nodes might claim then; this node grants it to the first.
+"""
+
+from collections import deque
+from collections.abc import Set as AbstractSet
+
+from protocols.peer.frames import EnvelopeKey, Forward, LapDone
+from ring.commands import Ask, Finding, Reason
+from ring.delivery import Delivery
+from ring.rows import Kind
+from ring.settings import CustodySettings
+from ring.shelf import Alarm, Item, Shelf, State, backoff
+from ring.topology import Topology
+
+
+class Walk:
+    def __init__(
+        self, shelf: Shelf, settings: CustodySettings, topology: Topology, run: int, delivery: Delivery
+    ) -> None:
+        self._shelf = shelf
+        self._settings = settings
+        self._topology = topology
+        self._run = run
+        self._delivery = delivery
+        self._reachable: AbstractSet[str] = frozenset()
+        self._ready: deque[Item] = deque()
+        self._walking: dict[EnvelopeKey, Item] = {}
+        self._waiting: dict[EnvelopeKey, Item] = {}
+
+    @property
+    def walking(self) -> int:
+        return len(self._walking)
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting) + len(self._ready)
+
+    def ready(self, item: Item) -> None:
+        """It has no owner here and is first in its line: walk as soon as fewer than `max_walking` do."""
+        self._waiting.pop(item.key, None)
+        item.state = State.READY
+        self._ready.append(item)
+
+    def start_more(self, now: float) -> None:
+        """Begin laps while there is room. Called after every event, so that a place that fell free is used."""
+        while self._ready and len(self._walking) < self._settings.max_walking:
+            item = self._ready.popleft()
+            if item.state is State.READY:
+                self._start_lap(item, now)
+
+    def _start_lap(self, item: Item, now: float) -> None:
+        item.state = State.WALKING
+        item.lap += 1
+        item.answered = {self._topology.me: None}
+        item.sent_to = ""
+        self._walking[item.key] = item
+        self._shelf.alarms.set(now + self._settings.lap_timeout_s, Alarm.LAP, item.key)
+        if item.looked:
+            item.looked = False
+            self._step(item, now)
+        else:
+            self._shelf.command(Ask(item.envelope, item.inexact))
+
+    def asked(self, item: Item, finding: Finding | None, now: float) -> None:
+        """What this node's own store says of an envelope of its own."""
+        if item.state not in (State.WALKING, State.WAITING, State.READY):
+            return
+        if finding is not None:
+            self.decide(item, finding.gateway, now, superseded=finding.finished and not item.envelope.final)
+        elif item.state is State.WALKING and not item.sent_to:
+            self._step(item, now)
+
+    def _step(self, item: Item, now: float) -> None:
+        """Send it to the next node that has not answered, or end the lap."""
+        target = self._topology.successor(item.answered, self._reachable)
+        if target is None:
+            self._end_lap(item, not self._topology.missing(item.answered), now)
+            return
+        item.sent_to = target
+        visited = tuple(item.answered)
+        hop = len(visited)
+        age_s = now - item.accepted_at
+        self._shelf.note("forwarded", item, hop, to=target)
+        self._shelf.send(target, Forward(item.envelope, item.lap, hop, visited, item.inexact, age_s, self._run))
+
+    def lap_done(self, frame: LapDone, now: float) -> None:
+        item = self._walking.get(frame.key)
+        if item is None or frame.lap != item.lap or frame.run != self._run:
+            return  # of a lap that timed out, or of this node's earlier run
+        item.answered.update(dict.fromkeys(frame.visited))
+        if frame.busy:
+            self._shelf.note("busy", item, nodes=" ".join(frame.busy))
+            self._end_lap(item, complete=False, now=now)
+        else:
+            self._step(item, now)
+
+    def lap_timed_out(self, item: Item, now: float) -> None:
+        if item.state is State.WALKING:
+            self._end_lap(item, complete=False, now=now)
+
+    def _end_lap(self, item: Item, complete: bool, now: float) -> None:
+        self.leave(item)
+        if complete and not item.inexact and item.envelope.kind == "dlr":
+            item.inexact = True
+            self.ready(item)
+            return
+        left_s = item.accepted_at + self._settings.claim_for_s - now
+        if left_s <= 0:
+            self._give_up(item, complete, now)
+            return
+        item.state = State.WAITING
+        item.waits += 1
+        self._waiting[item.key] = item
+        wait = backoff(item.waits, self._settings.walk_retry_min_s, self._settings.walk_retry_max_s, item.key.number)
+        missing = self._topology.missing(item.answered)
+        self._shelf.note(
+            "waiting", item, len(item.answered) - 1, complete=complete, wait_s=round(wait, 1), missing=" ".join(missing)
+        )
+        self._shelf.alarms.set(now + min(wait, left_s), Alarm.WAKE, item.key)
+
+    def _give_up(self, item: Item, complete: bool, now: float) -> None:
+        policy = self._settings.policy(item.envelope.operator)
+        if not complete:
+            self._delivery.park(item, Reason.OWNER_UNREACHABLE, now)
+        elif policy.unclaimed == "local" and policy.local_gateway:
+            self.decide(item, policy.local_gateway, now)
+        elif policy.unclaimed == "drop":
+            self._shelf.note("dropped", item, reason="unclaimed")
+            self._delivery.finish(item, now)
+        else:
+            self._delivery.park(item, Reason.UNCLAIMED, now)
+
+    def decide(self, item: Item, gateway: str, now: float, superseded: bool = False) -> None:
+        """It goes to a gateway of this node: written down first, so that no claim is granted after a restart either."""
+        self.leave(item)
+        item.state = State.DECIDING
+        item.gateway = gateway
+        item.superseded = item.superseded or superseded
+
+        def decided(now: float) -> None:
+            if item.state is State.DECIDING:
+                self._delivery.start(item, now)
+
+        self._shelf.write(item.row(Kind.ORIGIN), then=decided)
+
+    def leave(self, item: Item) -> None:
+        """It walks and waits no more, whatever comes next."""
+        self._waiting.pop(item.key, None)
+        self._walking.pop(item.key, None)
+        self._shelf.alarms.cancel(Alarm.LAP, item.key)
+        self._shelf.alarms.cancel(Alarm.WAKE, item.key)
+
+    def wake(self, item: Item) -> None:
+        if item.state is State.WAITING:
+            self.ready(item)
+
+    def wake_all(self, kind: str | None = None) -> None:
+        """A node has joined, or a gateway has bound (then only MO, `kind`): what waits tries again at once."""
+        for item in [item for item in self._waiting.values() if kind is None or item.envelope.kind == kind]:
+            self.wake(item)
+
+    def reachable(self, nodes: AbstractSet[str], now: float) -> None:
+        """The nodes that can be reached have changed."""
+        joined, lost = nodes - self._reachable, self._reachable - nodes
+        self._reachable = nodes
+        if lost:
+            # What was last sent to a lost node may be lost with it: ask the others now, not after the time-out. If the
+            # lost node had passed it on, somebody gets it twice, and recognises it.
+            for item in [item for item in self._walking.values() if item.sent_to in lost]:
+                self._step(item, now)
+        if joined:
+            self.wake_all()
+
+    def look_again(self, item: Item) -> None:
+        """An open message that may own it has just been recorded at this node."""
+        if item.state in (State.WALKING, State.WAITING, State.READY):
+            self._shelf.command(Ask(item.envelope, item.inexact))
+
+    def retopologize(self, topology: Topology) -> None:
+        """The configured nodes have changed: laps are counted over the new ones from their next step on."""
+        self._topology = topology
+        self.wake_all()

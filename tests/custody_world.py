@@ -1,0 +1,337 @@
+"""A ring of custody machines over a pretended network, disks and gateways, driven one step at a time.
+
+The machines are those that run in the product. Links keep order and lose everything in flight when they are cut, as a
+TCP connection does; a disk makes writes durable one by one, in order, and loses the rest in a crash. Every step is
+chosen by the test (or a seeded random generator), so a failing run can be repeated.
+"""
+
+import random
+from collections import deque
+from collections.abc import Callable
+
+from attrs import define, field
+
+from protocols.peer.frames import Claimed, Envelope, EnvelopeKey, Forward, Frame
+from ring import commands as c
+from ring.custody import Custody, Offer
+from ring.rows import decode_custody, decode_key, decode_parked, encode_key
+from ring.settings import CustodySettings, OperatorPolicy
+from ring.topology import Topology
+
+SETTINGS = CustodySettings(
+    operators={"acme": OperatorPolicy("park", "gw")},
+    claim_for_s=1000.0,
+    lap_timeout_s=15.0,
+    walk_retry_min_s=5.0,
+    walk_retry_max_s=20.0,
+    deliver_retry_min_s=1.0,
+    deliver_retry_max_s=5.0,
+    repeat_s=5.0,
+)
+
+
+@define
+class Disk:
+    rows: dict[tuple[c.Table, bytes], bytes] = field(factory=dict)
+    pending: deque[c.Write] = field(factory=deque)
+
+    def commit(self) -> c.Write:
+        write = self.pending.popleft()
+        for row in write.rows:
+            if row.value is None:
+                self.rows.pop((row.table, row.key), None)
+            else:
+                self.rows[row.table, row.key] = row.value
+        return write
+
+    def seen(self, table: c.Table, key: bytes) -> bytes | None:
+        value = self.rows.get((table, key))
+        for write in self.pending:
+            for row in write.rows:
+                if (row.table, row.key) == (table, key):
+                    value = row.value
+        return value
+
+
+@define
+class Delivery:
+    node: str
+    trace: str
+    final: bool
+    answered: bool = False
+
+
+@define(eq=False)
+class Node:
+    name: str
+    store_id: bytes
+    disk: Disk = field(factory=Disk)
+    machine: Custody | None = None  # None while the process is down
+    runs: int = 0
+    open: dict[bytes, str] = field(factory=dict)  # exact message id -> gateway
+    inexact: dict[bytes, str] = field(factory=dict)  # reported id -> gateway, by a rule not learned
+    finished: set[bytes] = field(factory=set)
+    gateway_up: bool = True
+    at_gateway: deque[tuple[EnvelopeKey, Delivery]] = field(factory=deque)
+
+
+class World:
+    """`N` nodes named n0, n1, ...; every node's gateway is called "gw"."""
+
+    def __init__(self, size: int, settings: CustodySettings = SETTINGS) -> None:
+        self.settings = settings
+        self.names = [f"n{i}" for i in range(size)]
+        self.nodes = {name: Node(name, bytes([i]) * 8) for i, name in enumerate(self.names)}
+        self.now = 1_000_000.0
+        self.cut: set[frozenset[str]] = set()
+        self.wires: dict[tuple[str, str], deque[Frame]] = {}
+        self.accepted: dict[str, str] = {}  # trace -> owner node ("" when nobody owns it): answered ESME_ROK
+        self.delivered: list[Delivery] = []
+        self.notes: list[tuple[str, c.Note]] = []
+        self.disturbed: set[str] = set()  # traces whose delivery was cut off from its answer
+        self.forwards: list[tuple[str, str, Forward]] = []
+        self._offers: dict[tuple[str, EnvelopeKey], str] = {}
+        self.owners: dict[str, str] = {}
+        for name in self.names:
+            self.start(name)
+
+    # Processes, links, gateways
+
+    def start(self, name: str) -> None:
+        node = self.nodes[name]
+        node.runs += 1
+        parked = sum(1 for table, _ in node.disk.rows if table is c.Table.PARKED)
+        node.machine = Custody(
+            topology=Topology(self.names, name), store_id=node.store_id, run=node.runs, settings=self.settings,
+            parked=parked,
+        )  # fmt: skip
+        for (table, key), value in sorted(node.disk.rows.items(), key=lambda row: row[0][1]):
+            if table is c.Table.CUSTODY:
+                row = decode_custody(value)
+                assert decode_key(key) == row.envelope.key
+                node.machine.restore(row, self.now)
+        self.do(name, node.machine.resume(self.now))
+        self.links_changed()
+
+    def crash(self, name: str) -> None:
+        node = self.nodes[name]
+        node.machine = None
+        # What its gateway has answered, and the disk does not know yet, comes again.
+        answered = {delivery.trace for delivery in self.delivered if delivery.node == name and delivery.answered}
+        self.disturbed |= {trace for trace in answered if (name, "custody") in self.custodies(trace)}
+        node.disk.pending.clear()
+        self.lose_session(name, tell=False)
+        for wire in [wire for wire in self.wires if name in wire]:
+            self.wires[wire].clear()
+        self.links_changed()
+
+    def cut_link(self, a: str, b: str) -> None:
+        self.cut.add(frozenset((a, b)))
+        for wire in ((a, b), (b, a)):
+            self.wires.get(wire, deque()).clear()
+        self.links_changed()
+
+    def heal_link(self, a: str, b: str) -> None:
+        self.cut.discard(frozenset((a, b)))
+        self.links_changed()
+
+    def linked(self, a: str, b: str) -> bool:
+        up = self.nodes[a].machine is not None and self.nodes[b].machine is not None
+        return a != b and up and frozenset((a, b)) not in self.cut
+
+    def links_changed(self) -> None:
+        for name, node in self.nodes.items():
+            if node.machine is not None:
+                reachable = frozenset(other for other in self.names if self.linked(name, other))
+                self.do(name, node.machine.reachable(reachable, self.now))
+
+    def lose_session(self, name: str, tell: bool = True) -> None:
+        """The gateway's session ends with deliveries unanswered."""
+        node = self.nodes[name]
+        unanswered, node.at_gateway = list(node.at_gateway), deque()
+        for key, delivery in unanswered:
+            self.disturbed.add(delivery.trace)
+            if tell and node.machine is not None:
+                self.do(name, node.machine.answered(key, None, self.now))
+
+    def set_gateway(self, name: str, up: bool) -> None:
+        node = self.nodes[name]
+        node.gateway_up = up
+        if not up:
+            self.lose_session(name)
+        elif node.machine is not None:
+            self.do(name, node.machine.gateway_bound("gw", self.now))
+
+    # What the outside does
+
+    def submit(self, name: str, message_id: bytes, inexact: bytes | None = None) -> None:
+        """A gateway's message is accepted by the operator: an open message at that node."""
+        node = self.nodes[name]
+        if node.machine is None:
+            return
+        node.open[message_id] = "gw"
+        if inexact is not None:
+            node.inexact[inexact] = "gw"
+        self.do(name, node.machine.appeared("acme", message_id, self.now))
+
+    def report(
+        self, name: str, message_id: bytes, trace: str, owner: str, final: bool = True, kind: str = "dlr"
+    ) -> bool:
+        """The operator sends a report or MO to a node that does not know its message."""
+        node = self.nodes[name]
+        if node.machine is None:
+            return False
+        offer = Offer("acme", kind, message_id, b"4479", b"pdu-" + trace.encode(), final, trace)  # type: ignore[arg-type]
+        key, out = node.machine.accept(offer, self.now)
+        if key is None:
+            return False
+        self.owners[trace] = owner
+        self._offers[name, key] = trace
+        self.do(name, out)
+        return True
+
+    def answer(self, name: str, status: int = 0) -> None:
+        """The gateway answers its oldest unanswered delivery."""
+        node = self.nodes[name]
+        key, delivery = node.at_gateway.popleft()
+        delivery.answered = status == 0
+        if node.machine is not None:
+            self.do(name, node.machine.answered(key, status, self.now))
+
+    def commit(self, name: str) -> None:
+        node = self.nodes[name]
+        write = node.disk.commit()
+        if node.machine is not None:
+            self.do(name, node.machine.durable(write.ticket, self.now))
+
+    def deliver_frame(self, wire: tuple[str, str]) -> None:
+        frame = self.wires[wire].popleft()
+        machine = self.nodes[wire[1]].machine
+        if machine is not None:
+            self.do(wire[1], machine.frame(wire[0], frame, self.now))
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+        for name, node in self.nodes.items():
+            if node.machine is not None:
+                self.do(name, node.machine.tick(self.now))
+
+    # Carrying out commands
+
+    def do(self, name: str, out: list[c.Command]) -> None:
+        node = self.nodes[name]
+        machine = node.machine
+        assert machine is not None
+        for command in out:
+            match command:
+                case c.Write():
+                    node.disk.pending.append(command)
+                case c.Send(to=to, frame=frame):
+                    if isinstance(frame, Forward):
+                        self.forwards.append((name, to, frame))
+                        assert frame.hop <= len(self.names) - 1, f"hop {frame.hop} of {frame.envelope.trace}"
+                        assert to not in frame.visited
+                    if self.linked(name, to):
+                        self.wires.setdefault((name, to), deque()).append(frame)
+                case c.Ask(envelope=envelope, inexact=inexact):
+                    self.do(name, machine.asked(envelope.key, self._find(node, envelope, inexact), self.now))
+                case c.Recall(key=key):
+                    value = node.disk.seen(c.Table.PARKED, encode_key(key))
+                    row = None if value is None else decode_parked(value)
+                    self.do(name, machine.recalled(key, row, self.now))
+                case c.Deliver(envelope=envelope):
+                    self._deliver(node, envelope)
+                case c.Accepted(key=key):
+                    trace = self._offers.pop((name, key))
+                    self.accepted[trace] = self.owners[trace]
+                case c.Closed(envelope=envelope):
+                    node.finished.add(envelope.message_id)
+                case c.Note():
+                    self.notes.append((name, command))
+
+    def _find(self, node: Node, envelope: Envelope, inexact: bool) -> c.Finding | None:
+        if envelope.kind == "mo":
+            return c.Finding("gw", exact=True) if node.gateway_up else None
+        finished = envelope.message_id in node.finished
+        if envelope.message_id in node.open:
+            return c.Finding("gw", exact=True, finished=finished)
+        if inexact and envelope.message_id in node.inexact:
+            return c.Finding("gw", exact=False, finished=finished)
+        return None
+
+    def _deliver(self, node: Node, envelope: Envelope) -> None:
+        assert node.machine is not None
+        if not node.gateway_up:
+            self.do(node.name, node.machine.unsent(envelope.key, self.now))
+            return
+        assert envelope.pdu == b"pdu-" + envelope.trace.encode()
+        delivery = Delivery(node.name, envelope.trace, envelope.final)
+        self.delivered.append(delivery)
+        node.at_gateway.append((envelope.key, delivery))
+
+    # Running on, and judging
+
+    def busy_steps(self) -> list[Callable[[], None]]:
+        """Everything that could happen next without anybody's help."""
+        steps: list[Callable[[], None]] = []
+        for name, node in self.nodes.items():
+            if node.disk.pending and node.machine is not None:
+                steps.append(lambda name=name: self.commit(name))
+            if node.at_gateway:
+                steps.append(lambda name=name: self.answer(name))
+        steps.extend(lambda wire=wire: self.deliver_frame(wire) for wire, frames in self.wires.items() if frames)
+        return steps
+
+    def settle_down(self, choose: random.Random | None = None) -> None:
+        """Carry out what is under way until nothing is."""
+        for _ in range(200_000):
+            steps = self.busy_steps()
+            if not steps:
+                return
+            (choose.choice(steps) if choose else steps[0])()
+        raise AssertionError("it never comes to rest")
+
+    def recover(self, choose: random.Random | None = None) -> None:
+        """Bring everybody back, and let time pass until all that can be delivered is."""
+        self.cut.clear()
+        for name, node in self.nodes.items():
+            if node.machine is None:
+                self.start(name)
+        for name in self.names:
+            self.set_gateway(name, up=True)
+        self.links_changed()
+        for _ in range(60):
+            self.settle_down(choose)
+            self.advance(20.0)
+        self.settle_down(choose)
+
+    def custodies(self, trace: str) -> list[tuple[str, str]]:
+        """Where a report still is: (node, table) of every row that holds its message."""
+        found = []
+        for name, node in self.nodes.items():
+            for (table, _), value in node.disk.rows.items():
+                row = decode_custody(value) if table is c.Table.CUSTODY else decode_parked(value)
+                if row.envelope.trace == trace and row.envelope.pdu:
+                    found.append((name, table.value))
+        return found
+
+    def check(self) -> None:
+        """After `recover`: everything accepted was delivered to its owner, or is parked exactly once."""
+        for trace, owner in self.accepted.items():
+            places = [delivery.node for delivery in self.delivered if delivery.trace == trace]
+            rows = self.custodies(trace)
+            if owner:
+                assert places, f"{trace}: answered ESME_ROK and never delivered; rows {rows}"
+                assert set(places) == {owner}, f"{trace}: owner {owner}, delivered at {places}"
+                assert not rows, f"{trace}: delivered and still in {rows}"
+                assert len(places) == 1 or trace in self.disturbed, f"{trace}: delivered {len(places)} times"
+            else:
+                assert not places, f"{trace}: nobody's, delivered at {places}"
+                assert len(rows) == 1, f"{trace}: held {rows}"
+        for name, node in self.nodes.items():
+            left = [key for table, key in node.disk.rows if table is c.Table.CUSTODY]
+            assert not left, f"{name} keeps {len(left)} custody rows"
+
+
+def is_claim(frame: Frame) -> bool:
+    return isinstance(frame, Claimed)
