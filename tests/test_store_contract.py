@@ -8,6 +8,7 @@ import trio.testing
 
 from dlrproxy.store.memory import MemoryStore
 from dlrproxy.store.port import Lookup, OpenMessage, Table
+from dlrproxy.store.rocks import RocksStore
 from protocols.smpp.message_ids import candidates
 
 
@@ -44,7 +45,34 @@ class MemoryKind:
         await store.close()
 
 
-KINDS = [MemoryKind]
+class RocksKind:
+    """Opens RocksDB stores in a directory of the test."""
+
+    name = "rocks"
+    remembered = 1000
+
+    def __init__(self, clock, directory):
+        self.clock = clock
+        self.directory = directory / "data"
+
+    @contextlib.asynccontextmanager
+    async def opened(self):
+        store = await RocksStore.open(self.directory, self.clock.now, min_free_mb=1, remembered=self.remembered)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(store.run)
+            yield store
+            nursery.cancel_scope.cancel()
+        await store.close()
+
+
+class ForgetfulRocksKind(RocksKind):
+    """The same with next to nothing in memory, so that answers come from the disk."""
+
+    name = "rocks-forgetful"
+    remembered = 0
+
+
+KINDS = [MemoryKind, RocksKind, ForgetfulRocksKind]
 
 
 @pytest.fixture(params=KINDS, ids=lambda kind: kind.name)

@@ -7,6 +7,7 @@ two groups over what the disk holds are what lookups must see.
 Within a group the last change to a record or row wins; across groups the order is the order of commits.
 """
 
+from collections import deque
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
@@ -51,7 +52,7 @@ class Group:
         self.removed: set[Key] = set()
         self.rows: dict[Table, dict[bytes, bytes | None]] = {table: {} for table in Table}
         self.index: dict[bytes, bytes | None] = {}  # rows of the expiry index that are done with, or shortened
-        self.callbacks: list[Callback] = []
+        self.callbacks: deque[Callback] = deque()
         self.size = 0  # bytes, roughly; replaced values count until the commit
 
     def __len__(self) -> int:
@@ -111,9 +112,9 @@ class Group:
         self.size += OVERHEAD_BYTES + len(key) + (len(value) if value is not None else 0)
 
     def finish(self) -> None:
-        """Call back in the order of registration; a callback may register another, which then comes last."""
-        for callback in self.callbacks:
-            callback()
+        """Call back in the order of registration, each once; a callback may register another, which then comes last."""
+        while self.callbacks:
+            self.callbacks.popleft()()
 
 
 def closed(message: OpenMessage, final_at: float, expires_at: float) -> OpenMessage:
