@@ -1,0 +1,72 @@
+"""Mobile-originated messages that the operator makes up, at a rate, whole or in parts that go over different binds."""
+
+import time
+from collections.abc import Callable, Mapping
+from random import Random
+
+import trio
+
+from dlrproxy.simulator.binds import Account
+from dlrproxy.simulator.bodies import concatenation_udh, mo_body
+from dlrproxy.simulator.dispatch import Dispatcher
+from dlrproxy.simulator.ledger import Ledger, Mo
+from dlrproxy.simulator.options import MoOptions, Spread
+
+TICK_S = 0.01
+
+
+class MoSource:
+    """Draws and offers MO. Has its own dice: MO do not change what befalls submitted messages."""
+
+    __slots__ = ("_accounts", "_dispatcher", "_ledger", "_options", "_random", "_run", "made")
+
+    def __init__(
+        self,
+        options: MoOptions,
+        seed: int,
+        run: str,
+        accounts: Mapping[str, Account],
+        dispatcher: Dispatcher,
+        ledger: Ledger,
+    ) -> None:
+        self._options = options
+        self._random = Random(f"{seed}/mo")
+        self._run = run
+        self._accounts = accounts
+        self._dispatcher = dispatcher
+        self._ledger = ledger
+        self.made = 0
+
+    async def run(self, flush: Callable[[], None], room: Callable[[], bool]) -> None:
+        """Until `count` are made, or for ever. MO begin when somebody has bound, and wait while there is no `room`."""
+        due, before = 0.0, time.monotonic()
+        while not self._options.count or self.made < self._options.count:
+            await trio.sleep(TICK_S)
+            now = time.monotonic()
+            due = min(due + (now - before) * self._options.rate, max(1.0, self._options.rate))
+            before = now
+            while due >= 1 and self._accounts and room():
+                due -= 1
+                self.make()
+                if self._options.count and self.made >= self._options.count:
+                    break
+            flush()
+
+    def make(self) -> None:
+        """One MO for one of the accounts, all of its parts."""
+        options, random = self._options, self._random
+        self.made += 1
+        account = self._accounts[sorted(self._accounts)[self.made % len(self._accounts)]]
+        source = f"4671{random.randrange(10_000_000):07d}"
+        destination = random.choice(options.destinations)
+        parts = options.parts if random.random() < options.concatenated else 1
+        message = f"{self._run}-{self.made}"
+        for part in range(1, parts + 1):
+            tag = message if parts == 1 else f"{message}.{part}"
+            udh = concatenation_udh(self.made, parts, part) if parts > 1 else b""
+            body = mo_body(source, destination, f"{options.text} {tag}".encode("latin-1"), udh)
+            # The turn of the binds takes the parts of one message to different binds.
+            spread = Spread.ROUND_ROBIN if parts > 1 else Spread.RANDOM
+            delivery = self._dispatcher.make(account, body, None, spread, random.random())
+            self._ledger.add(Mo(time.monotonic(), delivery.number, tag, message, source, destination, part, parts))
+            self._dispatcher.offer(delivery)
