@@ -37,23 +37,18 @@ class Address(NamedTuple):
 
 @frozen(kw_only=True)
 class Key:
-    """What the user is told about a key."""
+    """What the user is told about a key, and how its value is read and shown where its type does not say."""
 
     doc: str
     example: object = None  # a TOML value, shown where there is no default
+    in_sample: bool = False  # set in the sample although it has a default: one of several keys, of which one is needed
     read: Callable[[Any], Any] | None = None  # TOML value to the field's; None: by the field's type
-    show: Callable[[Any], object] | None = None  # the field's default back to a TOML value; None: as it is
+    shown: Callable[[Any], object] = lambda value: value  # the field's default as a TOML value
 
 
-def key(
-    doc: str,
-    *,
-    example: object = None,
-    read: Callable[[Any], Any] | None = None,
-    show: Callable[[Any], object] | None = None,
-) -> dict[str, Key]:
-    """The metadata of an attrs field that is a key of the configuration file."""
-    return {_METADATA: Key(doc=doc, example=example, read=read, show=show)}
+def key(doc: str, **more: Any) -> dict[str, Key]:
+    """The metadata of an attrs field that is a key of the configuration file; `more` as in Key."""
+    return {_METADATA: Key(doc=doc, **more)}
 
 
 def key_of(attribute: "Attribute[Any]") -> Key | None:

@@ -44,7 +44,7 @@ class Operator:
     )
     host: str | None = field(
         default=None,
-        metadata=key("The operator's SMPP host; or give hosts instead.", example="smsc.acme.example"),
+        metadata=key("The operator's SMPP host; or give hosts instead.", example="smsc.acme.example", in_sample=True),
     )
     port: int = field(default=2775, validator=_PORT, metadata=key("The operator's SMPP port, with host."))
     hosts: tuple[Address, ...] = field(
@@ -83,7 +83,10 @@ class Operator:
     password: Secret = field(
         default=Secret(b""),
         metadata=key(
-            "The account's password; better kept in password_file or password_env.", example="change-me", read=secret
+            "The account's password; better kept in password_file or password_env.",
+            example="changeit",
+            in_sample=True,
+            read=secret,
         ),
     )
     password_file: Path | None = field(
@@ -170,18 +173,18 @@ class Operator:
         metadata=key(
             "What makes this operator send a report again: a command_status by number or name.",
             read=status,
-            show=status_name,
+            shown=status_name,
         ),
     )
     busy_status: int = field(
         default=ESME_RTHROTTLED,
         metadata=key(
-            "To the gateway, for an MT, when the window stays full or the node drains.", read=status, show=status_name
+            "To the gateway, for an MT, when the window stays full or the node drains.", read=status, shown=status_name
         ),
     )
     no_bind_status: int = field(
         default=ESME_RSYSERR,
-        metadata=key("To the gateway, for an MT, when no operator bind is up.", read=status, show=status_name),
+        metadata=key("To the gateway, for an MT, when no operator bind is up.", read=status, shown=status_name),
     )
     no_bind: Literal["status", "close"] = field(
         default="status",

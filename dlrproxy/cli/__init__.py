@@ -1,0 +1,70 @@
+"""The `dlrproxy` command. Sub-commands are imported when they are called, so that help and completion come at once."""
+
+import importlib
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
+
+import click
+
+from dlrproxy.config_problems import ConfigError
+
+
+class Entry(NamedTuple):
+    module: str
+    command: str  # the name of the click command in the module
+    summary: str
+
+
+COMMANDS: Final[Mapping[str, Entry]] = MappingProxyType(
+    {
+        "run": Entry("dlrproxy.cli.run", "run", "Run one node."),
+        "check-config": Entry("dlrproxy.cli.config", "check_config", "Say everything that is wrong with a file."),
+        "sample-config": Entry("dlrproxy.cli.config", "sample_config", "Print a commented, complete configuration."),
+        "demo": Entry("dlrproxy.cli.demo", "demo", "Run a ring on this machine and watch it work."),
+        "simulate": Entry("dlrproxy.cli.simulate", "simulate", "Play an operator or a gateway, to try a set-up."),
+    }
+)
+
+
+class UnusableConfig(click.ClickException):
+    """A ConfigError as click shows it: every problem on its line, exit code 2."""
+
+    exit_code = 2
+
+    def show(self, file: Any = None) -> None:
+        click.echo(self.message, file=file, err=True)
+
+
+class Commands(click.Group):
+    """A group whose members are in `COMMANDS`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        entry = COMMANDS.get(cmd_name)
+        if entry is None:
+            return None
+        command: click.Command = getattr(importlib.import_module(entry.module), entry.command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry.summary) for name, entry in COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ConfigError as error:
+            raise UnusableConfig(str(error)) from error
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="dlrproxy", message="%(prog)s %(version)s")
+def main() -> None:
+    """Every delivery report reaches the gateway that sent the message, whichever bind it comes down.
+
+    A dlrproxy stands beside each SMS gateway node: the gateway dials it instead of the operator, and it dials the
+    operator. Start with "dlrproxy demo", then "dlrproxy sample-config > dlrproxy.toml".
+    """
