@@ -19,6 +19,7 @@ report still has to be routed.
 
 import re
 import struct
+from types import MappingProxyType
 from typing import Final
 
 import msgspec
@@ -61,36 +62,87 @@ _DELIVER_SM: Final = re.compile(
 _DATA_SM: Final = re.compile(rb"[^\0]*\0..([^\0]*)\0..([^\0]*)\0(.).(.)", re.DOTALL)
 _CUT_SHORT: Final = re.compile(rb"[^\0]*\0..([^\0]*)\0..([^\0]*)\0(.)", re.DOTALL)
 
-# The layout of SMPP 3.4 appendix B, which most receipts keep to. Matched at the start of the text itself, never at an
-# offset of the frame, where sm_length would be taken for text (perf-notes).
+# A whole deliver_sm whose esm_class says receipt and nothing else, with a text in the layout of SMPP 3.4 appendix B: so
+# most receipts are read by one match. Anchored at the body's start: a pattern searched at an offset would take
+# sm_length for text (perf-notes). The empty alternatives are cheaper than optional groups.
 _USUAL: Final = re.compile(
-    rb"id:([^\s\0:,;|\"']+) sub:[^\s:]* dlvrd:[^\s:]* submit date:[^\s:]* done date:[^\s:]*"
-    rb" stat:([A-Za-z]+) err:([^\s\0:,;|\"']*)(?: [Tt]ext:|\Z)"
+    rb"[^\0]*\0..([^\0]*)\0..([^\0]*)\0\x04..[^\0]*\0[^\0]*\0....(.)"
+    rb"id:([0-9A-Za-z_.\-]+) (?:sub:[^ ]* dlvrd:[^ ]* |)(?:submit date:[^ ]* done date:[^ ]* |)"
+    rb"stat:([A-Za-z]+) err:([0-9A-Za-z_]*)",
+    re.DOTALL,
 )
+_BEHIND_USUAL: Final = frozenset({b" text:", b" Text:"})
 
-# A key may follow anything but a letter, a digit, or what ids and longer names are made of. Every key but id may follow
-# a digit: some senders leave out the blank ("done date:1409131010stat:").
-_KEY: Final = re.compile(
-    rb"(?:(?<![\w\-./@+#])(?P<id>id)"
-    rb"|(?<![\w\-./@+#])(?P<message_id>(?:message|msg)[ _]?id)"
-    rb"|(?<![A-Za-z_\-])(?:(?P<sub>sub)|(?P<dlvrd>dlvrd)|(?P<submit>submit[ _]?date)|(?P<done>done[ _]?date)"
-    rb"|(?P<stat>stat)|(?P<err>err)|(?P<text>text)))[ \t]*:",
-    re.IGNORECASE,
+# A word and its colon. Whether it is a key depends on the word and on what stands before it (`_keys_of`).
+_WORD_COLON: Final = re.compile(rb"(?<![A-Za-z_])([A-Za-z_]++(?:[ ]?+[Dd][Aa][Tt][Ee])?+)[ \t]*+:")
+_KEYS: Final = MappingProxyType(
+    {
+        b"id": "id",
+        b"message_id": "message_id",
+        b"messageid": "message_id",
+        b"msg_id": "message_id",
+        b"msgid": "message_id",
+        b"sub": "sub",
+        b"dlvrd": "dlvrd",
+        b"submit date": "submit date",
+        b"submitdate": "submit date",
+        b"submit_date": "submit date",
+        b"done date": "done date",
+        b"donedate": "done date",
+        b"done_date": "done date",
+        b"stat": "stat",
+        b"err": "err",
+        b"text": "text",
+    }
 )
+# What ids are made of besides letters: a key behind one of these is the end of a value. So is "id:" behind a digit, but
+# no other key, for some senders leave out the blank ("done date:1409131010stat:").
+_INSIDE_VALUES: Final = frozenset(b"-./@+#")
+_DIGITS: Final = frozenset(b"0123456789")
 
 # A token behind a blank that is a key itself: the value before it was empty ("err: IMSI: MSC:").
 _FOREIGN_KEY: Final = re.compile(rb"[A-Za-z_]+:")
-_BLANKS: Final = re.compile(rb"[\s\0]+")
 _AROUND_VALUES: Final = b" \t\r\n\v\f\0,;|\"'"
 _STATE_WORD: Final = re.compile(r"[A-Z0-9_\-]+")
+_STATE_WORDS: Final = MappingProxyType({name.encode(): name for name in c.MESSAGE_STATES.values()})
 
 _DELIVER_SM_BYTES: Final = struct.pack(">I", c.DELIVER_SM)
 _DATA_SM_BYTES: Final = struct.pack(">I", c.DATA_SM)
+# Names of this module, for they are looked up for every TLV.
+_TLV_ID: Final = c.TLV_RECEIPTED_MESSAGE_ID
+_TLV_STATE: Final = c.TLV_MESSAGE_STATE
+_TLV_PAYLOAD: Final = c.TLV_MESSAGE_PAYLOAD
 _tlv_head = struct.Struct(">HH").unpack_from
 
 
 def read(frame: bytes, *, text_receipts: bool = False) -> Report | None:
     """What a whole deliver_sm or data_sm PDU reports; None for an MO. Never raises, whatever the bytes."""
+    usual = _USUAL.match(frame, c.HEADER_SIZE) if frame[4:8] == _DELIVER_SM_BYTES else None
+    if usual is None:
+        return _read_unusual(frame, text_receipts=text_receipts)
+    source, destination, length, text_id, word, error = usual.groups()
+    end = usual.end()
+    text_end = usual.start(4) - len(b"id:") + length[0]
+    size = len(frame)
+    # Anything else behind err, or a wrong sm_length, and what matched may not be what it seems.
+    if text_end > size or end > text_end or (end != text_end and frame[end : end + 6] not in _BEHIND_USUAL):
+        return _read_unusual(frame, text_receipts=text_receipts)
+    tlv_id, tlv_state, _ = deciding_tlvs(frame, text_end) if text_end < size else (None, None, None)
+    state = _STATE_WORDS.get(word) or word.decode("ascii").upper()
+    return Report(
+        tlv_id or text_id,
+        text_id,
+        state,
+        error.decode("ascii"),
+        (c.MESSAGE_STATES.get(tlv_state, state) if tlv_state is not None else state) in FINAL_WORDS,
+        False,
+        digits(source),
+        digits(destination),
+    )
+
+
+def _read_unusual(frame: bytes, *, text_receipts: bool) -> Report | None:
+    """`read` for everything that is not in the usual layout."""
     body = read_body(frame)
     if body is None:
         return None
@@ -100,7 +152,7 @@ def read(frame: bytes, *, text_receipts: bool = False) -> Report | None:
         return None  # an ordinary message without TLVs: the commonest MO
     tlv_id, tlv_state, payload = deciding_tlvs(frame, text_end)
     text = text_of(frame, body, payload)
-    if not kind & REPORT_BITS and not is_report(kind, tlv_id, tlv_state, text, text_receipts=text_receipts):
+    if not is_report(kind, tlv_id, tlv_state, text, text_receipts=text_receipts):
         return None
     text_id, word, error = fields_of(text)
     state_name = None if tlv_state is None else c.MESSAGE_STATES.get(tlv_state)
@@ -132,10 +184,7 @@ def looks_like_receipt(text: bytes) -> bool:
 
     A state word that the specification does not know needs one more of a receipt's keys beside it.
     """
-    found = values_of(text)
-    first = _KEY.search(text)
-    if first is None or text[: first.start()].strip(_AROUND_VALUES):
-        return False
+    found = values_of(text) if begins_with_key(text) else {}
     if not found.get("id") or not (word := _state(found.get("stat", b""))):
         return False
     return word in FINAL_WORDS or word in c.MESSAGE_STATES.values() or len(found) > 2
@@ -182,24 +231,21 @@ def deciding_tlvs(frame: bytes, at: int) -> tuple[bytes | None, int | None, byte
         at = start + length
         if at > size:
             break
-        if tag == c.TLV_RECEIPTED_MESSAGE_ID:
+        if tag == _TLV_ID:
             tlv_id = tlv_id or clean_id(frame[start:at])
-        elif tag == c.TLV_MESSAGE_STATE and length and state is None:
-            state = _state_number(frame[start:at])
-        elif tag == c.TLV_MESSAGE_PAYLOAD and payload is None:
+        elif tag == _TLV_STATE:
+            if length and state is None:
+                state = frame[start] if length == 1 else int.from_bytes(frame[start:at], "big")
+        elif tag == _TLV_PAYLOAD and payload is None:
             payload = frame[start:at]
+    if state is not None and 0x30 <= state <= 0x39:  # an ASCII digit
+        state -= 0x30
     return tlv_id, state, payload
 
 
 def clean_id(value: bytes) -> bytes | None:
     """A TLV's id without its NUL, what stands behind that, and blanks around it; None if nothing is left."""
     return value.partition(b"\0")[0].strip() or None
-
-
-def _state_number(value: bytes) -> int:
-    """One octet, or what peers make of it: a wider integer, an ASCII digit."""
-    number = int.from_bytes(value, "big")
-    return number - 0x30 if 0x30 <= number <= 0x39 else number
 
 
 def text_of(frame: bytes, body: Body, payload: bytes | None) -> bytes:
@@ -217,7 +263,7 @@ def text_of(frame: bytes, body: Body, payload: bytes | None) -> bytes:
 
 def without_udh(raw: bytes) -> bytes:
     """What follows the user data header. A header that cannot be one is text: some receipts set UDHI by mistake."""
-    if not raw or raw[0] + 1 > len(raw) or _KEY.match(raw):
+    if not raw or raw[0] + 1 > len(raw) or begins_with_key(raw):
         return raw
     return raw[raw[0] + 1 :]
 
@@ -236,46 +282,67 @@ def utf16_of(raw: bytes, coding: int) -> str | None:
 
 def fields_of(text: bytes) -> tuple[bytes | None, str | None, str | None]:
     """Id, state and error of a receipt's text; None for what it does not have."""
-    usual = _USUAL.match(text)
-    if usual is not None:
-        text_id, word, error = usual.groups()
-        return text_id, word.decode("ascii").upper(), error.decode("ascii", "replace")
-    found = values_of(text)
-    reported_error = found.get("err")
+    raw = _raw_values(text)
+    error = raw.get("err")
     return (
-        found.get("id") or found.get("message_id") or None,
-        _state(found.get("stat", b"")),
-        None if reported_error is None else reported_error.decode("ascii", "replace"),
+        _value(raw.get("id") or raw.get("message_id") or b"") or None,
+        _state(_value(raw.get("stat", b""))),
+        None if error is None else _value(error).decode("ascii", "replace"),
     )
 
 
 def values_of(text: bytes) -> dict[str, bytes]:
-    """Every key that stands in a receipt's text, in lower case, with its value.
+    """Every key that stands in a receipt's text, by its usual name, with its value; text's is all that follows it."""
+    return {name: raw if name == "text" else _value(raw) for name, raw in _raw_values(text).items()}
+
+
+def _raw_values(text: bytes) -> dict[str, bytes]:
+    """Every key with all that stands between it and the next.
 
     The text of the message comes last, and may imitate any key; so what follows `text:` counts only where a key stands
     nowhere before it, and an id only where the state follows as well: then `text:` was not the last key.
     """
-    keys = list(_KEY.finditer(text))
-    ends = [*(key.start() for key in keys[1:]), len(text)]
+    keys = keys_of(text)
+    ends = [*(start for _, start, _ in keys[1:]), len(text)]
     head: dict[str, bytes] = {}
     tail: dict[str, bytes] = {}
-    for key, end in zip(keys, ends, strict=False):  # without a key there is one end too many
-        name = key.lastgroup or ""
+    for (name, _, at), end in zip(keys, ends, strict=False):  # without a key there is one end too many
         if "text" in head:
-            tail[name] = _value(text[key.end() : end])  # the last one: those before it are the message's
+            tail[name] = text[at:end]  # the last one: those before it are the message's
         elif name == "text":
-            head[name] = text[key.end() :]
+            head[name] = text[at:]
         else:
-            head.setdefault(name, _value(text[key.end() : end]))
+            head.setdefault(name, text[at:end])
     if "stat" in head:
         tail = {name: value for name, value in tail.items() if name == "err"}
     return tail | head
 
 
+def keys_of(text: bytes) -> list[tuple[str, int, int]]:
+    """Every key in the text: its name, where it starts, and where its value does."""
+    found = []
+    for match in _WORD_COLON.finditer(text):
+        name = _KEYS.get(match[1].lower())
+        start = match.start()
+        if name is None:
+            continue
+        before = text[start - 1] if start else None
+        if before in _INSIDE_VALUES or (before in _DIGITS and name in ("id", "message_id")):
+            continue
+        found.append((name, start, match.end()))
+    return found
+
+
+def begins_with_key(text: bytes) -> bool:
+    """Whether a receipt's key stands at the very beginning, but for blanks and quotes."""
+    keys = keys_of(text)
+    return bool(keys) and not text[: keys[0][1]].strip(_AROUND_VALUES)
+
+
 def _value(raw: bytes) -> bytes:
     """The first word of what stands between a key and the next; empty if that word is a key we do not know."""
-    words = _BLANKS.split(raw.strip(_AROUND_VALUES), 1)
-    word = words[0].strip(_AROUND_VALUES)
+    words = raw.split(None, 1)
+    word = words[0].lstrip(_AROUND_VALUES).partition(b"\0")[0].rstrip(_AROUND_VALUES) if words else b""
     return b"" if raw[:1] in (b" ", b"\t") and _FOREIGN_KEY.match(word) else word
 
 
