@@ -1,0 +1,99 @@
+"""The sample is complete, valid, and true about the defaults, key by key."""
+
+import re
+import tomllib
+
+import attrs
+import pytest
+
+from dlrproxy.config import Admin, Config, Custody, Log, Mo, MoRule, Node, Operator, Peer, Ring, parse
+from dlrproxy.config_keys import key_of
+from dlrproxy.sample_config import EXAMPLE_FOLLOWS, sample
+
+TABLES = {
+    "node": Node,
+    "operators": Operator,
+    "peers": Peer,
+    "ring": Ring,
+    "custody": Custody,
+    "mo": Mo,
+    "mo.rules": MoRule,
+    "admin": Admin,
+    "log": Log,
+}
+SAMPLE = sample()
+HEADER = re.compile(r"#?\[{1,2}([a-z.]+)\]{1,2}")
+COMMENTED_KEY = re.compile(r"#([a-z_]+) = ")
+
+
+def sections():
+    """Table name to its lines; the second [[peers]], commented out, adds to the first."""
+    found, lines = {}, []
+    for line in SAMPLE.splitlines():
+        if header := HEADER.fullmatch(line):
+            lines = found.setdefault(header[1], [])
+        lines.append(line)
+    return found
+
+
+def defaults():
+    """Line numbers of keys that are commented out and stand at their default."""
+    lines = SAMPLE.splitlines()
+    for number, line in enumerate(lines):
+        above = lines[number - 1]
+        if COMMENTED_KEY.match(line) and above.startswith("# ") and not above.endswith(EXAMPLE_FOLLOWS):
+            yield number
+
+
+def uncommented(*numbers):
+    lines = SAMPLE.splitlines()
+    for number in numbers:
+        lines[number] = lines[number].removeprefix("#")
+    return "\n".join(lines)
+
+
+def test_the_sample_is_valid_as_it_is():
+    read = parse(SAMPLE)
+    assert read.node.name == "gw1"
+    assert read.operators[0].password.reveal() == b"changeit"
+    assert not [warning for warning in read.warnings if warning.path != "node.data_dir"]
+
+
+@pytest.mark.parametrize(("name", "cls"), TABLES.items())
+def test_every_key_of_every_table_is_in_the_sample(name, cls):
+    keys = {attribute.name for attribute in attrs.fields(cls) if key_of(attribute) is not None} - {"rules"}
+    shown = {found[1] for line in sections()[name] if (found := re.match(r"#?([a-z_]+) = ", line))}
+    assert shown == keys
+
+
+def test_every_class_of_the_configuration_is_looked_at_here():
+    tables = {attribute.name for attribute in attrs.fields(Config)} - {"warnings"}
+    assert tables == {name for name in TABLES if "." not in name}
+
+
+@pytest.mark.parametrize("cls", TABLES.values())
+def test_every_key_is_documented_in_a_sentence(cls):
+    for attribute in attrs.fields(cls):
+        if (key := key_of(attribute)) is not None:
+            assert key.doc.endswith("."), attribute.name
+
+
+@pytest.mark.parametrize("number", [*defaults()])
+def test_a_default_written_out_changes_nothing(number):
+    assert parse(uncommented(number)) == parse(SAMPLE)
+
+
+def test_all_defaults_written_out_change_nothing():
+    numbers = [*defaults()]
+    assert len(numbers) > 50
+    assert parse(uncommented(*numbers)) == parse(SAMPLE)
+
+
+def test_every_example_is_toml():
+    examples = [line.removeprefix("#") for line in SAMPLE.splitlines() if COMMENTED_KEY.match(line)]
+    for line in examples:
+        assert len(tomllib.loads(line)) == 1
+
+
+def test_the_sample_fits_a_terminal():
+    assert max(map(len, SAMPLE.splitlines())) <= 110
