@@ -19,20 +19,29 @@ report still has to be routed.
 
 import re
 import struct
+from enum import StrEnum
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
 from protocols.smpp import constants as c
 from protocols.smpp.message_ids import digits
+from protocols.smpp.receipt_text import FINAL_WORDS, begins_with_key, fields_of, looks_like_receipt, values_of
 
 REPORT_BITS: Final = c.ESM_RECEIPT | c.ESM_INTERMEDIATE
 
-# Words seen in stat: besides those of the specification's states; that FAILED is final is its sender's own wording.
-FINAL_WORDS: Final = c.FINAL_STATES | {"DELIVERED", "UNDELIVERED", "UNDELIVERABLE", "REJECTED", "FAILED"}
-
 UCS2: Final = 8
+_BYTE_ORDER_MARKS: Final = frozenset({b"\xfe\xff", b"\xff\xfe"})
+
+
+class Sign(StrEnum):
+    """By what a report shows that it is one."""
+
+    TYPE = "its esm_class says so"
+    TLVS = "it carries receipted_message_id and message_state"
+    ACKNOWLEDGEMENT = "it is an acknowledgement that names its message"
+    TEXT = "its text has a receipt's shape, and receipt_text is set"
 
 
 class Report(msgspec.Struct, frozen=True, gc=False):
@@ -73,37 +82,6 @@ _USUAL: Final = re.compile(
 )
 _BEHIND_USUAL: Final = frozenset({b" text:", b" Text:"})
 
-# A word and its colon. Whether it is a key depends on the word and on what stands before it (`_keys_of`).
-_WORD_COLON: Final = re.compile(rb"(?<![A-Za-z_])([A-Za-z_]++(?:[ ]?+[Dd][Aa][Tt][Ee])?+)[ \t]*+:")
-_KEYS: Final = MappingProxyType(
-    {
-        b"id": "id",
-        b"message_id": "message_id",
-        b"messageid": "message_id",
-        b"msg_id": "message_id",
-        b"msgid": "message_id",
-        b"sub": "sub",
-        b"dlvrd": "dlvrd",
-        b"submit date": "submit date",
-        b"submitdate": "submit date",
-        b"submit_date": "submit date",
-        b"done date": "done date",
-        b"donedate": "done date",
-        b"done_date": "done date",
-        b"stat": "stat",
-        b"err": "err",
-        b"text": "text",
-    }
-)
-# What ids are made of besides letters: a key behind one of these is the end of a value. So is "id:" behind a digit, but
-# no other key, for some senders leave out the blank ("done date:1409131010stat:").
-_INSIDE_VALUES: Final = frozenset(b"-./@+#")
-_DIGITS: Final = frozenset(b"0123456789")
-
-# A token behind a blank that is a key itself: the value before it was empty ("err: IMSI: MSC:").
-_FOREIGN_KEY: Final = re.compile(rb"[A-Za-z_]+:")
-_AROUND_VALUES: Final = b" \t\r\n\v\f\0,;|\"'"
-_STATE_WORD: Final = re.compile(r"[A-Z0-9_\-]+")
 _STATE_WORDS: Final = MappingProxyType({name.encode(): name for name in c.MESSAGE_STATES.values()})
 
 _DELIVER_SM_BYTES: Final = struct.pack(">I", c.DELIVER_SM)
@@ -152,7 +130,7 @@ def _read_unusual(frame: bytes, *, text_receipts: bool) -> Report | None:
         return None  # an ordinary message without TLVs: the commonest MO
     tlv_id, tlv_state, payload = deciding_tlvs(frame, text_end)
     text = text_of(frame, body, payload)
-    if not is_report(kind, tlv_id, tlv_state, text, text_receipts=text_receipts):
+    if sign_of(kind, tlv_id, tlv_state, text, text_receipts=text_receipts) is None:
         return None
     text_id, word, error = fields_of(text)
     state_name = None if tlv_state is None else c.MESSAGE_STATES.get(tlv_state)
@@ -160,7 +138,7 @@ def _read_unusual(frame: bytes, *, text_receipts: bool) -> Report | None:
     return Report(
         tlv_id or text_id,
         text_id,
-        word or state_name,
+        word or state_name or word,
         error,
         not intermediate and (state_name or word) in FINAL_WORDS,
         intermediate,
@@ -170,24 +148,15 @@ def _read_unusual(frame: bytes, *, text_receipts: bool) -> Report | None:
     )
 
 
-def is_report(kind: int, tlv_id: bytes | None, tlv_state: int | None, text: bytes, *, text_receipts: bool) -> bool:
-    """The rules of the module's docstring, for a message with these type bits, TLVs and text."""
-    if kind & REPORT_BITS or (tlv_id and tlv_state is not None):
-        return True
+def sign_of(kind: int, tlv_id: bytes | None, tlv_state: int | None, text: bytes, *, text_receipts: bool) -> Sign | None:
+    """By what a message with these type bits, TLVs and text shows that it is a report; None for an MO."""
+    if kind & REPORT_BITS:
+        return Sign.TYPE
+    if tlv_id and tlv_state is not None:
+        return Sign.TLVS
     if kind:
-        return bool(tlv_id) or looks_like_receipt(text)
-    return text_receipts and looks_like_receipt(text)
-
-
-def looks_like_receipt(text: bytes) -> bool:
-    """Whether a text has a receipt's shape: it begins with one of the keys, and has an id and a state.
-
-    A state word that the specification does not know needs one more of a receipt's keys beside it.
-    """
-    found = values_of(text) if begins_with_key(text) else {}
-    if not found.get("id") or not (word := _state(found.get("stat", b""))):
-        return False
-    return word in FINAL_WORDS or word in c.MESSAGE_STATES.values() or len(found) > 2
+        return Sign.ACKNOWLEDGEMENT if tlv_id or looks_like_receipt(text) else None
+    return Sign.TEXT if text_receipts and looks_like_receipt(text) else None
 
 
 def read_body(frame: bytes) -> Body | None:
@@ -254,11 +223,19 @@ def text_of(frame: bytes, body: Body, payload: bytes | None) -> bytes:
     raw = frame[start:end] or payload or b""
     if esm_class & c.ESM_UDHI:
         raw = without_udh(raw)
-    if b"\0" in raw:
-        encoding = utf16_of(raw, coding)
-        if encoding is not None:
-            return raw.decode(encoding, "replace").lstrip("\ufeff").encode()
-    return raw
+    return narrow(raw, coding) if b"\0" in raw else raw
+
+
+def narrow(raw: bytes, coding: int) -> bytes:
+    """A UCS-2 text with one octet a character, "?" for what needs two and a blank for a byte order mark; any other text
+    as it is. So the octet at 2n of the one is the octet at n of the other."""
+    order = utf16_order_of(raw, coding)
+    if order is None:
+        return raw
+    high, low = (raw[0::2], raw[1::2]) if order == "big" else (raw[1::2], raw[0::2])
+    wide = bytes(0x3F if octet else 0 for octet in high)
+    narrowed = bytes(mark or octet for mark, octet in zip(wide, low, strict=False))
+    return b" " + narrowed[1:] if raw[:2] in _BYTE_ORDER_MARKS else narrowed
 
 
 def without_udh(raw: bytes) -> bytes:
@@ -268,88 +245,48 @@ def without_udh(raw: bytes) -> bytes:
     return raw[raw[0] + 1 :]
 
 
-def utf16_of(raw: bytes, coding: int) -> str | None:
-    """The codec of a UCS-2 text (SMPP: big-endian), None for one octet a character, whatever data_coding claims.
+def utf16_order_of(raw: bytes, coding: int) -> Literal["big", "little"] | None:
+    """The octet order of a UCS-2 text (SMPP: big), None for one octet a character, whatever data_coding claims.
 
     A receipt begins with ASCII, so its UCS-2 shows NULs; and some senders say data_coding 8 and send ASCII.
     """
     if raw[:2] == b"\xff\xfe" or (raw[1:2] == raw[3:4] == b"\0" and raw[:1] != b"\0"):
-        return "utf-16-le"
+        return "little"
     if raw[:2] == b"\xfe\xff" or (raw[:1] == raw[2:3] == b"\0" and raw[1:2] != b"\0"):
-        return "utf-16-be"
-    return "utf-16-be" if coding == UCS2 and b"\0" in raw[:-1] else None
+        return "big"
+    return "big" if coding == UCS2 and b"\0" in raw[:-1] else None
 
 
-def fields_of(text: bytes) -> tuple[bytes | None, str | None, str | None]:
-    """Id, state and error of a receipt's text; None for what it does not have."""
-    raw = _raw_values(text)
-    error = raw.get("err")
-    return (
-        _value(raw.get("id") or raw.get("message_id") or b"") or None,
-        _state(_value(raw.get("stat", b""))),
-        None if error is None else _value(error).decode("ascii", "replace"),
+class Reading(msgspec.Struct, frozen=True):
+    """Everything that can be seen in a PDU, for people: what `read` decided, and from what."""
+
+    report: Report | None
+    sign: Sign | None  # why it is a report
+    body: Body | None  # None: no deliver_sm or data_sm, or cut before its esm_class
+    text: bytes  # as `text_of` gives it
+    text_in: str  # the field that it came from; empty if there is no text
+    values: dict[str, bytes]  # the text's keys
+    tlv_id: bytes | None
+    tlv_state: int | None
+    looks_like_receipt: bool  # the text alone would do, were `receipt_text` set
+
+
+def read_full(frame: bytes, *, text_receipts: bool = False) -> Reading:
+    """All of what `read` looks at. Never raises."""
+    body = read_body(frame)
+    if body is None:
+        return Reading(None, None, None, b"", "", {}, None, None, looks_like_receipt=False)
+    tlv_id, tlv_state, payload = deciding_tlvs(frame, body[5])
+    text = text_of(frame, body, payload)
+    in_short_message = body[5] > body[4]
+    return Reading(
+        report=read(frame, text_receipts=text_receipts),
+        sign=sign_of(body[2] & c.ESM_TYPE_MASK, tlv_id, tlv_state, text, text_receipts=text_receipts),
+        body=body,
+        text=text,
+        text_in="short_message" if in_short_message else "message_payload" if payload else "",
+        values=values_of(text),
+        tlv_id=tlv_id,
+        tlv_state=tlv_state,
+        looks_like_receipt=looks_like_receipt(text),
     )
-
-
-def values_of(text: bytes) -> dict[str, bytes]:
-    """Every key that stands in a receipt's text, by its usual name, with its value; text's is all that follows it."""
-    return {name: raw if name == "text" else _value(raw) for name, raw in _raw_values(text).items()}
-
-
-def _raw_values(text: bytes) -> dict[str, bytes]:
-    """Every key with all that stands between it and the next.
-
-    The text of the message comes last, and may imitate any key; so what follows `text:` counts only where a key stands
-    nowhere before it, and an id only where the state follows as well: then `text:` was not the last key.
-    """
-    keys = keys_of(text)
-    ends = [*(start for _, start, _ in keys[1:]), len(text)]
-    head: dict[str, bytes] = {}
-    tail: dict[str, bytes] = {}
-    for (name, _, at), end in zip(keys, ends, strict=False):  # without a key there is one end too many
-        if "text" in head:
-            tail[name] = text[at:end]  # the last one: those before it are the message's
-        elif name == "text":
-            head[name] = text[at:]
-        else:
-            head.setdefault(name, text[at:end])
-    if "stat" in head:
-        tail = {name: value for name, value in tail.items() if name == "err"}
-    return tail | head
-
-
-def keys_of(text: bytes) -> list[tuple[str, int, int]]:
-    """Every key in the text: its name, where it starts, and where its value does."""
-    found = []
-    for match in _WORD_COLON.finditer(text):
-        name = _KEYS.get(match[1].lower())
-        start = match.start()
-        if name is None:
-            continue
-        before = text[start - 1] if start else None
-        if before in _INSIDE_VALUES or (before in _DIGITS and name in ("id", "message_id")):
-            continue
-        found.append((name, start, match.end()))
-    return found
-
-
-def begins_with_key(text: bytes) -> bool:
-    """Whether a receipt's key stands at the very beginning, but for blanks and quotes."""
-    keys = keys_of(text)
-    return bool(keys) and not text[: keys[0][1]].strip(_AROUND_VALUES)
-
-
-def _value(raw: bytes) -> bytes:
-    """The first word of what stands between a key and the next; empty if that word is a key we do not know."""
-    words = raw.split(None, 1)
-    word = words[0].lstrip(_AROUND_VALUES).partition(b"\0")[0].rstrip(_AROUND_VALUES) if words else b""
-    return b"" if raw[:1] in (b" ", b"\t") and _FOREIGN_KEY.match(word) else word
-
-
-def _state(value: bytes) -> str | None:
-    """A stat word in upper case; a state's number becomes its name."""
-    match = _STATE_WORD.match(value.decode("ascii", "replace").upper())
-    if match is None:
-        return None
-    word = match.group()
-    return c.MESSAGE_STATES.get(int(word), word) if word.isdigit() and len(word) <= 3 else word
