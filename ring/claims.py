@@ -185,9 +185,10 @@ class Claims:
         if item is None:
             self._shelf.send(sender, Forgotten(frame.key))
         elif item.state is State.GRANTED and item.granted_to == frame.node:
+            item.state = State.FORGETTING
 
             def forgotten(now: float) -> None:
+                self._shelf.remove(item)
                 self._shelf.send(sender, Forgotten(frame.key))
 
             self._shelf.write(item.no_row(), then=forgotten)
-            self._shelf.remove(item)

@@ -15,7 +15,8 @@ An item moves through these states; what is not listed cannot happen, and a late
     WAITING     time, or a node joins  -> READY
     DECIDING    row written            -> QUEUED
     RELEASING   row written            -> GRANTED
-    GRANTED     claimer has finished   -> gone
+    GRANTED     claimer has finished   -> FORGETTING
+    FORGETTING  row deleted            -> gone
 
     at the owner's node
     CLAIMING    row written            -> HELD

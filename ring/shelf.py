@@ -29,6 +29,7 @@ class State(Enum):
     DECIDING = auto()
     RELEASING = auto()
     GRANTED = auto()
+    FORGETTING = auto()
     CLAIMING = auto()
     HELD = auto()
     QUEUED = auto()
