@@ -168,7 +168,7 @@ def _collisions(draft: Draft) -> Iterator[Problem]:
     taken: list[tuple[str, Address]] = []
     for path, where in _listeners(draft):
         for other_path, other in taken:
-            if where.port == other.port != 0 and (where.host == other.host or _any_host(where) or _any_host(other)):
+            if where.port == other.port != 0 and _overlap(where.host, other.host):
                 yield Problem(path, f"{where} is taken by {other_path} ({other})")
                 break
         taken.append((path, where))
@@ -247,16 +247,23 @@ WARNINGS: Final[tuple[Check, ...]] = (_mo_rules_among_nodes, _catch_all_rules, _
 
 def is_loopback(host: str) -> bool:
     """By name or address; a name other than localhost may mean anything."""
-    if host == "localhost":
+    address = _ip_address(host)
+    return host == "localhost" if address is None else address.is_loopback
+
+
+def _overlap(host: str, other: str) -> bool:
+    """Whether listeners of one port on these two collide. An IPv6 listener takes no IPv4 connections (trio's choice)."""
+    if host == other:
         return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
+    one, two = _ip_address(host), _ip_address(other)
+    if one is not None and two is not None and one.version != two.version:
         return False
+    return any(address is not None and address.is_unspecified for address in (one, two))
 
 
-def _any_host(where: Address) -> bool:
+def _ip_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """None for a name."""
     try:
-        return ipaddress.ip_address(where.host).is_unspecified
+        return ipaddress.ip_address(host)
     except ValueError:
-        return False
+        return None

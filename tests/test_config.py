@@ -387,7 +387,7 @@ def test_times_that_are_out_of_order(line, path):
     [
         (OPERATOR.replace("acme", "beta"), "operators[1].listen"),
         (OPERATOR.replace("acme", "beta").replace("127.0.0.1", "0.0.0.0"), "operators[1].listen"),
-        (PEERS + '[ring]\nlisten = "[::]:2775"\n', "ring.listen"),
+        (PEERS + '[ring]\nlisten = "0.0.0.0:2775"\n', "ring.listen"),
         (PEERS.replace("7301", "2775"), "peers[0].url"),
         ('[admin]\nlisten = "127.0.0.1:2775"\n', "admin.listen"),
     ],
@@ -396,6 +396,11 @@ def test_two_listeners_on_one_address(extra, path):
     found = problems(MINIMAL + extra)
     assert list(found) == [path]
     assert found[path].endswith("is taken by operators[0].listen (127.0.0.1:2775)")
+
+
+def test_ipv4_and_ipv6_listeners_share_a_port():
+    text = MINIMAL + OPERATOR.replace("acme", "beta").replace("127.0.0.1", "[::]")
+    assert len(parse(text).operators) == 2
 
 
 def test_ports_that_the_system_chooses_do_not_collide():
