@@ -252,7 +252,7 @@ def is_loopback(host: str) -> bool:
 
 
 def _overlap(host: str, other: str) -> bool:
-    """Whether listeners of one port on these two collide. An IPv6 listener takes no IPv4 connections (trio's choice)."""
+    """Whether listeners of one port on these two collide; under trio an IPv6 listener takes no IPv4 connections."""
     if host == other:
         return True
     one, two = _ip_address(host), _ip_address(other)
