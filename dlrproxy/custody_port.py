@@ -83,3 +83,6 @@ class Deliveries(Protocol):
 
     async def find_owners(self, wanted: Sequence[Wanted]) -> list[Verdict[OpenMessage]]:
         """Which open message of this node each one means, under the rule in force. Raises StoreError."""
+
+    def close(self, message: OpenMessage) -> None:
+        """A final report of it was delivered from custody: nothing intermediate may follow."""

@@ -13,7 +13,7 @@ import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import Final, Literal, NamedTuple, TypedDict, Unpack
+from typing import Final, Literal, NamedTuple
 
 import orjson
 import structlog
@@ -21,6 +21,7 @@ from structlog.typing import EventDict, FilteringBoundLogger, Processor, Wrapped
 
 from dlrproxy.config_tables import Log
 from dlrproxy.log_sink import Sink
+from ring.commands import EventName
 
 # Fields that hold phone numbers, wherever they are logged.
 NUMBER_FIELDS: Final = frozenset({"destination", "source", "subscriber"})
@@ -140,40 +141,8 @@ class _Foreign(logging.Handler):
 
 # Route events
 
-RouteEvent = Literal[
-    "dlr.received",
-    "dlr.missed",
-    "dlr.forwarded",
-    "dlr.claimed",
-    "dlr.delivered",
-    "dlr.settled",
-    "dlr.parked",
-    "dlr.dropped",
-    "mo.received",
-    "mo.missed",
-    "mo.forwarded",
-    "mo.claimed",
-    "mo.delivered",
-    "mo.settled",
-    "mo.parked",
-    "mo.dropped",
-]
-
-
-class RouteFields(TypedDict, total=False):
-    """What a route event may say beyond who and where; `ROUTE_EVENTS` says which event says what."""
-
-    to: str
-    origin: str
-    by: str
-    gateway: str
-    destination: bytes | str
-    rule: str
-    status: int
-    attempt: int
-    age_s: float
-    reason: str
-    would: str
+Kind = Literal["dlr", "mo"]
+Step = Literal["missed"] | EventName
 
 
 class EventDoc(NamedTuple):
@@ -193,26 +162,34 @@ ROUTE_FIELDS: Final[Mapping[str, str]] = MappingProxyType(
         "origin": "the node that took it from the operator",
         "by": "the node that claimed it",
         "gateway": "the gateway that gets it",
-        "destination": "the number that the MT went to or the MO was sent to, masked",
-        "rule": "how the ids match: exact, case, zeros, hex-decimal, decimal-hex",
         "status": "the gateway's answer, a command_status",
-        "attempt": "counts the deliveries to the gateway",
         "age_s": "seconds since the origin took it from the operator",
+        "wait_s": "seconds until the next try",
+        "complete": "every configured node has answered in this lap",
+        "nodes": "node names, with a blank between them",
+        "parked": "the reason for which it had been parked",
         "reason": "the name of the give-up, as in the counters",
         "would": "under observe = true: what would have been done",
     }
 )
 
-_STEPS: Final = MappingProxyType(
+_STEPS: Final[Mapping[Step, EventDoc]] = MappingProxyType(
     {
-        "received": EventDoc("the origin took it into custody and answers ESME_ROK", ("gateway", "destination")),
-        "missed": EventDoc("no open message or bound gateway of this node is its owner", ("destination", "would")),
-        "forwarded": EventDoc("sent to the next node of the lap", ("to", "origin", "age_s")),
-        "claimed": EventDoc("this node owns it and has it in its own custody", ("origin", "gateway", "rule", "age_s")),
-        "delivered": EventDoc("the gateway answered for it", ("origin", "gateway", "status", "attempt", "age_s")),
-        "settled": EventDoc("the origin let go of it, durably", ("by", "age_s")),
-        "parked": EventDoc("set aside, visible and replayable", ("reason", "gateway", "status", "age_s")),
-        "dropped": EventDoc("given up as the configuration says", ("reason", "age_s")),
+        "received": EventDoc("the origin takes it into custody; the operator is answered ESME_ROK", ("gateway",)),
+        "missed": EventDoc("no open message of this node is its owner, and no bound gateway", ("would",)),
+        "forwarded": EventDoc("sent to the next node of the lap", ("to",)),
+        "waiting": EventDoc("the lap is over and nobody claimed it", ("complete", "nodes", "wait_s")),
+        "busy": EventDoc("a node could not take it or look for it: custody or lookups are full there", ("nodes",)),
+        "claimed": EventDoc("this node owns it and has it in its own custody", ("origin", "gateway")),
+        "claim_refused": EventDoc("the origin has given it elsewhere; this node lets go of its claim", ("reason",)),
+        "settled": EventDoc("the origin let go of it, durably, in favour of a node", ("by", "age_s", "parked")),
+        "delivered": EventDoc("the gateway took it", ("gateway",)),
+        "superseded": EventDoc("an intermediate report after the final one: not delivered", ("gateway",)),
+        "retried": EventDoc("the gateway could not take it: again later", ("gateway", "status", "wait_s", "reason")),
+        "parked": EventDoc("set aside, visible and replayable", ("reason", "gateway", "status")),
+        "parking_full": EventDoc("to be parked, and max_parked is reached: it stays in custody", ("reason",)),
+        "replayed": EventDoc("a person took it out of the parked ones", ("reason",)),
+        "dropped": EventDoc("given up by policy or by a person", ("reason", "parked")),
     }
 )
 ROUTE_EVENTS: Final[Mapping[str, EventDoc]] = MappingProxyType(
@@ -232,14 +209,18 @@ class RouteLog:
 
     def event(
         self,
-        name: RouteEvent,
+        kind: Kind,
+        step: Step,
         *,
         trace: str,
         operator: str,
         message_id: bytes,
         hop: int = 0,
         lap: int = 0,
-        **fields: Unpack[RouteFields],
+        **fields: str | float | bytes,
     ) -> None:
+        """`fields` are those that ROUTE_EVENTS lists for this step."""
         if self._enabled:
-            self._log.info(name, trace=trace, operator=operator, message_id=message_id, hop=hop, lap=lap, **fields)
+            self._log.info(
+                f"{kind}.{step}", trace=trace, operator=operator, message_id=message_id, hop=hop, lap=lap, **fields
+            )

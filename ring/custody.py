@@ -244,10 +244,11 @@ class Custody:
         self._walk.retopologize(topology)
         return self._done(now)
 
-    def gateway_bound(self, gateway: str, now: float) -> list[Command]:
+    def gateway_bound(self, operator: str, gateway: str, now: float) -> list[Command]:
         """A receiver session of a gateway of this node is there."""
-        self._shelf.alarms.cancel(Alarm.PUMP, gateway)
-        self._delivery.pump(gateway)
+        outlet = (operator, gateway)
+        self._shelf.alarms.cancel(Alarm.PUMP, outlet)
+        self._delivery.pump(outlet)
         self._walk.wake_all(kind="mo")
         return self._done(now)
 
@@ -323,7 +324,7 @@ class Custody:
     def tick(self, now: float) -> list[Command]:
         """Do what is due."""
         for alarm, name in self._shelf.alarms.due(now):
-            if isinstance(name, str):
+            if isinstance(name, tuple):
                 self._delivery.pump(name)
             elif item := self._shelf.items.get(name):
                 self._ring_alarm(alarm, item, now)
@@ -341,7 +342,7 @@ class Custody:
             case Alarm.REPEAT:
                 self._claims.repeat(item, now)
             case Alarm.PUMP:
-                raise AssertionError("a pump alarm is named by its gateway")
+                raise AssertionError("a pump alarm is named by its outlet")
 
     def _done(self, now: float) -> list[Command]:
         self._walk.start_more(now)

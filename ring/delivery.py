@@ -13,7 +13,7 @@ from protocols.smpp.constants import ESME_ROK, TEMPORARY
 from ring.commands import Closed, Deliver, Reason, Row, Table
 from ring.rows import Kind, ParkedRow, encode_key, encode_row
 from ring.settings import CustodySettings
-from ring.shelf import Alarm, Item, Shelf, State, backoff
+from ring.shelf import Alarm, Item, Outlet, Shelf, State, backoff
 
 
 class Delivery:
@@ -30,12 +30,9 @@ class Delivery:
         self._settings = settings
         self._proceed = proceed
         self._finished = finished
-        self._queues: dict[str, deque[Item]] = {}
-        self._in_flight: dict[str, int] = {}
+        self._queues: dict[Outlet, deque[Item]] = {}
+        self._in_flight: dict[Outlet, int] = {}
         self.parked = 0  # rows in the parked table
-
-    def queued(self, gateway: str) -> int:
-        return len(self._queues.get(gateway, ()))
 
     def start(self, item: Item, now: float) -> None:
         """Its owner is a gateway of this node, and it is first in its line."""
@@ -44,23 +41,23 @@ class Delivery:
             self.finish(item, now)
             return
         item.state = State.QUEUED
-        self._queues.setdefault(item.gateway, deque()).append(item)
-        self.pump(item.gateway)
+        self._queues.setdefault(item.outlet, deque()).append(item)
+        self.pump(item.outlet)
 
-    def pump(self, gateway: str) -> None:
+    def pump(self, outlet: Outlet) -> None:
         """Send what the window to this gateway has room for."""
-        queue = self._queues.get(gateway)
-        while queue and self._in_flight.get(gateway, 0) < self._settings.delivery_window:
+        queue = self._queues.get(outlet)
+        while queue and self._in_flight.get(outlet, 0) < self._settings.delivery_window:
             item = queue.popleft()
             if item.state is not State.QUEUED:
                 continue  # it left custody while it waited
             self.with_session(item)
-            self._shelf.command(Deliver(item.envelope, gateway))
+            self._shelf.command(Deliver(item.envelope, item.gateway))
 
     def with_session(self, item: Item) -> None:
         """It has been written to a session of its gateway."""
         item.state = State.DELIVERING
-        self._in_flight[item.gateway] = self._in_flight.get(item.gateway, 0) + 1
+        self._in_flight[item.outlet] = self._in_flight.get(item.outlet, 0) + 1
 
     def unsent(self, key: EnvelopeKey, now: float) -> None:
         """No session of its gateway could take it: it stays first in the queue, and the queue is tried again later."""
@@ -68,9 +65,9 @@ class Delivery:
         if item is None:
             return
         item.state = State.QUEUED
-        self._queues.setdefault(item.gateway, deque()).appendleft(item)
-        if not self._shelf.alarms.is_set(Alarm.PUMP, item.gateway):
-            self._shelf.alarms.set(now + self._settings.deliver_retry_min_s, Alarm.PUMP, item.gateway)
+        self._queues.setdefault(item.outlet, deque()).appendleft(item)
+        if not self._shelf.alarms.is_set(Alarm.PUMP, item.outlet):
+            self._shelf.alarms.set(now + self._settings.deliver_retry_min_s, Alarm.PUMP, item.outlet)
 
     def answered(self, key: EnvelopeKey, status: int | None, now: float) -> None:
         """The gateway's answer, or None when the session ended without one."""
@@ -78,7 +75,7 @@ class Delivery:
         if item is None:
             return
         if status is None:
-            self._shelf.note("retried", item, gateway=item.gateway, why="session_ended")
+            self._shelf.note("retried", item, gateway=item.gateway, reason="session_ended")
             self.start(item, now)
         elif status == ESME_ROK:
             self._delivered(item, now)
@@ -86,7 +83,7 @@ class Delivery:
             self._retry_later(item, status, now)
         else:
             self.park(item, Reason.REFUSED, now, status)
-        self.pump(item.gateway)
+        self.pump(item.outlet)
 
     def retry(self, key: EnvelopeKey, now: float) -> None:
         item = self._shelf.items.get(key)
@@ -97,7 +94,7 @@ class Delivery:
         item = self._shelf.items.get(key)
         if item is None or item.state is not State.DELIVERING:
             return None
-        self._in_flight[item.gateway] -= 1
+        self._in_flight[item.outlet] -= 1
         return item
 
     def _retry_later(self, item: Item, status: int, now: float) -> None:

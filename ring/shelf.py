@@ -18,6 +18,9 @@ from ring import commands
 from ring.rows import CustodyRow, Kind, encode_key, encode_row
 
 
+Outlet = tuple[str, str]  # operator and gateway: the sessions of one gateway for one operator
+
+
 class State(Enum):
     """Where an item is. `ring/custody.py` opens with the transitions."""
 
@@ -44,7 +47,7 @@ class Alarm(Enum):
     WAKE = auto()  # walk again
     RETRY = auto()  # deliver again
     REPEAT = auto()  # say Claimed or Finished again
-    PUMP = auto()  # try a gateway's queue again (keyed by the gateway)
+    PUMP = auto()  # try an outlet's queue again
 
 
 @define(eq=False)
@@ -75,6 +78,10 @@ class Item:
     @property
     def key(self) -> EnvelopeKey:
         return self.envelope.key
+
+    @property
+    def outlet(self) -> Outlet:
+        return self.envelope.operator, self.gateway
 
     def row(self, kind: Kind) -> commands.Row:
         """This item as a durable row of that kind. A tombstone needs no message."""
@@ -172,27 +179,27 @@ class Alarms:
     """What is due when, by (kind, name). Cancelled and moved alarms are passed over when they come up."""
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, Alarm, EnvelopeKey | str]] = []
-        self._current: dict[tuple[Alarm, EnvelopeKey | str], int] = {}
+        self._heap: list[tuple[float, int, Alarm, EnvelopeKey | Outlet]] = []
+        self._current: dict[tuple[Alarm, EnvelopeKey | Outlet], int] = {}
         self._count = 0
 
-    def set(self, due: float, alarm: Alarm, name: EnvelopeKey | str) -> None:
+    def set(self, due: float, alarm: Alarm, name: EnvelopeKey | Outlet) -> None:
         self._count += 1
         self._current[alarm, name] = self._count
         heapq.heappush(self._heap, (due, self._count, alarm, name))
 
-    def cancel(self, alarm: Alarm, name: EnvelopeKey | str) -> None:
+    def cancel(self, alarm: Alarm, name: EnvelopeKey | Outlet) -> None:
         self._current.pop((alarm, name), None)
 
-    def is_set(self, alarm: Alarm, name: EnvelopeKey | str) -> bool:
+    def is_set(self, alarm: Alarm, name: EnvelopeKey | Outlet) -> bool:
         return (alarm, name) in self._current
 
     def next_due(self) -> float | None:
         self._drop_stale()
         return self._heap[0][0] if self._heap else None
 
-    def due(self, now: float) -> list[tuple[Alarm, EnvelopeKey | str]]:
-        found: list[tuple[Alarm, EnvelopeKey | str]] = []
+    def due(self, now: float) -> list[tuple[Alarm, EnvelopeKey | Outlet]]:
+        found: list[tuple[Alarm, EnvelopeKey | Outlet]] = []
         self._drop_stale()
         while self._heap and self._heap[0][0] <= now:
             _, _, alarm, name = heapq.heappop(self._heap)

@@ -122,7 +122,7 @@ class Walk:
         wait = backoff(item.waits, self._settings.walk_retry_min_s, self._settings.walk_retry_max_s, item.key.number)
         missing = self._topology.missing(item.answered)
         self._shelf.note(
-            "waiting", item, len(item.answered) - 1, complete=complete, wait_s=round(wait, 1), missing=" ".join(missing)
+            "waiting", item, len(item.answered) - 1, complete=complete, wait_s=round(wait, 1), nodes=" ".join(missing)
         )
         self._shelf.alarms.set(now + min(wait, left_s), Alarm.WAKE, item.key)
 

@@ -160,7 +160,7 @@ class World:
         if not up:
             self.lose_session(name)
         elif node.machine is not None:
-            self.do(name, node.machine.gateway_bound("gw", self.now))
+            self.do(name, node.machine.gateway_bound("acme", "gw", self.now))
 
     # What the outside does
 

@@ -6,6 +6,7 @@ import pytest
 from attrs import evolve
 from custody_world import SETTINGS, World
 
+from dlrproxy.logs import ROUTE_EVENTS
 from protocols.smpp.constants import ESME_RSYSERR, ESME_RX_P_APPN
 from ring import commands as c
 from ring.custody import Offer
@@ -364,3 +365,14 @@ def test_nothing_is_lost_or_misdelivered_under_faults(seed: int):
     world.recover(rng)
     world.check()
     assert world.accepted
+
+
+def test_every_route_event_says_what_the_documents_say():
+    world = World(3)
+    world.submit("n2", b"id1")
+    world.report("n0", b"id1", "t1", owner="n2")
+    world.report("n0", b"nobody", "t2", owner="")
+    world.recover()
+    for _, note in world.notes:
+        documented = ROUTE_EVENTS[f"{note.envelope.kind}.{note.event}"].fields
+        assert {name for name, _ in note.fields} <= set(documented), note.event

@@ -1,0 +1,61 @@
+# Set-up is part of every target: a fresh Debian machine with Python 3.11+ and make needs nothing before it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+TOOLS := .tools
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint types imports unit bench fuzz pin wheel system clean
+
+help:  ## Say what there is
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+$(VENV)/.ready: requirements.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV) || { echo "python3-venv is missing: apt-get install python3-venv" >&2; exit 1; }
+	$(BIN)/pip install --quiet --requirement requirements.txt
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+demo: $(VENV)/.ready  ## Three nodes on this machine, with most reports sent to the wrong one
+	$(BIN)/dlrproxy demo $(DEMO)
+
+test: system check unit  ## Everything that CI runs
+
+check: lint types imports  ## Style, types, and who may import whom
+
+lint: $(VENV)/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.ready
+	$(BIN)/mypy
+
+imports: $(VENV)/.ready
+	$(BIN)/lint-imports --no-cache
+
+unit: $(VENV)/.ready $(TOOLS)/npm/.ready
+	$(BIN)/pytest $(PYTEST)
+
+# What tests need besides Python: Node.js for an SMPP server that none of us wrote.
+system:
+	@tests/system-packages.sh
+
+$(TOOLS)/npm/.ready: tests/foreign/package.json | system
+	mkdir -p $(TOOLS)/npm
+	cp tests/foreign/package.json $(TOOLS)/npm/
+	npm install --prefix $(TOOLS)/npm --no-audit --no-fund --loglevel=error
+	touch $@
+
+bench: $(VENV)/.ready  ## What a message costs, against a plain byte relay and HAProxy, in one run
+	$(BIN)/python -m benchmarks $(BENCH)
+
+wheel: $(VENV)/.ready  ## Build the wheel into dist/
+	$(BIN)/python -m build --wheel --no-isolation
+
+pin: $(VENV)/.ready  ## Write the installed versions to requirements.txt
+	{ echo "# Every version that development, tests and CI use; refresh with \`make pin\`."; \
+	  $(BIN)/pip freeze --exclude-editable; } > requirements.txt.new
+	mv requirements.txt.new requirements.txt
+
+clean:  ## Remove everything that set-up made
+	rm -rf $(VENV) $(TOOLS) dist build

@@ -1,0 +1,307 @@
+"""Custody: carries out what the pure machine (`ring/custody.py`) asks for, and tells it what happens.
+
+The machine decides; this file looks up, writes, sends, delivers and logs. It is the one place in which the relays, the
+store and the ring meet, all on one event loop, so nothing here waits but the lookups, which go to the disk in batches.
+"""
+
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import assert_never
+
+import trio
+
+from dlrproxy.clock import NodeClock
+from dlrproxy.custody_port import Accepted, Deliveries, Wanted
+from dlrproxy.logs import RouteLog
+from dlrproxy.store.port import OpenMessage, Store, Table
+from protocols.peer.frames import EnvelopeKey, Frame
+from protocols.smpp.message_ids import Inexact, Match, Verdict
+from ring import commands
+from ring.commands import Ask, Closed, Finding, Recall
+from ring.custody import Custody as Machine
+from ring.custody import Offer
+from ring.rows import decode_custody, decode_parked, encode_key
+
+_TICK_S = 0.1  # alarms are for seconds; ten wake-ups a second cost next to nothing
+_SCAN = 1000  # rows read at a time while starting
+
+Lookup = Ask | Recall | Closed
+
+
+class Keeper:
+    """Keeps what was answered ESME_ROK until a gateway has it. Implements `custody_port.Custody` for every relay."""
+
+    def __init__(
+        self,
+        machine: Machine,
+        store: Store,
+        clock: NodeClock,
+        route_log: RouteLog,
+        send: Callable[[str, Frame], bool],
+    ) -> None:
+        """`send` queues a frame for a node and says whether it could; what is lost is sent again by the machine."""
+        self._machine = machine
+        self._store = store
+        self._clock = clock
+        self._route_log = route_log
+        self._send = send
+        self._relays: Mapping[str, Deliveries] = {}
+        self._answers: dict[EnvelopeKey, Callable[[bool], None]] = {}
+        self._with_session: dict[str, EnvelopeKey] = {}  # trace -> what a relay will say `answered` of
+        self._todo: deque[commands.Command] = deque()
+        self._working = False
+        self._lookups: list[Lookup] = []
+        self._lookups_wanted = trio.Event()
+        self.counts: Counter[str] = Counter()  # route events, by name; parked ones also as "parked.REASON"
+        self.refused: Counter[str] = Counter()  # what was not taken into custody, by reason
+
+    def attach(self, relays: Mapping[str, Deliveries]) -> None:
+        """The relays, by operator. Called before anything else, and again when they have changed."""
+        self._relays = relays
+
+    # custody_port.Custody
+
+    @property
+    def watching(self) -> bool:
+        return self._machine.watching
+
+    def holds(self, operator: str, message_id: bytes) -> bool:
+        return self._machine.holds(operator, message_id)
+
+    def accept(self, report: Accepted, answer: Callable[[bool], None]) -> None:
+        if not self._store.accepting:
+            self._refuse(answer, "store_not_accepting")
+            return
+        offer = Offer(
+            report.operator,
+            report.kind,
+            report.message_id,
+            report.destination,
+            report.pdu,
+            report.final,
+            report.trace,
+            gateway=report.owner or "",
+            local=report.owner is not None,
+            sent=report.session is not None,
+        )
+        key, out = self._machine.accept(offer, self._clock.now())
+        if key is None:
+            self._refuse(answer, "custody_full")
+            return
+        self._answers[key] = answer
+        if report.session is not None:
+            self._with_session[report.trace] = key
+        self._do(out)
+
+    def _refuse(self, answer: Callable[[bool], None], reason: str) -> None:
+        self.refused[reason] += 1
+        answer(False)
+
+    def answered(self, trace: str, status: int | None) -> None:
+        if key := self._with_session.pop(trace, None):
+            self._do(self._machine.answered(key, status, self._clock.now()))
+
+    def gateway_bound(self, operator: str, gateway: str) -> None:
+        self._do(self._machine.gateway_bound(operator, gateway, self._clock.now()))
+
+    def gateway_gone(self, operator: str, gateway: str) -> None:
+        """Nothing to do: each delivery that was under way is told of by its own callback."""
+
+    def open_message(self, message: OpenMessage) -> None:
+        self._do(self._machine.appeared(message.operator, message.message_id, self._clock.now()))
+
+    # The ring
+
+    def frames(self, sender: str, frames: Sequence[Frame]) -> None:
+        """Frames about custody from another node."""
+        for frame in frames:
+            self._do(self._machine.frame(sender, frame, self._clock.now()))
+
+    def reachable(self, nodes: frozenset[str]) -> None:
+        self._do(self._machine.reachable(nodes, self._clock.now()))
+
+    # People
+
+    def in_custody(self) -> int:
+        """How many reports and MO this node holds a message of, or owes its peers a word on."""
+        return self._machine.count().items
+
+    @property
+    def machine(self) -> Machine:
+        return self._machine
+
+    async def replay(self, key: bytes, gateway: str) -> bool:
+        """Take a parked row back into custody, for a gateway of this node or (with "") for the ring.
+
+        False when there is no such row, or a late claim has just taken it. Raises StoreError.
+        """
+        value = await self._store.get(Table.PARKED, key)
+        if value is None:
+            return False
+        taken, out = self._machine.replay(decode_parked(value), gateway, self._clock.now())
+        self._do(out)
+        return taken is not None
+
+    async def drop(self, key: bytes) -> bool:
+        """A person drops a parked row. False when there is none. Raises StoreError."""
+        value = await self._store.get(Table.PARKED, key)
+        if value is None:
+            return False
+        self._do(self._machine.drop_parked(decode_parked(value), self._clock.now()))
+        return True
+
+    # Tasks
+
+    async def restore(self) -> None:
+        """Read what an earlier run left on disk. Before anything else happens. Raises StoreError, RowError."""
+        after = b""
+        while rows := await self._store.scan(Table.CUSTODY, after, _SCAN):
+            for _, value in rows:
+                self._machine.restore(decode_custody(value), self._clock.now())
+            after = rows[-1][0]
+        self._do(self._machine.resume(self._clock.now()))
+
+    async def run(self) -> None:
+        """Tick, and look up what the machine asks for, until cancelled. Raises StoreError."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._tick)
+            nursery.start_soon(self._look_up)
+
+    async def _tick(self) -> None:
+        while True:
+            await trio.sleep(_TICK_S)
+            self._do(self._machine.tick(self._clock.now()))
+
+    async def _look_up(self) -> None:
+        while True:
+            await self._lookups_wanted.wait()
+            self._lookups_wanted = trio.Event()
+            wanted, self._lookups = self._lookups, []
+            by_operator: dict[str, list[Ask | Closed]] = {}
+            for lookup in wanted:
+                if isinstance(lookup, Recall):
+                    await self._recall(lookup)
+                else:
+                    by_operator.setdefault(lookup.envelope.operator, []).append(lookup)
+            for operator, lookups in by_operator.items():
+                await self._find_owners(operator, lookups)
+
+    async def _recall(self, recall: Recall) -> None:
+        value = await self._store.get(Table.PARKED, encode_key(recall.key))
+        row = None if value is None else decode_parked(value)
+        self._do(self._machine.recalled(recall.key, row, self._clock.now()))
+
+    async def _find_owners(self, operator: str, lookups: list[Ask | Closed]) -> None:
+        relay = self._relays.get(operator)
+        verdicts: Sequence[Verdict[OpenMessage] | None] = [None] * len(lookups)
+        if relay is not None:
+            wanted = [Wanted(lookup.envelope.message_id, lookup.envelope.destination) for lookup in lookups]
+            verdicts = await relay.find_owners(wanted)
+        for lookup, verdict in zip(lookups, verdicts, strict=True):
+            if isinstance(lookup, Ask):
+                finding = _finding(verdict, inexact=lookup.inexact)
+                self._do(self._machine.asked(lookup.envelope.key, finding, self._clock.now()))
+            elif relay is not None and isinstance(verdict, Match | Inexact):
+                relay.close(verdict.record)
+
+    def _find_mo_gateway(self, ask: Ask) -> Finding | None:
+        relay = self._relays.get(ask.envelope.operator)
+        bound = relay.bound_gateways() if relay is not None else ()
+        wanted = ask.envelope.gateway
+        gateway = next((name for name in bound if not wanted or name == wanted), None)
+        return None if gateway is None else Finding(gateway, exact=True)
+
+    # Carrying out
+
+    def _do(self, out: list[commands.Command]) -> None:
+        """Carry commands out in order, also when one of them leads to more while it is carried out."""
+        self._todo.extend(out)
+        if self._working:
+            return
+        self._working = True
+        try:
+            while self._todo:
+                self._carry_out(self._todo.popleft())
+        finally:
+            self._working = False
+
+    def _carry_out(self, command: commands.Command) -> None:
+        match command:
+            case commands.Write():
+                self._write(command)
+            case commands.Send():
+                self._send(command.to, command.frame)
+            case commands.Deliver():
+                self._deliver(command)
+            case commands.Note():
+                self._note(command)
+            case commands.Accepted():
+                if answer := self._answers.pop(command.key, None):
+                    answer(True)
+            case Ask() if command.envelope.kind == "mo":
+                finding = self._find_mo_gateway(command)
+                self._do(self._machine.asked(command.envelope.key, finding, self._clock.now()))
+            case Ask() | Recall() | Closed():
+                self._lookups.append(command)
+                self._lookups_wanted.set()
+            case _:
+                assert_never(command)
+
+    def _write(self, write: commands.Write) -> None:
+        for row in write.rows:
+            table = Table(row.table.value)
+            if row.value is None:
+                self._store.delete(table, row.key)
+            else:
+                self._store.put(table, row.key, row.value)
+        self._store.after_durable(partial(self._durable, write.ticket))
+
+    def _durable(self, ticket: int) -> None:
+        self._do(self._machine.durable(ticket, self._clock.now()))
+
+    def _deliver(self, deliver: commands.Deliver) -> None:
+        envelope = deliver.envelope
+        relay = self._relays.get(envelope.operator)
+        done = partial(self._delivered, envelope.key)
+        if relay is None or not relay.deliver(deliver.gateway, envelope.message_id, envelope.pdu, done):
+            self._do(self._machine.unsent(envelope.key, self._clock.now()))
+
+    def _delivered(self, key: EnvelopeKey, status: int | None) -> None:
+        self._do(self._machine.answered(key, status, self._clock.now()))
+
+    def _note(self, note: commands.Note) -> None:
+        self.counts[note.event] += 1
+        fields = dict(note.fields)
+        if note.event == "parked":
+            self.counts[f"parked.{fields['reason']}"] += 1
+        envelope = note.envelope
+        self._route_log.event(
+            envelope.kind,
+            note.event,
+            trace=envelope.trace,
+            operator=envelope.operator,
+            message_id=envelope.message_id,
+            hop=note.hop,
+            lap=note.lap,
+            **fields,
+        )
+
+
+def _finding(verdict: Verdict[OpenMessage] | None, *, inexact: bool) -> Finding | None:
+    match verdict:
+        case Match(record=record):
+            return Finding(record.owner, exact=True, finished=record.final_at > 0)
+        case Inexact(record=record) if inexact:
+            return Finding(record.owner, exact=False, finished=record.final_at > 0)
+        case _:
+            return None
+
+
+async def count_rows(store: Store, table: Table) -> int:
+    """Raises StoreError."""
+    count, after = 0, b""
+    while rows := await store.scan(table, after, _SCAN):
+        count += len(rows)
+        after = rows[-1][0]
+    return count
