@@ -240,7 +240,7 @@ def narrow(raw: bytes, coding: int) -> bytes:
 
 def without_udh(raw: bytes) -> bytes:
     """What follows the user data header. A header that cannot be one is text: some receipts set UDHI by mistake."""
-    if not raw or raw[0] + 1 > len(raw) or begins_with_key(raw):
+    if not raw or not 0 < raw[0] < len(raw) or begins_with_key(raw):
         return raw
     return raw[raw[0] + 1 :]
 
