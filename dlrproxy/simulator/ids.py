@@ -1,5 +1,6 @@
 """Message ids as operators write them: one number, several spellings (smpp-facts: ids that do not compare equal)."""
 
+import re
 from collections.abc import Callable, Mapping
 from enum import Enum
 from types import MappingProxyType
@@ -14,6 +15,8 @@ FIRST_HIGH = 0x3000_0000
 # Odd, so that multiplying by it modulo 2**128 maps distinct numbers to distinct UUIDs.
 _UUID_STEP = 0x9E3779B97F4A7C15F39CC0605CEDC835
 _UUID_MASK = (1 << 128) - 1
+
+_HEX_DIGITS = re.compile("[0-9a-fA-F]{1,64}")  # SMPP allows no longer id
 
 
 class IdFormat(Enum):
@@ -52,24 +55,16 @@ def readings(reported: str) -> tuple[str, ...]:
 
     Written apart from the proxy's own matching on purpose: the simulators judge it.
     """
-    if not reported.isascii() or not reported.isalnum():
+    if not _HEX_DIGITS.fullmatch(reported):
         return ()
-    found = [canonical(reported)]
+    found = [canonical(reported), str(int(reported, 16))]
     if reported.isdigit():
         found.append(f"{int(reported):x}")
-    try:
-        found.append(str(int(reported, 16)))
-    except ValueError:
-        return ()
     return tuple(found)
 
 
 def canonical(message_id: str) -> str:
     """Lower case without leading zeros for an id of hexadecimal digits only; any other id as it is."""
-    try:
-        int(message_id, 16)
-    except ValueError:
-        return message_id
-    if not message_id.isalnum():  # int() also reads signs, spaces and underscores
+    if not _HEX_DIGITS.fullmatch(message_id):
         return message_id
     return message_id.lower().lstrip("0") or "0"

@@ -10,6 +10,7 @@ come again.
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from math import ceil
 
 from attrs import asdict, define, field, frozen
 
@@ -284,7 +285,7 @@ def _latencies(told: _Operator, heard: _Gateways) -> Iterator[float]:
 
 def _percentile(ordered: list[float], share: float) -> float | None:
     """The nearest-rank percentile of a sorted list."""
-    return round(ordered[min(len(ordered) - 1, int(len(ordered) * share))], 3) if ordered else None
+    return round(ordered[max(0, ceil(len(ordered) * share) - 1)], 3) if ordered else None
 
 
 def _early_reports(told: _Operator, heard: _Gateways) -> int:

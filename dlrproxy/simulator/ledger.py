@@ -165,8 +165,8 @@ class Responded(msgspec.Struct, tag="responded", gc=False):
 class Reported(msgspec.Struct, tag="reported", gc=False):
     """A report came and was answered with `status`, None being silence.
 
-    `tag` is the first word of the report's own `text:`, whoever it belongs to. `match` says how the gateway found its message:
-    `exact` id, the same `number` in another spelling, or `none`.
+    `tag` is the first word of the report's own `text:`, whoever it belongs to. `match` says how the gateway found its
+    message: `exact` id, the same `number` in another spelling, or `none`.
     """
 
     t: float

@@ -1,0 +1,90 @@
+"""Running a simulator until it ends, its time is up or a signal comes, and showing what it counted."""
+
+import json
+import signal
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+import trio
+
+from dlrproxy.simulator.ledger import Ledger
+
+PROGRESS_S = 5.0
+
+
+def open_ledger(path: Path | None) -> Ledger:
+    """A ledger of events that only the file needs."""
+    try:
+        return Ledger(path, keep=False)
+    except OSError as error:
+        raise click.ClickException(f"--ledger: {error}") from error
+
+
+def run(
+    serve: Callable[[], Awaitable[None]],
+    stop: Callable[[], Awaitable[None]],
+    duration: float | None,
+    progress: Callable[[], str] | None,
+) -> None:
+    """Until `serve` returns. After `duration`, and at the first SIGINT or SIGTERM, `stop` is called; a second signal
+    ends it at once. `progress` is a line to show every few seconds."""
+    trio.run(_run, serve, stop, duration, progress)
+
+
+async def _run(
+    serve: Callable[[], Awaitable[None]],
+    stop: Callable[[], Awaitable[None]],
+    duration: float | None,
+    progress: Callable[[], str] | None,
+) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_stop_on_signal, stop, nursery.cancel_scope)
+        if duration is not None:
+            nursery.start_soon(_stop_after, duration, stop)
+        if progress is not None:
+            nursery.start_soon(_show_progress, progress)
+        try:
+            await serve()
+        except OSError as error:
+            raise click.ClickException(str(error)) from error
+        nursery.cancel_scope.cancel()
+
+
+async def _stop_on_signal(stop: Callable[[], Awaitable[None]], scope: trio.CancelScope) -> None:
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with trio.open_nursery() as nursery:
+            stopping = False
+            async for _ in signals:
+                if stopping:
+                    scope.cancel()
+                stopping = True
+                nursery.start_soon(stop)
+
+
+async def _stop_after(duration: float, stop: Callable[[], Awaitable[None]]) -> None:
+    await trio.sleep(duration)
+    await stop()
+
+
+async def _show_progress(progress: Callable[[], str]) -> None:
+    while True:
+        await trio.sleep(PROGRESS_S)
+        click.echo(progress(), err=True)
+
+
+def show(summary: Mapping[str, Any], *, as_json: bool) -> None:
+    """A line for each value, or one JSON object."""
+    if as_json:
+        click.echo(json.dumps(summary))
+        return
+    width = max(map(len, summary))
+    for name, value in summary.items():
+        click.echo(f"{name:<{width}}  {_shown(value)}")
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {count}" for key, count in value.items()) or "none"
+    return "-" if value is None else str(value)
