@@ -38,14 +38,12 @@ class Keeper:
         store: Store,
         clock: NodeClock,
         route_log: RouteLog,
-        send: Callable[[str, Frame], bool],
     ) -> None:
-        """`send` queues a frame for a node and says whether it could; what is lost is sent again by the machine."""
         self._machine = machine
         self._store = store
         self._clock = clock
         self._route_log = route_log
-        self._send = send
+        self._send: Callable[[str, Frame], bool] = _unlinked
         self._relays: Mapping[str, Deliveries] = {}
         self._answers: dict[EnvelopeKey, Callable[[bool], None]] = {}
         self._with_session: dict[str, EnvelopeKey] = {}  # trace -> what a relay will say `answered` of
@@ -56,9 +54,13 @@ class Keeper:
         self.counts: Counter[str] = Counter()  # route events, by name; parked ones also as "parked.REASON"
         self.refused: Counter[str] = Counter()  # what was not taken into custody, by reason
 
-    def attach(self, relays: Mapping[str, Deliveries]) -> None:
-        """The relays, by operator. Called before anything else, and again when they have changed."""
+    def attach(self, relays: Mapping[str, Deliveries], send: Callable[[str, Frame], bool]) -> None:
+        """The relays, by operator, and how to send a frame to a node. Called before anything else.
+
+        `send` says whether it could; what is lost is sent again by the machine.
+        """
         self._relays = relays
+        self._send = send
 
     # custody_port.Custody
 
@@ -286,6 +288,10 @@ class Keeper:
             lap=note.lap,
             **fields,
         )
+
+
+def _unlinked(peer: str, frame: Frame) -> bool:
+    return False
 
 
 def _finding(verdict: Verdict[OpenMessage] | None, *, inexact: bool) -> Finding | None:

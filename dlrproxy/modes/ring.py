@@ -1,0 +1,162 @@
+"""Ring mode: every node keeps its own open messages and custody, and asks the others round the ring.
+
+This file ties the links between nodes to custody, and shares what is learned about an operator's message ids.
+"""
+
+from collections.abc import Callable, Mapping
+
+import trio
+from structlog.typing import FilteringBoundLogger
+
+from dlrproxy.config import Config
+from dlrproxy.custody import Keeper
+from protocols.peer.frames import Frame, Learned
+from protocols.peer.hello import Hello
+from protocols.smpp.message_ids import Rule
+from ring import tls
+from ring.link import Links
+from ring.link_settings import LinkSettings
+from ring.peer_status import PeerStatus
+from ring.peer_url import PeerUrl
+from ring.settings import CustodySettings, OperatorPolicy
+from ring.topology import Topology
+
+# Operators' rules as learned here, with the evidence for each; operators without one are left out.
+Learnings = Callable[[], Mapping[str, tuple[Rule, int]]]
+Adopt = Callable[[str, Rule, int], None]
+
+
+def topology(config: Config) -> Topology:
+    return Topology(config.node_names, config.node.name)
+
+
+def custody_settings(config: Config) -> CustodySettings:
+    ring, custody = config.ring, config.custody
+    return CustodySettings(
+        operators={
+            operator.name: OperatorPolicy(operator.unclaimed, next(iter(operator.listen), ""))
+            for operator in config.operators
+        },
+        claim_for_s=ring.claim_for_s,
+        lap_timeout_s=ring.lap_timeout_s,
+        walk_retry_min_s=ring.retry_min_s,
+        walk_retry_max_s=ring.retry_max_s,
+        deliver_retry_min_s=custody.retry_min_s,
+        deliver_retry_max_s=custody.retry_max_s,
+        repeat_s=custody.settle_retry_s,
+        watch_s=max((operator.race_window_s for operator in config.operators), default=0.0),
+        max_messages=custody.max_messages,
+        max_parked=custody.max_parked,
+        max_walking=ring.max_walking,
+    )
+
+
+def link_settings(config: Config) -> LinkSettings:
+    ring = config.ring
+    listen = config.ring_listen
+    return LinkSettings(
+        heartbeat_s=ring.heartbeat_s,
+        suspect_after_s=ring.suspect_after_s,
+        dead_after_s=ring.dead_after_s,
+        listen=None if listen is None else (listen.host, listen.port),
+    )
+
+
+def link_security(config: Config) -> tls.RingTls:
+    """Raises TlsError."""
+    ring = config.ring
+    secret = None if ring.secret is None else ring.secret.reveal()
+    if ring.ca_file and ring.cert_file and ring.key_file:
+        return tls.mutual(ring.ca_file, ring.cert_file, ring.key_file, secret)
+    if secret is not None:
+        return tls.shared_secret(secret)
+    return tls.plain()
+
+
+class RingMode:
+    """The links of this node, and what they carry. A node alone has none, and its walks end where they begin."""
+
+    def __init__(
+        self,
+        config: Config,
+        store_id: bytes,
+        keeper: Keeper,
+        learnings: Learnings,
+        adopt: Adopt,
+        log: FilteringBoundLogger,
+    ) -> None:
+        """`learnings` gives what this node has learned of message ids, `adopt` takes what others have.
+
+        Raises TlsError, ValueError: certificates or addresses that cannot be used.
+        """
+        self._keeper = keeper
+        self._learnings = learnings
+        self._adopt = adopt
+        self._log = log
+        self._links: Links | None = None
+        if config.other_peers:
+            self._links = Links(
+                me=config.node.name,
+                cluster=config.ring.cluster,
+                peers={peer.name: PeerUrl.parse(peer.url) for peer in config.peers},
+                settings=link_settings(config),
+                tls=link_security(config),
+                store_id=store_id,
+                callbacks=self,
+                log=log,
+                on_reachable=keeper.reachable,
+            )
+
+    def send(self, peer: str, frame: Frame) -> bool:
+        return self._links is not None and self._links.send(peer, frame)
+
+    def peers(self) -> list[PeerStatus]:
+        return [] if self._links is None else self._links.status()
+
+    def learned(self, operator: str, rule: Rule, evidence: int) -> None:
+        """This node has learned a rule: the others need not find out for themselves."""
+        if self._links is not None:
+            for peer in self._links.reachable():
+                self._links.send(peer, Learned(operator, rule.value, evidence))
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Keep the links up until cancelled. Raises OSError when the listener cannot be bound."""
+        if self._links is None:
+            task_status.started()
+            await trio.sleep_forever()
+        else:
+            await self._links.run(task_status=task_status)
+
+    def set_draining(self, *, draining: bool) -> None:
+        if self._links is not None:
+            self._links.set_draining(draining=draining)
+
+    async def leave(self) -> None:
+        if self._links is not None:
+            await self._links.leave()
+
+    # ring.link.LinkCallbacks
+
+    def on_frames(self, peer: str, frames: list[Frame]) -> None:
+        custody_frames = []
+        for frame in frames:
+            if isinstance(frame, Learned):
+                self._take_over(peer, frame)
+            else:
+                custody_frames.append(frame)
+        self._keeper.frames(peer, custody_frames)
+
+    def _take_over(self, peer: str, frame: Learned) -> None:
+        try:
+            rule = Rule(frame.rule)
+        except ValueError:  # a later version knows more rules than this one
+            self._log.warning("ring.unknown_rule", peer=peer, operator=frame.operator, rule=frame.rule)
+            return
+        self._adopt(frame.operator, rule, frame.evidence)
+
+    def on_up(self, peer: str, hello: Hello) -> None:
+        for operator, (rule, evidence) in self._learnings().items():
+            self.send(peer, Learned(operator, rule.value, evidence))
+
+    def on_down(self, peer: str, why: str) -> None:
+        """`Keeper.reachable` says all that custody wants to know."""
