@@ -64,7 +64,7 @@ class Outgoing:
 
 @frozen
 class GatewaySummary:
-    """Counts of one run. `unfinished` messages have neither a final report nor a permanent error."""
+    """Counts of one run. `unfinished` messages, submitted or not, have neither a final report nor a permanent error."""
 
     name: str
     messages: int
@@ -166,7 +166,7 @@ class Gateway:
             unmatched=counts["unmatched"],
             matched_by_number=counts["matched_by_number"],
             final=counts["final"],
-            unfinished=self._made - counts["done"],
+            unfinished=self.options.messages - counts["done"],
             mo=counts["mo"],
             reconnects=self.reconnects,
             seconds=round(self._progress - self._began, 3),
