@@ -1,6 +1,7 @@
 """`dlrproxy explain`: what the proxy sees in a PDU or a receipt's text: why does the report not match?"""
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -150,7 +151,7 @@ def _inputs(pdu_or_text: str | None, options: Described) -> Iterator[Described |
     if pdu_or_text is not None:
         yield {**options, "pdu" if _is_hex_pdu(pdu_or_text) else "text": pdu_or_text}
         return
-    for number, line in enumerate(click.get_binary_stream("stdin"), start=1):
+    for number, line in enumerate(sys.stdin.buffer, start=1):
         if not line.strip():
             continue
         try:
