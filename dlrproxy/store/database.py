@@ -42,20 +42,21 @@ LOG_BYTES: Final = 128 * MIB
 OWN_LOGS_KEPT: Final = 4  # RocksDB's own LOG files, of at most OWN_LOG_BYTES
 OWN_LOG_BYTES: Final = 4 * MIB
 
-_CORRUPT: Final = ("Corruption:", "Invalid argument:", "Not implemented:", "NotFound:")
+# How RocksDB's text begins when files are damaged or missing, in contrast to a disk that cannot be used just now.
+_DAMAGED: Final = ("Corruption:", "Invalid argument:", "Not implemented:", "IO error: No such file or directory")
 
 
 class DatabaseError(StoreError):
-    """RocksDB failed. `corrupt`: its files are damaged, and opening them again is of no use."""
+    """RocksDB failed. `damaged`: its files are, and opening them again is of no use."""
 
     def __init__(self, path: Path, why: str) -> None:
         self.path = path
         self.why = why
-        self.corrupt = why.startswith(_CORRUPT)
+        self.damaged = why.startswith(_DAMAGED)
         super().__init__(self._text())
 
     def _text(self) -> str:
-        if self.corrupt:
+        if self.damaged:
             return (
                 f"the store in {self.path} is damaged: {self.why}. Nothing in it was changed. With dlrproxy stopped, "
                 f"either save what can be read with `python -m dlrproxy.store.repair {self.path.parent}` (it keeps a "
@@ -168,11 +169,25 @@ class Database:
         return rows
 
     def close(self) -> None:
-        """Let go of the files. RocksDB holds its lock until the last handle is gone, so none may stay."""
-        with _named(self.path):
-            self._handles.clear()
-            for family in self._families.values():
-                family.close()
-            self._families.clear()
-            self._db.close()
-        gc.collect()  # tracebacks of failed calls hold handles in cycles
+        """Write out what is in memory, and let go of the files even if that fails. The object is of no use afterwards.
+
+        RocksDB holds its lock until the last handle is gone, and after a failed write `Rdict.close` raises before it
+        lets go: so every reference is dropped here. Raises DatabaseError.
+        """
+        rdicts = [*self._families.values(), self._db]
+        del self._db, self._families, self._handles
+        failures = [why for rdict in rdicts if (why := _close(rdict, self.path)) is not None]
+        rdicts.clear()
+        gc.collect()  # tracebacks of failed calls may hold handles in cycles
+        if failures:
+            raise DatabaseError(self.path, failures[0])
+
+
+def _close(rdict: Rdict, path: Path) -> str | None:
+    """Why it failed, or None. A text and not the exception, whose traceback would keep the database open."""
+    try:
+        with _named(path):
+            rdict.close()
+    except DatabaseError as error:
+        return error.why
+    return None

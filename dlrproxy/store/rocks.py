@@ -279,35 +279,33 @@ class RocksStore:
             while True:
                 await self._work.wait()
                 self._work = trio.Event()
-                await self._commit()
+                await self._commit(give_up_s=GIVE_UP_S)
 
-    async def _commit(self) -> None:
+    async def _commit(self, *, give_up_s: float) -> None:
         """Make durable what is written, call back, and again until nothing is left."""
         while True:
             if self._committing is None:  # else: what a cancelled `run` left to `close`
                 if not self._collecting:
                     return
                 self._committing, self._collecting = self._collecting, Group()
-            await self._make_durable(self._committing)
+            await self._make_durable(self._committing, give_up_s)
             self._committing.finish()
             self._committing = None
 
-    async def _make_durable(self, group: Group) -> None:
+    async def _make_durable(self, group: Group, give_up_s: float) -> None:
         """Write until it is durable. Raises StoreError when the store is lost."""
-        failed_since = None
         delay = REOPEN_MIN_S
-        while True:
-            why = await self._try(group)
-            if why is None:
-                break
-            self._failing = True
+        failed_since = None
+        while (why := await self._try(group)) is not None:
             self._check_space()
-            failed_since = trio.current_time() if failed_since is None or self._full else failed_since
+            now = trio.current_time()
+            if failed_since is None or self._full:
+                failed_since = now  # a full disk is waited for: only a disk with room can be lost
             _log.error("store.commit_failed", why=why, writes=len(group), waiting=len(self._collecting))
-            if trio.current_time() - failed_since > GIVE_UP_S:
+            if now - failed_since >= give_up_s:
                 raise StoreError(
-                    f"the store in {self._directory.store} could not be written for {GIVE_UP_S:.0f} s: {why}. Nothing "
-                    "that was acknowledged is lost; look at the disk, then start again"
+                    f"the store in {self._directory.store} cannot be written: {why}. Nothing that was acknowledged is "
+                    "lost; look at the disk, then start again"
                 )
             await trio.sleep(delay)
             delay = min(delay * 2, REOPEN_MAX_S)
@@ -322,7 +320,8 @@ class RocksStore:
                 await self._disk.replace()
             await self._disk.write(partial(_write, group))
         except DatabaseError as error:
-            if error.corrupt:
+            self._failing = True
+            if error.damaged:
                 raise
             return error.why
         return None
@@ -348,7 +347,7 @@ class RocksStore:
 
     async def close(self) -> None:
         try:
-            await self._commit()
+            await self._commit(give_up_s=0.0)
         finally:
             try:
                 await self._disk.close()
