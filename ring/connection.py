@@ -11,13 +11,13 @@ import attrs
 import h11
 import trio
 from trio_websocket import (
+    CloseReason,
     ConnectionClosed,
     HandshakeError,
     WebSocketConnection,
     wrap_client_stream,
     wrap_server_stream,
 )
-from wsproto.frame_protocol import CloseReason
 from wsproto.utilities import ProtocolError
 
 from protocols.peer.frames import MAX_MESSAGE_BYTES, Frame, FrameError, Heartbeat, decode, join
@@ -28,6 +28,7 @@ from ring.link_settings import LinkSettings
 from ring.outbox import Outbox
 
 RECEIVE_BYTES: Final = 128 * 1024  # the library's 4 KiB would cost 64 wake-ups for one of our messages
+_NO_CLOSING_HANDSHAKE: Final = 1006  # RFC 6455 7.4.1: what the library notes when the stream ended or broke
 _REASON_BYTES: Final = 120  # RFC 6455 5.5: a control frame carries 125 bytes, two of them the code
 
 Gate = Callable[[str], Awaitable[None]]
@@ -123,7 +124,7 @@ class Link:
         except FrameError as error:
             self.close(f"bad frames: {error}")
         except ConnectionClosed as closed:
-            self.close(_told(closed))
+            self.close(_told(closed.reason))
 
     async def _write(self, heartbeat: Callable[[], Heartbeat]) -> None:
         settings, outbox = self._settings, self.outbox
@@ -140,7 +141,7 @@ class Link:
                 if self._leaving and not outbox:
                     self.close("leaving")
         except ConnectionClosed as closed:
-            self.close(_told(closed))
+            self.close(_told(closed.reason))
 
 
 async def hold(
@@ -170,7 +171,7 @@ async def hold(
                 agreed = outcome
                 await linked(websocket, guard, agreed)
             else:
-                failure = outcome if isinstance(outcome, Failure) else _unfinished(guard, scope)
+                failure = outcome if isinstance(outcome, Failure) else _unfinished(guard, scope, websocket)
             library.cancel_scope.cancel()
     except* (HandshakeError, ProtocolError, h11.ProtocolError) as group:
         failure = Failure("not_a_websocket", _first(group))
@@ -224,19 +225,22 @@ async def _introduce(
         return None
 
 
-def _unfinished(guard: GuardedStream, scope: trio.CancelScope) -> Failure:
+def _unfinished(guard: GuardedStream, scope: trio.CancelScope, websocket: WebSocketConnection | None) -> Failure:
     if guard.end == "oversize":
         return Failure("oversize", f"more than {MAX_HELLO_BYTES} bytes before it proved itself")
     if guard.end is None and scope.cancelled_caught:
         return Failure("handshake_timeout", "it did not finish the handshake in time")
-    return Failure("closed_in_handshake", "the other side closed without a word; if it is a dlrproxy, its log says why")
+    if guard.end == "closed_by_us" and websocket is None:
+        return Failure("not_a_websocket", "what it sent is no WebSocket handshake")
+    told = _told(websocket.closed) if websocket else "connection lost"
+    return Failure("closed_in_handshake", f"{told}; if the other side is a dlrproxy, its log says why")
 
 
-def _told(closed: ConnectionClosed) -> str:
-    reason = closed.reason
-    if reason is None or reason.code == CloseReason.ABNORMAL_CLOSURE:
+def _told(closed: CloseReason | None) -> str:
+    """What the closing handshake said, if there was one."""
+    if closed is None or closed.code == _NO_CLOSING_HANDSHAKE:
         return "connection lost"
-    return f"closed by peer: {reason.reason or reason.name}"
+    return f"closed by peer: {closed.reason or closed.name}"
 
 
 def _first(group: BaseExceptionGroup) -> str:

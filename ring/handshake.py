@@ -26,6 +26,7 @@ from typing import Final, Literal
 import attrs
 
 from protocols.peer import hello as wire
+from protocols.peer.frames import OLDEST_VERSION, VERSION
 from protocols.peer.hello import Challenge, Hello, HelloError, Introduction, Ready
 
 Reason = Literal[
@@ -83,8 +84,8 @@ class Terms:
     peers: Mapping[str, frozenset[str]]
     """For each other node the names of which its certificate must carry one: its own, or its url's host."""
     secret: bytes | None = attrs.field(default=None, repr=False)
-    oldest: int = wire.OLDEST_VERSION
-    newest: int = wire.VERSION
+    oldest: int = OLDEST_VERSION
+    newest: int = VERSION
     capabilities: tuple[str, ...] = ()
 
 

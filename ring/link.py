@@ -18,6 +18,7 @@ from trio_websocket import WebSocketConnection
 
 from protocols.peer.frames import Frame, Heartbeat
 from protocols.peer.hello import NONCE_BYTES, Hello
+from ring import peer_table
 from ring.connection import Failure, Gate, Link, hold
 from ring.entrance import Entrance
 from ring.guarded_stream import GuardedStream
@@ -25,8 +26,8 @@ from ring.handshake import Agreed, DiallerHandshake, Terms, dials
 from ring.link_settings import LinkSettings
 from ring.membership import Membership, State
 from ring.peer_status import PeerRecord, PeerStatus
-from ring.peer_url import PeerUrl, bracketed, leaves_the_machine
-from ring.tls import RingTls, canonical_name
+from ring.peer_url import PeerUrl, bracketed
+from ring.tls import RingTls
 from ring.transport import TransportError, address_of, connect, listen
 
 BOOT_BYTES: Final = 8
@@ -69,8 +70,8 @@ class Links:
         gate: Gate | None = None,
         on_reachable: Callable[[frozenset[str]], None] | None = None,
     ) -> None:
-        _check_table(me, peers, tls)
-        others = _others(me, peers)
+        peer_table.check(me, peers, tls)
+        others = peer_table.others(me, peers)
         self._me = me
         self._own_url = peers[me]
         self._settings = settings
@@ -89,7 +90,7 @@ class Links:
             cluster=cluster,
             store_id=store_id,
             boot=secrets.token_bytes(BOOT_BYTES),
-            peers=_certificate_names_of(others),
+            peers=peer_table.certificate_names(others),
             secret=tls.secret,
         )
         self._entrance = Entrance(
@@ -169,15 +170,15 @@ class Links:
         A changed url of this node itself counts from the next start. Raises ValueError as the constructor does, and
         then nothing has changed.
         """
-        _check_table(self._me, peers, self._tls)
+        peer_table.check(self._me, peers, self._tls)
         if peers[self._me] != self._own_url:
             self._log.warning("ring.own_url_changed", url=str(peers[self._me]), counts_from="the next start")
-        others = _others(self._me, peers)
+        others = peer_table.others(self._me, peers)
         for peer in list(self._peers.values()):
             if others.get(peer.name) != peer.url:
                 self._forget(peer)
         self._peers = {name: self._peers.get(name) or PeerRecord(name, url) for name, url in others.items()}
-        self._terms = attrs.evolve(self._terms, peers=_certificate_names_of(others))
+        self._terms = attrs.evolve(self._terms, peers=peer_table.certificate_names(others))
         self._membership.set_nodes(others)
         self._tick()
         if self._nursery is not None:
@@ -185,7 +186,9 @@ class Links:
 
     def set_tls(self, tls: RingTls) -> None:
         """Use other certificates or another secret for the links to come. Raises ValueError as the constructor does."""
-        _check_table(self._me, {self._me: self._own_url} | {name: peer.url for name, peer in self._peers.items()}, tls)
+        peer_table.check(
+            self._me, {self._me: self._own_url} | {name: peer.url for name, peer in self._peers.items()}, tls
+        )
         self._tls = tls
         self._terms = attrs.evolve(self._terms, secret=tls.secret)
 
@@ -250,9 +253,9 @@ class Links:
         """A node left the table, or moved: its link and its dialling end."""
         if peer.link is not None:
             self._drop(peer, peer.link, "the peer table has changed")
-        if peer.dialling is not None:
+        elif peer.dialling is not None:
             peer.dialling.cancel()
-        del self._peers[peer.name]
+        del self._peers[peer.name]  # a link that takes leave of the peer just now is not dialled again
 
     async def _watch(self) -> None:
         while True:
@@ -267,9 +270,9 @@ class Links:
                 self._membership.heard(name, now)
         for change in self._membership.tick(now):
             self._log.info("peer.state", peer=change.node, old=change.old.value, new=change.new.value)
-            peer = self._peers.get(change.node)  # None while a reload takes it out
-            if change.new is State.DEAD and peer is not None and peer.link is not None:
-                self._drop(peer, peer.link, "silent", forced=True)
+            silent = self._peers.get(change.node)  # None while a reload takes it out
+            if change.new is State.DEAD and silent is not None and silent.link is not None:
+                self._drop(silent, silent.link, "silent", forced=True)
         reachable = self._membership.alive()
         if reachable != self._told_reachable:
             self._told_reachable = reachable
@@ -351,7 +354,7 @@ class Links:
         settings = self._settings
         wait = settings.reconnect_min_s
         with scope:
-            while not self._leaving:
+            while not self._leaving and self._peers.get(peer.name) is peer:
                 began = trio.current_time()
                 failure = await self._dial(peer)
                 if failure is not None:
@@ -393,24 +396,3 @@ class Links:
             detail=failure.detail,
             exc_info=failure.error,
         )
-
-
-def _others(me: str, peers: Mapping[str, PeerUrl]) -> dict[str, PeerUrl]:
-    return {name: url for name, url in peers.items() if name != me}
-
-
-def _certificate_names_of(peers: Mapping[str, PeerUrl]) -> dict[str, frozenset[str]]:
-    """The names of which a peer's certificate must carry one."""
-    return {name: frozenset({canonical_name(name), canonical_name(url.host)}) for name, url in peers.items()}
-
-
-def _check_table(me: str, peers: Mapping[str, PeerUrl], tls: RingTls) -> None:
-    if me not in peers:
-        raise ValueError(f"{me} is not among the peers {', '.join(peers)}")
-    for name, url in peers.items():
-        if url.tls and not tls.authenticates:
-            raise ValueError(f"{name}: {url} needs certificates or a secret")
-        if not url.tls and leaves_the_machine(url):
-            raise ValueError(f"{name}: {url} would leave this machine unencrypted; use wss://")
-        if not url.tls and tls.mutual:
-            raise ValueError(f"{name}: {url} would not use the certificates; use wss://")

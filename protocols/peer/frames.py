@@ -122,6 +122,10 @@ _FIXARRAY, _FIXARRAY_LIMIT = 0x90, 16
 _ARRAY16, _ARRAY16_LIMIT = 0xDC, 1 << 16
 _ARRAY32 = 0xDD
 
+# What msgspec raises for bytes from outside: besides its own error, invalid UTF-8 in a string, and nesting in a field
+# of a later version that is skipped.
+UNDECODABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(list[Frame])
 _envelope_decoder = msgspec.msgpack.Decoder(Envelope)
@@ -154,7 +158,7 @@ def decode(data: bytes) -> list[Frame]:
         raise FrameError(f"a message of {len(data)} bytes; the most is {MAX_MESSAGE_BYTES}")
     try:
         return _decoder.decode(data)
-    except (msgspec.MsgspecError, RecursionError) as error:  # RecursionError: deep nesting in a field that we skip
+    except UNDECODABLE as error:
         raise FrameError(f"not a list of frames of version {VERSION}: {error}") from error
 
 
@@ -166,5 +170,5 @@ def decode_envelope(data: bytes) -> Envelope:
     """Raises FrameError."""
     try:
         return _envelope_decoder.decode(data)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except UNDECODABLE as error:
         raise FrameError(f"not an envelope: {error}") from error

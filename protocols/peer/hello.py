@@ -16,12 +16,11 @@ from typing import Final
 
 import msgspec
 
-from protocols.peer.frames import OLDEST_VERSION, VERSION, FrameError
+from protocols.peer.frames import UNDECODABLE, FrameError
 
 # A hello holds five names and numbers; 4 KiB leaves room for later fields and is what a stranger may make us hold.
 MAX_HELLO_BYTES: Final = 4 * 1024
 NONCE_BYTES: Final = 32  # the size of the HMAC's hash, so that a nonce is never met twice
-PROOF_BYTES: Final = 32  # HMAC-SHA256
 
 
 class HelloError(FrameError):
@@ -78,7 +77,7 @@ def decode(data: bytes) -> Message:
     _check_size(data)
     try:
         return _message_decoder.decode(data)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except UNDECODABLE as error:
         raise HelloError(f"not a message of the handshake: {error}") from error
 
 
@@ -91,30 +90,10 @@ def decode_hello(data: bytes) -> Hello:
     _check_size(data)
     try:
         return _hello_decoder.decode(data)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except UNDECODABLE as error:
         raise HelloError(f"not a hello: {error}") from error
 
 
 def _check_size(data: bytes) -> None:
     if len(data) > MAX_HELLO_BYTES:
         raise HelloError(f"{len(data)} bytes where a hello has at most {MAX_HELLO_BYTES}")
-
-
-__all__ = [
-    "MAX_HELLO_BYTES",
-    "NONCE_BYTES",
-    "OLDEST_VERSION",
-    "PROOF_BYTES",
-    "VERSION",
-    "Challenge",
-    "Hello",
-    "HelloError",
-    "Introduction",
-    "Message",
-    "Ready",
-    "common_version",
-    "decode",
-    "decode_hello",
-    "encode",
-    "encode_hello",
-]

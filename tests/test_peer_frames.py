@@ -1,0 +1,173 @@
+"""protocols/peer/frames.py and hello.py: values to bytes and back, and any other bytes to one error."""
+
+import contextlib
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protocols.peer import frames, hello
+from protocols.peer.frames import (
+    Claimed,
+    Envelope,
+    EnvelopeKey,
+    Finished,
+    Forgotten,
+    Forward,
+    FrameError,
+    Heartbeat,
+    LapDone,
+    Learned,
+    Settled,
+)
+from protocols.peer.hello import Challenge, Hello, HelloError, Introduction, Ready
+
+KEY = EnvelopeKey(b"store-id", 7)
+ENVELOPE = Envelope(
+    key=KEY,
+    origin="gw1",
+    operator="acme",
+    kind="dlr",
+    message_id=b"0A1B",
+    destination=b"447700900123",
+    pdu=bytes(range(256)),
+    trace="t1",
+    final=True,
+)
+EVERY_FRAME = [
+    Forward(ENVELOPE, lap=1, hop=2, visited=("gw1", "gw3"), inexact=False, age_s=1.5),
+    LapDone(KEY, lap=1, visited=("gw1", "gw2"), busy=("gw2",)),
+    Claimed(KEY, node="gw2", lap=1, hop=1),
+    Settled(KEY, granted=False, reason="gone"),
+    Finished(KEY, node="gw2"),
+    Forgotten(KEY),
+    Heartbeat(draining=True),
+    Learned("acme", rule="hex-decimal", evidence=3),
+]
+HELLO = Hello("gw1", "gw2", "prod", 1, 2, b"store-id", b"boot", 3, b"n" * 32, ("a", "b"))
+
+
+@pytest.mark.parametrize("frame", EVERY_FRAME, ids=lambda frame: type(frame).__name__)
+def test_every_frame_comes_back_as_it_went(frame):
+    assert frames.decode(frames.encode([frame])) == [frame]
+
+
+def test_no_two_frames_share_a_tag_and_the_list_above_is_complete():
+    tags = [msgspec.msgpack.decode(frames.encode_frame(frame))[0] for frame in EVERY_FRAME]
+    assert len(set(tags)) == len(tags)
+    assert {type(frame) for frame in EVERY_FRAME} == set(frames.Frame.__args__)
+
+
+def test_an_envelope_comes_back_as_it_went():
+    assert frames.decode_envelope(frames.encode_envelope(ENVELOPE)) == ENVELOPE
+
+
+@pytest.mark.parametrize("count", [0, 1, 15, 16, 17, 500, 65_535, 65_536])
+def test_joined_frames_are_the_bytes_of_the_list(count):
+    frame = Heartbeat()
+    assert frames.join([frames.encode_frame(frame)] * count) == frames.encode([frame] * count)
+
+
+@given(st.lists(st.sampled_from(EVERY_FRAME), max_size=40))
+def test_whatever_is_joined_comes_apart_again(some):
+    assert frames.decode(frames.join([frames.encode_frame(frame) for frame in some])) == some
+
+
+def test_fields_of_a_later_version_are_passed_over():
+    fields = msgspec.msgpack.decode(frames.encode_frame(Heartbeat(draining=True)))
+    assert frames.decode(msgspec.msgpack.encode([[*fields, "later", {"much": [1]}]])) == [Heartbeat(draining=True)]
+
+
+def test_fields_that_an_earlier_version_did_not_send_have_their_defaults():
+    tag = msgspec.msgpack.decode(frames.encode_frame(Heartbeat()))[0]
+    assert frames.decode(msgspec.msgpack.encode([[tag]])) == [Heartbeat(draining=False)]
+
+
+NOT_FRAMES = {
+    "nothing": b"",
+    "no list": b"\x01",
+    "an unknown tag": msgspec.msgpack.encode([[99]]),
+    "too few fields": msgspec.msgpack.encode([[1]]),
+    "more behind the list": frames.encode([Heartbeat()]) + b"\x00",
+    "cut off": frames.encode(EVERY_FRAME)[:-1],
+    "text that is not UTF-8": b"\x91\x94\x07\xa1\xff\xa1x\x01",
+    "deep nesting in a field that is skipped": b"\x91\x93\x06\xc2" + b"\x91" * 100_000,
+    "a list longer than its bytes": b"\xdd\xff\xff\xff\xff",
+    "too large": b"\x90" + b"x" * frames.MAX_MESSAGE_BYTES,
+}
+
+
+@pytest.mark.parametrize("case", NOT_FRAMES)
+def test_bytes_that_are_no_frames_are_a_frame_error(case):
+    with pytest.raises(FrameError):
+        frames.decode(NOT_FRAMES[case])
+
+
+@pytest.mark.parametrize("case", NOT_FRAMES)
+def test_bytes_that_are_no_envelope_are_a_frame_error(case):
+    with pytest.raises(FrameError):
+        frames.decode_envelope(NOT_FRAMES[case])
+
+
+def mutations(data):
+    """`data` with a few bytes changed, removed or put in: nearer to what decodes than random bytes are."""
+
+    def apply(edits):
+        changed = bytearray(data)
+        for at, cut, put in edits:
+            at %= len(changed) + 1
+            changed[at : at + cut] = put
+        return bytes(changed)
+
+    edit = st.tuples(st.integers(0, len(data)), st.integers(0, 4), st.binary(max_size=4))
+    return st.lists(edit, max_size=5).map(apply)
+
+
+@given(st.binary(max_size=300) | mutations(frames.encode(EVERY_FRAME)) | mutations(frames.encode_envelope(ENVELOPE)))
+def test_any_bytes_give_frames_or_the_one_error(data):
+    for decode in (frames.decode, frames.decode_envelope):
+        with contextlib.suppress(FrameError):
+            decode(data)
+
+
+@pytest.mark.parametrize("message", [Challenge(b"n"), Introduction(b"hello", b"proof"), Ready()])
+def test_every_message_of_the_handshake_comes_back_as_it_went(message):
+    assert hello.decode(hello.encode(message)) == message
+
+
+def test_a_hello_comes_back_as_it_went():
+    assert hello.decode_hello(hello.encode_hello(HELLO)) == HELLO
+
+
+def test_an_introduction_with_long_names_fits_into_what_a_stranger_may_send():
+    long = "n" * 250
+    packed = hello.encode_hello(Hello(long, long, long, 1, 9, b"s" * 8, b"b" * 8, 1 << 60, b"n" * 32, ("cap",) * 20))
+    assert len(hello.encode(Introduction(packed, b"p" * 32))) < hello.MAX_HELLO_BYTES / 2
+
+
+@pytest.mark.parametrize("data", [b"", b"\x91\x01", b"\x91\x66", b"\x93\x66", b"\x91\x67" + b"x" * 5000])
+def test_bytes_that_are_no_handshake_are_a_hello_error(data):
+    with pytest.raises(HelloError):
+        hello.decode(data)
+    with pytest.raises(HelloError):
+        hello.decode_hello(data)
+
+
+@given(
+    st.binary(max_size=300) | mutations(hello.encode(Introduction(b"h", b"p"))) | mutations(hello.encode_hello(HELLO))
+)
+def test_any_bytes_give_a_message_or_the_one_error(data):
+    for decode in (hello.decode, hello.decode_hello):
+        with contextlib.suppress(HelloError):
+            decode(data)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "expected"),
+    [((1, 1), (1, 1), 1), ((1, 3), (2, 9), 3), ((1, 2), (3, 4), None), ((3, 4), (1, 2), None)],
+)
+def test_the_highest_version_in_both_ranges_is_common(ours, theirs, expected):
+    first = msgspec.structs.replace(HELLO, oldest=ours[0], newest=ours[1])
+    second = msgspec.structs.replace(HELLO, oldest=theirs[0], newest=theirs[1])
+    assert hello.common_version(first, second) == hello.common_version(second, first) == expected
