@@ -1,6 +1,10 @@
 """The simulators' templates and patterns, checked against the field-by-field parser."""
 
+import contextlib
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dlrproxy.simulator import bodies
 from protocols.smpp import constants as c
@@ -115,3 +119,23 @@ def test_mo_part_parses_and_reads_back():
     assert parsed.esm_class == c.ESM_UDHI
     assert parsed.short_message == b"\x05\0\x03\x2c\x02\x02WIN ab-1.2"
     assert bodies.read_delivered(frame) == (False, b"467", b"7000", "", "", "ab-1.2")
+
+
+READERS = [
+    bodies.read_submit, bodies.read_submit_multi, bodies.read_data_sm, bodies.read_delivered,
+    bodies.read_delivered_data,
+]  # fmt: skip
+
+
+@given(st.sampled_from(READERS), st.binary(max_size=80) | st.lists(st.integers(0, 6), max_size=80).map(bytes))
+def test_any_body_is_read_or_is_a_body_error(read, body):
+    with contextlib.suppress(BodyError):
+        read(pack(c.SUBMIT_SM, 0, 1, body))
+
+
+@given(st.binary(max_size=200), st.integers(0, 255), st.sampled_from([0, 3, 8]))
+def test_any_text_is_read(text, esm_class, coding):
+    message = Message(source=b"1", destination=b"2", esm_class=esm_class, data_coding=coding, short_message=text)
+    frame = pack(c.DELIVER_SM, 0, 1, message.encode())
+    assert len(bodies.read_submit(frame).head) <= bodies.TAG_SIZE
+    assert bodies.read_delivered(frame).report == bool(esm_class & c.ESM_TYPE_MASK)

@@ -3,6 +3,7 @@
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 
@@ -86,3 +87,13 @@ def test_gateway_without_an_operator_ends_with_status_1():
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (ended.returncode, json.loads(ended.stdout)["unfinished"]) == (1, 5)
+
+
+@pytest.mark.processes
+def test_a_port_in_use_is_a_clear_error():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        ended = subprocess.run([*COMMAND, "operator", "--port", port], capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("Error: ")
+    assert "Address already in use" in ended.stderr

@@ -317,6 +317,10 @@ async def test_destinations_come_from_the_seed(start_operator):
         ({"bind_type": BindType.RECEIVER, "messages": 1}, "a receiver cannot submit"),
         ({"silent": 0.6, "refuse_permanent": 0.6}, "more than every message"),
         ({"reconnect_ms": (5, 1)}, "reconnect_ms"),
+        ({"name": "my gateway"}, "name: 'my gateway'"),
+        ({"source": "čp"}, "source"),
+        ({"run": "longer"}, "at most four"),
+        ({"messages": 10_000_000}, "messages"),
     ],
 )
 def test_options_that_cannot_be(wrong, why):

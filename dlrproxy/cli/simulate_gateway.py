@@ -10,7 +10,7 @@ import click
 from dlrproxy.cli.simulate_running import open_ledger, run, show
 from dlrproxy.cli.simulate_types import MILLISECONDS, SHARE, StatusType, choice
 from dlrproxy.simulator.gateway import Gateway
-from dlrproxy.simulator.options import BindType, GatewayOptions
+from dlrproxy.simulator.options import MOST_MESSAGES, BindType, GatewayOptions
 
 
 @click.command(
@@ -44,7 +44,7 @@ from dlrproxy.simulator.options import BindType, GatewayOptions
     "--messages",
     default=100,
     show_default=True,
-    type=click.IntRange(0),
+    type=click.IntRange(0, MOST_MESSAGES),
     help="How many to submit. 0: none, only receive until stopped.",
 )
 @click.option(

@@ -2,7 +2,7 @@
 
 import json
 import signal
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,25 @@ def run(
     progress: Callable[[], str] | None,
 ) -> None:
     """Until `serve` returns. After `duration`, and at the first SIGINT or SIGTERM, `stop` is called; a second signal
-    ends it at once. `progress` is a line to show every few seconds."""
-    trio.run(_run, serve, stop, duration, progress)
+    ends it at once. `progress` is a line to show every few seconds.
+
+    Raises ClickException where the operating system refuses something: a port in use, a full disk.
+    """
+    refused: list[OSError] = []
+    try:
+        trio.run(_run, serve, stop, duration, progress)
+    except* OSError as group:
+        refused = list(_leaves(group))
+    if refused:
+        raise click.ClickException("; ".join(map(str, refused)))
+
+
+def _leaves(group: BaseExceptionGroup[OSError]) -> Iterator[OSError]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error
 
 
 async def _run(
@@ -45,10 +62,7 @@ async def _run(
             nursery.start_soon(_stop_after, duration, stop)
         if progress is not None:
             nursery.start_soon(_show_progress, progress)
-        try:
-            await serve()
-        except OSError as error:
-            raise click.ClickException(str(error)) from error
+        await serve()
         nursery.cancel_scope.cancel()
 
 

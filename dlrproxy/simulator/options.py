@@ -8,6 +8,10 @@ from attrs import Attribute, field, frozen, validators
 from dlrproxy.simulator.ids import IdFormat
 from protocols.smpp import constants as c
 
+MOST_MESSAGES = (
+    9_999_999  # of one gateway: with seven of the name, four of the run and two dashes, a tag has 20 characters
+)
+
 Range = tuple[float, float]  # minimum and maximum of a uniform distribution; equal for a fixed value
 
 
@@ -50,6 +54,16 @@ def _ordered(_: object, attribute: "Attribute[Range]", value: Range) -> None:
 def _share(_: object, attribute: "Attribute[float]", value: float) -> None:
     if not 0 <= value <= 1:
         raise ValueError(f"{attribute.name}: {value} is not between 0 and 1")
+
+
+def _word(_: object, attribute: "Attribute[str]", value: str) -> None:
+    if not value.isascii() or any(character.isspace() for character in value):
+        raise ValueError(f"{attribute.name}: {value!r} has characters that a tag or a number cannot have")
+
+
+def _run_name(_: object, attribute: "Attribute[str | None]", value: str | None) -> None:
+    if value is not None and not (value.isascii() and value.isalnum() and len(value) <= 4):
+        raise ValueError(f"{attribute.name}: {value!r} is not a word of at most four letters and digits")
 
 
 _COUNT = validators.ge(0)
@@ -101,7 +115,7 @@ class OperatorOptions:
     max_attempts: int = field(default=0, validator=_COUNT)  # 0: for ever
     max_queue: int = field(default=1_000_000, validator=_POSITIVE)
     mo: MoOptions = MoOptions()
-    run: str | None = None  # in the tags of MO; None: drawn from the wall clock, so that tags differ between runs
+    run: str | None = field(default=None, validator=_run_name)  # in the tags of MO; None: drawn from the wall clock
     seed: int = 1
 
     def __attrs_post_init__(self) -> None:
@@ -120,18 +134,20 @@ class GatewayOptions:
 
     host: str = "127.0.0.1"
     port: int = 2775
-    name: str = "gw"
+    name: str = field(default="gw", validator=(_word, validators.min_len(1)))
     system_id: str = "user"
     password: str = field(default="secret", repr=False)
     system_type: str = ""
     bind_type: BindType = BindType.TRANSCEIVER
     binds: int = field(default=1, validator=_POSITIVE)
     interface_version: int = 0x34
-    messages: int = field(default=0, validator=_COUNT)  # 0: submits nothing and receives until it is stopped
+    messages: int = field(
+        default=0, validator=(_COUNT, validators.le(MOST_MESSAGES))
+    )  # 0: only receives, until stopped
     rate: float | None = None  # a second, over all binds; None: as fast as the windows allow
     window: int = field(default=10, validator=_POSITIVE)
-    source: str = "12345"
-    destination_prefix: str = "4670"
+    source: str = field(default="12345", validator=(_word, validators.max_len(20)))
+    destination_prefix: str = field(default="4670", validator=(_word, validators.max_len(13)))
     text: str = "hello from the simulator"
     registered_delivery: int = 1
     refuse_temporary: float = field(default=0.0, validator=_share)
@@ -146,7 +162,7 @@ class GatewayOptions:
     reconnect_ms: Range = field(default=(200.0, 5000.0), validator=_ordered)  # first and longest wait
     give_up_s: float = 30.0  # without any progress
     linger_s: float = 0.5
-    run: str | None = None  # None: drawn from the wall clock, so that tags differ between runs
+    run: str | None = field(default=None, validator=_run_name)  # None: drawn from the wall clock
     seed: int = 1
 
     def __attrs_post_init__(self) -> None:
