@@ -1,0 +1,74 @@
+"""What a node does now and then for its own store: the run counter, the clock's high-water mark, expiry."""
+
+from collections.abc import Callable
+from typing import Final
+
+import trio
+
+from dlrproxy.clock import NodeClock
+from dlrproxy.logs import logger
+from dlrproxy.store.port import Store, StoreError, Table
+
+_RUN: Final = b"run"
+_CLOCK: Final = b"clock"
+_CLOCK_EVERY_S: Final = 10.0  # after a crash with the wall clock set back, ages may repeat this much
+_EXPIRE_EVERY_S: Final = 60.0  # expiry is counted in minutes
+_EXPIRE_BATCH: Final = 2_000  # at a time, so that the loop and the disk are not held for long
+
+
+async def read_clock(store: Store) -> float:
+    """The last reading that an earlier run wrote down, 0.0 for a new store. Raises StoreError."""
+    value = await store.get(Table.META, _CLOCK)
+    return 0.0 if value is None else _number(value, "clock")
+
+
+async def next_run(store: Store) -> int:
+    """Count this start, durably: what is numbered with it is never numbered so again. `Store.run` must be running.
+
+    Raises StoreError.
+    """
+    value = await store.get(Table.META, _RUN)
+    run = 1 if value is None else int(_number(value, "run")) + 1
+    store.put(Table.META, _RUN, b"%d" % run)
+    durable = trio.Event()
+    store.after_durable(durable.set)
+    await durable.wait()
+    return run
+
+
+def _number(value: bytes, name: str) -> float:
+    try:
+        return float(value)
+    except ValueError as error:
+        raise StoreError(f"the store's {name!r} is {value!r}: written by something else, or damaged") from error
+
+
+class Housekeeping:
+    def __init__(self, store: Store, clock: NodeClock, expired: Callable[[str], None]) -> None:
+        """`expired` is told the operator of each open message whose time was up without a final report."""
+        self._store = store
+        self._clock = clock
+        self._expired = expired
+        self._log = logger("store")
+
+    async def run(self) -> None:
+        """Until cancelled. Raises StoreError."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._write_clock)
+            nursery.start_soon(self._expire)
+
+    async def _write_clock(self) -> None:
+        while True:
+            self._store.put(Table.META, _CLOCK, b"%.3f" % self._clock.now())
+            await trio.sleep(_CLOCK_EVERY_S)
+
+    async def _expire(self) -> None:
+        while True:
+            await trio.sleep(_EXPIRE_EVERY_S)
+            count = 0
+            while messages := list(await self._store.expire(self._clock.now(), _EXPIRE_BATCH)):
+                for message in messages:
+                    self._expired(message.operator)
+                count += len(messages)
+            if count:
+                self._log.info("store.expired", open_messages=count)

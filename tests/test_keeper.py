@@ -1,0 +1,182 @@
+"""Custody's driver: two nodes' keepers with memory stores, joined without a network."""
+
+import trio
+
+from dlrproxy.clock import NodeClock
+from dlrproxy.custody import Keeper, count_rows
+from dlrproxy.custody_port import Accepted, Wanted
+from dlrproxy.logs import RouteLog
+from dlrproxy.store.memory import MemoryStore
+from dlrproxy.store.port import OpenMessage, Table
+from protocols.smpp.constants import ESME_ROK, ESME_RX_P_APPN
+from protocols.smpp.message_ids import Match, NoMatch, Rule
+from ring.custody import Custody as Machine
+from ring.rows import decode_parked
+from ring.settings import CustodySettings
+from ring.topology import Topology
+
+
+class FakeRelay:
+    """An operator's relay with one gateway; what is delivered waits in `delivered` for an answer."""
+
+    def __init__(self, gateway):
+        self.gateway = gateway
+        self.bound = True
+        self.owned = {}
+        self.delivered = []
+        self.closed = []
+
+    def bound_gateways(self):
+        return [self.gateway] if self.bound else []
+
+    def deliver(self, gateway, message_id, pdu, done):
+        if not self.bound or gateway != self.gateway:
+            return False
+        self.delivered.append((message_id, pdu, done))
+        return True
+
+    async def find_owners(self, wanted):
+        assert all(isinstance(each, Wanted) for each in wanted)
+        await trio.lowlevel.checkpoint()
+        found = [self.owned.get(each.message_id) for each in wanted]
+        return [NoMatch() if message is None else Match(message, Rule.EXACT) for message in found]
+
+    def close(self, message):
+        self.closed.append(message)
+
+
+class Pair:
+    """Nodes a and b; `tick` moves their clocks together."""
+
+    def __init__(self, settings=None):
+        self.time = 1000.0
+        clock = NodeClock(wall=lambda: 1000.0, monotonic=lambda: self.time)
+        self.keepers, self.relays, self.stores = {}, {}, {}
+        for name in ("a", "b"):
+            self.stores[name] = MemoryStore(clock.now)
+            machine = Machine(topology=Topology(("a", "b"), name), store_id=name.encode() * 8, run=1, settings=settings)
+            self.keepers[name] = Keeper(machine, self.stores[name], clock, RouteLog(name, enabled=False))
+            self.relays[name] = FakeRelay(f"gw-{name}")
+        for name, other in (("a", "b"), ("b", "a")):
+            self.keepers[name].attach({"acme": self.relays[name]}, self._wire(name))
+            self.keepers[name].reachable(frozenset({other}))
+
+    def _wire(self, sender):
+        def send(peer, frame):
+            self.keepers[peer].frames(sender, [frame])
+            return True
+
+        return send
+
+
+def report(message_id=b"id1", trace="t1", owner=None, session=None, kind="dlr"):
+    return Accepted("acme", kind, message_id, b"4479", b"pdu " + message_id, True, trace, owner, session)
+
+
+def open_message(message_id, owner):
+    return OpenMessage("acme", message_id, owner, b"4479", b"7000", 0, 1000.0, 9e9)
+
+
+async def until(nursery, condition):
+    with trio.fail_after(5):
+        while not condition():
+            await trio.lowlevel.checkpoint()
+    nursery.cancel_scope.cancel()
+
+
+async def run_until(pair, condition):
+    async with trio.open_nursery() as nursery:
+        for keeper in pair.keepers.values():
+            nursery.start_soon(keeper.run)
+        nursery.start_soon(until, nursery, condition)
+
+
+async def test_a_report_is_answered_claimed_by_its_owner_and_delivered_there():
+    pair, answers = Pair(), []
+    pair.relays["b"].owned[b"id1"] = open_message(b"id1", "gw-b")
+    pair.keepers["a"].accept(report(), answers.append)
+    assert answers == [True]
+    await run_until(pair, lambda: pair.relays["b"].delivered)
+    [(message_id, pdu, done)] = pair.relays["b"].delivered
+    assert (message_id, pdu) == (b"id1", b"pdu id1")
+    done(ESME_ROK)
+    await run_until(pair, lambda: pair.relays["b"].closed)
+    assert [keeper.in_custody() for keeper in pair.keepers.values()] == [0, 0]
+    assert [await count_rows(store, Table.CUSTODY) for store in pair.stores.values()] == [0, 0]
+    assert pair.keepers["b"].counts["claimed"] == 1
+
+
+async def test_a_store_that_takes_no_writes_refuses():
+    pair, answers = Pair(), []
+    pair.stores["a"].accepting = False
+    pair.keepers["a"].accept(report(), answers.append)
+    assert answers == [False]
+    assert pair.keepers["a"].refused == {"store_not_accepting": 1}
+
+
+async def test_a_full_custody_refuses():
+    pair, answers = Pair(CustodySettings(max_messages=1)), []
+    pair.relays["a"].bound = False
+    for number in (1, 2):
+        pair.keepers["a"].accept(report(b"%d" % number, f"t{number}", owner="gw-a"), answers.append)
+    assert answers == [True, False]
+    assert pair.keepers["a"].refused == {"custody_full": 1}
+
+
+async def test_a_late_answer_of_its_session_settles_it():
+    pair, answers = Pair(), []
+    keeper = pair.keepers["a"]
+    keeper.accept(report(owner="gw-a", session=7), answers.append)
+    assert keeper.in_custody() == 1
+    assert not pair.relays["a"].delivered
+    keeper.answered("t1", ESME_ROK)
+    assert keeper.in_custody() == 0
+
+
+async def test_what_its_session_never_answered_is_delivered_again():
+    pair, answers = Pair(), []
+    keeper = pair.keepers["a"]
+    keeper.accept(report(owner="gw-a", session=7), answers.append)
+    keeper.answered("t1", None)
+    assert len(pair.relays["a"].delivered) == 1
+
+
+async def test_an_mo_waits_for_a_gateway_anywhere():
+    pair, answers = Pair(), []
+    pair.relays["a"].bound = pair.relays["b"].bound = False
+    pair.keepers["a"].accept(report(b"", kind="mo"), answers.append)
+    assert answers == [True]
+    pair.relays["b"].bound = True
+    pair.keepers["b"].gateway_bound("acme", "gw-b")
+    pair.time += 400
+    await run_until(pair, lambda: pair.relays["b"].delivered)
+
+
+async def test_a_refused_report_is_parked_replayed_and_dropped():
+    pair, answers = Pair(), []
+    keeper = pair.keepers["a"]
+    keeper.accept(report(owner="gw-a"), answers.append)
+    pair.relays["a"].delivered.pop()[2](ESME_RX_P_APPN)
+    [(key, value)] = await pair.stores["a"].scan(Table.PARKED)
+    assert decode_parked(value).reason == "refused"
+    assert await keeper.replay(key, "gw-a")
+    pair.relays["a"].delivered.pop()[2](ESME_RX_P_APPN)
+    [(key, _)] = await pair.stores["a"].scan(Table.PARKED)
+    assert await keeper.drop(key)
+    assert not await keeper.drop(key)
+    assert not await keeper.replay(key, "")
+    assert keeper.machine.count().parked == 0
+    assert keeper.counts["parked.refused"] == 2
+
+
+async def test_a_restart_goes_on_with_what_is_on_disk():
+    pair, answers = Pair(), []
+    pair.relays["a"].bound = False
+    pair.keepers["a"].accept(report(owner="gw-a"), answers.append)
+    machine = Machine(topology=Topology(("a", "b"), "a"), store_id=b"a" * 8, run=2)
+    clock = NodeClock(wall=lambda: 1000.0, monotonic=lambda: pair.time)
+    again = Keeper(machine, pair.stores["a"], clock, RouteLog("a", enabled=False))
+    pair.relays["a"].bound = True
+    again.attach({"acme": pair.relays["a"]}, lambda peer, frame: True)
+    await again.restore()
+    assert [pdu for _, pdu, _ in pair.relays["a"].delivered] == [b"pdu id1"]
