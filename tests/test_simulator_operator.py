@@ -1,6 +1,7 @@
 """The operator, spoken to PDU by PDU, and its choices."""
 
 import pytest
+import smpplib.client
 import trio
 
 from dlrproxy.simulator.binds import Account, Bind, choose
@@ -493,3 +494,33 @@ async def test_stop_unbinds(start):
 def test_options_that_cannot_be(wrong, why):
     with pytest.raises(ValueError, match=why):
         OperatorOptions(**wrong)
+
+
+@pytest.mark.foreign
+async def test_against_python_smpplib(start):
+    """A client that none of us wrote binds, submits, and reads the report."""
+    operator = await start(accounts={"shop": "secret"}, response_id=IdFormat.UPPER_HEX)
+    responses, receipts = [], []
+
+    def talk():
+        client = smpplib.client.Client("127.0.0.1", operator.port, timeout=5, allow_unknown_opt_params=False)
+        client.set_message_sent_handler(lambda pdu: responses.append((pdu.status, pdu.message_id)))
+        client.set_message_received_handler(lambda pdu: receipts.append(pdu))
+        client.connect()
+        client.bind_transceiver(system_id="shop", password="secret")
+        client.send_message(
+            source_addr="123", destination_addr="46701234567", registered_delivery=1, short_message=b"tag-9 hello"
+        )
+        while not receipts:
+            client.read_once()
+        client.unbind()
+        client.disconnect()
+
+    await trio.to_thread.run_sync(talk)
+    ((status, message_id),) = responses
+    (receipt,) = receipts
+    assert status == c.ESME_ROK
+    assert (receipt.receipted_message_id, receipt.message_state) == (message_id, 2)
+    assert receipt.source_addr == b"46701234567"
+    assert receipt.short_message.startswith(b"id:" + message_id)
+    await operator.wait_idle()

@@ -231,7 +231,6 @@ def operator(
         concatenated=given.pop("mo_concatenated"),
         parts=given.pop("mo_parts"),
     )
-    response_id = IdFormat(given.pop("response_id"))
     receipt_id, tlv_id = given.pop("receipt_id"), given.pop("tlv_id")
     try:
         options = OperatorOptions(
@@ -240,8 +239,8 @@ def operator(
             spread=Spread(given.pop("spread")),
             receipts=Receipts(given.pop("receipts")),
             delay_ms=given.pop("delay"),
-            response_id=response_id,
-            receipt_id=IdFormat(receipt_id) if receipt_id else response_id,
+            response_id=IdFormat(given.pop("response_id")),
+            receipt_id=IdFormat(receipt_id) if receipt_id else None,
             tlv_id=IdFormat(tlv_id) if tlv_id else None,
             answer_timeout_s=given.pop("answer_timeout"),
             **given,

@@ -8,9 +8,8 @@ from attrs import Attribute, field, frozen, validators
 from dlrproxy.simulator.ids import IdFormat
 from protocols.smpp import constants as c
 
-MOST_MESSAGES = (
-    9_999_999  # of one gateway: with seven of the name, four of the run and two dashes, a tag has 20 characters
-)
+# Of one gateway: with seven characters of its name, four of the run and two dashes, a tag has 20, as many as come back.
+MOST_MESSAGES = 9_999_999
 
 Range = tuple[float, float]  # minimum and maximum of a uniform distribution; equal for a fixed value
 
@@ -102,7 +101,7 @@ class OperatorOptions:
     early: float = field(default=0.0, validator=_share)
     early_gap_ms: float = 20.0
     response_id: IdFormat = IdFormat.HEX
-    receipt_id: IdFormat = IdFormat.HEX
+    receipt_id: IdFormat | None = None  # None: as response_id
     tlv: bool = True
     tlv_id: IdFormat | None = None  # None: as receipt_id
     first_id: int | None = None  # None: drawn from the seed

@@ -35,8 +35,8 @@ class Reporter:
         self._agenda = agenda
         self._dispatcher = dispatcher
         self._response_id = spelling(options.response_id)
-        self._receipt_id = spelling(options.receipt_id)
-        self._tlv_id = spelling(options.tlv_id or options.receipt_id)
+        self._receipt_id = spelling(options.receipt_id or options.response_id)
+        self._tlv_id = spelling(options.tlv_id or options.receipt_id or options.response_id)
         self._states: dict[str, int] = {}
         self._date = b""
         self._date_until = 0.0
