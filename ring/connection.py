@@ -31,6 +31,11 @@ RECEIVE_BYTES: Final = 128 * 1024  # the library's 4 KiB would cost 64 wake-ups 
 _NO_CLOSING_HANDSHAKE: Final = 1006  # RFC 6455 7.4.1: what the library notes when the stream ended or broke
 _REASON_BYTES: Final = 120  # RFC 6455 5.5: a control frame carries 125 bytes, two of them the code
 
+# Why a link ended, where it is said in more than one place.
+STOPPED: Final = "stopped"  # this node's run was cancelled
+LEAVING: Final = "leaving"
+CLOSED_BY_PEER: Final = "closed by peer"
+
 Gate = Callable[[str], Awaitable[None]]
 WhenAgreed = Callable[[WebSocketConnection, GuardedStream, Agreed], Awaitable[None]]
 Machine = ListenerHandshake | DiallerHandshake
@@ -44,6 +49,11 @@ class Failure:
     detail: str
     node: str | None = None
     error: BaseException | None = attrs.field(default=None, repr=False, eq=False)  # where a traceback helps
+
+    def fields(self) -> dict[str, object]:
+        """For a log event."""
+        fields: dict[str, object] = {"reason": self.reason, "detail": self.detail}
+        return fields if self.error is None else fields | {"exc_info": self.error}
 
 
 class Link:
@@ -74,8 +84,14 @@ class Link:
         self._websocket = websocket
         self._settings = settings
         self._scope = trio.CancelScope()
+        self._bytes_seen = 0
         self._forced = False
         self._leaving = False
+
+    def shows_life(self) -> bool:
+        """Whether anything came since the last call, a part of a message even; or nothing can, since we do not read."""
+        before, self._bytes_seen = self._bytes_seen, self.stream.bytes_in
+        return self.gated or self._bytes_seen > before
 
     def supersedes(self, old: "Link") -> bool:
         """The newest link of a peer is the one it uses; only a late attempt of the same process is not the newest."""
@@ -92,7 +108,7 @@ class Link:
         """Send what is queued, with `last` behind it, then close."""
         self._leaving = True
         if not self.outbox.put(last):
-            self.close("leaving")
+            self.close(LEAVING)
 
     async def run(
         self, receive: Callable[["Link", list[Frame]], None], gate: Gate | None, heartbeat: Callable[[], Heartbeat]
@@ -125,6 +141,8 @@ class Link:
             self.close(f"bad frames: {error}")
         except ConnectionClosed as closed:
             self.close(_told(closed.reason))
+        except ProtocolError as error:  # the connection is closing, and the library has not noticed yet
+            self.close(f"connection lost: {error}")
 
     async def _write(self, heartbeat: Callable[[], Heartbeat]) -> None:
         settings, outbox = self._settings, self.outbox
@@ -139,9 +157,11 @@ class Link:
                 self.messages_out += 1
                 self.frames_out += len(batch)
                 if self._leaving and not outbox:
-                    self.close("leaving")
+                    self.close(LEAVING)
         except ConnectionClosed as closed:
             self.close(_told(closed.reason))
+        except ProtocolError as error:  # the connection is closing, and the library has not noticed yet
+            self.close(f"connection lost: {error}")
 
 
 async def hold(
@@ -154,10 +174,10 @@ async def hold(
     """Hold the connection until `linked` returns; None if it came to that. The stream is closed in any case.
 
     `host` goes into the dialler's HTTP request; both sides must have agreed by `deadline`. What `linked` raises is
-    raised. Whatever a stranger provokes in a library is a Failure, so that nobody from outside can end the node.
+    raised. What the other side's bytes provoke in a library is a Failure, so that nobody from outside can end the node.
     """
     failure: Failure | None = None
-    agreed: Agreed | None = None
+    ours: Exception | None = None
     try:
         async with trio.open_nursery() as library:
             scope = trio.CancelScope(deadline=deadline)
@@ -168,15 +188,18 @@ async def hold(
                 websocket = await _open(library, guard, machine, host)
                 outcome = await _introduce(websocket, machine, guard)
             if websocket is not None and isinstance(outcome, Agreed):
-                agreed = outcome
-                await linked(websocket, guard, agreed)
+                try:
+                    await linked(websocket, guard, outcome)
+                except Exception as error:
+                    ours = error
+                    raise
             else:
                 failure = outcome if isinstance(outcome, Failure) else _unfinished(guard, scope, websocket)
             library.cancel_scope.cancel()
     except* (HandshakeError, ProtocolError, h11.ProtocolError) as group:
         failure = Failure("not_a_websocket", _first(group))
     except* Exception as group:
-        if agreed is not None:
+        if ours is not None:
             raise
         failure = Failure("unexpected_bytes", _first(group), error=group)
     finally:
@@ -240,7 +263,7 @@ def _told(closed: CloseReason | None) -> str:
     """What the closing handshake said, if there was one."""
     if closed is None or closed.code == _NO_CLOSING_HANDSHAKE:
         return "connection lost"
-    return f"closed by peer: {closed.reason or closed.name}"
+    return f"{CLOSED_BY_PEER}: {closed.reason or closed.name}"
 
 
 def _first(group: BaseExceptionGroup) -> str:

@@ -1,8 +1,8 @@
 """The listening side: strangers come in here, and leave as links or not at all.
 
 A stranger gets a bounded number of attempts, bytes and seconds (strangers.py, connection.py), and no answer that tells
-it anything. Every connection that does not become a link is counted by its reason; the log has the details, of the most
-frequent kind (those turned away before a byte was read) one event in `_QUIET_S`.
+it anything. Every connection that does not become a link is counted by its reason. The log has the details: a refusal
+that is the same as the one before at debug level, and of those turned away unread one in `_QUIET_S`.
 """
 
 from collections import Counter
@@ -45,6 +45,7 @@ class Entrance:
         self._log = log
         self._strangers = StrangerLimit()
         self._logged_at = float("-inf")
+        self._last_refusal: tuple[str, str, str | None] | None = None
         self.turned_away: Counter[str] = Counter()
 
     async def welcome(self, tcp: trio.SocketStream) -> None:
@@ -89,14 +90,11 @@ class Entrance:
 
     def _turn_away(self, failure: Failure, address: str) -> None:
         self.turned_away[failure.reason] += 1
-        self._log.warning(
-            "peer.refused",
-            address=address,
-            reason=failure.reason,
-            detail=failure.detail,
-            peer=failure.node,
-            exc_info=failure.error,
-        )
+        refusal = (address, failure.reason, failure.node)
+        again = refusal == self._last_refusal
+        self._last_refusal = refusal
+        log = self._log.debug if again else self._log.warning
+        log("peer.refused", address=address, peer=failure.node, **failure.fields())
 
     def _note_excess(self, excess: str, address: str) -> None:
         self.turned_away[excess] += 1

@@ -19,7 +19,7 @@ from trio_websocket import WebSocketConnection
 from protocols.peer.frames import Frame, Heartbeat
 from protocols.peer.hello import NONCE_BYTES, Hello
 from ring import peer_table
-from ring.connection import Failure, Gate, Link, hold
+from ring.connection import CLOSED_BY_PEER, LEAVING, STOPPED, Failure, Gate, Link, hold
 from ring.entrance import Entrance
 from ring.guarded_stream import GuardedStream
 from ring.handshake import Agreed, DiallerHandshake, Terms, dials
@@ -31,6 +31,7 @@ from ring.tls import RingTls
 from ring.transport import TransportError, address_of, connect, listen
 
 BOOT_BYTES: Final = 8
+_EXPECTED: Final = {STOPPED, LEAVING, f"{CLOSED_BY_PEER}: {LEAVING}"}  # ends of a link that nobody need look into
 _TICKS_IN_SUSPECT: Final = 4  # so a silent node is noticed at most a quarter later than the setting says
 
 
@@ -227,7 +228,11 @@ class Links:
 
     async def _bind(self) -> list[trio.SocketListener]:
         host, port = self._settings.listen or (self._own_url.host, self._own_url.port)
-        listeners = await listen(host, port, plain=not self._own_url.tls)
+        try:
+            listeners = await listen(host, port, plain=not self._own_url.tls)
+        except OSError as error:
+            hint = "" if self._settings.listen else "; ring.listen is for an address other than the peer url's"
+            raise OSError(error.errno, f"cannot listen for peers at {bracketed(host)}:{port}: {error}{hint}") from error
         self._listening = address_of(listeners[0])
         self._log.info("ring.listening", host=self._listening[0], port=self._listening[1], tls=self._own_url.tls)
         return listeners
@@ -266,7 +271,7 @@ class Links:
         """Judge the silence of every peer; a link that was silent for too long is closed, however open it looks."""
         now = trio.current_time()
         for name, peer in self._peers.items():
-            if peer.link is not None and peer.link.gated:
+            if peer.link is not None and peer.link.shows_life():
                 self._membership.heard(name, now)
         for change in self._membership.tick(now):
             self._log.info("peer.state", peer=change.node, old=change.old.value, new=change.new.value)
@@ -297,7 +302,7 @@ class Links:
         try:
             await link.run(self._received, self._gate, self._heartbeat)
         finally:
-            self._drop(peer, link, "stopped")
+            self._drop(peer, link, STOPPED)
 
     def _adopt(self, link: Link) -> PeerRecord | None:
         """Make it the peer's link; None when the peer has a newer one, or none is wanted."""
@@ -323,7 +328,8 @@ class Links:
             return
         link.close(why, forced=forced)
         peer.unlinked(link)
-        self._log.warning("peer.down", peer=peer.name, address=link.address, why=link.why, unsent=len(link.outbox))
+        log = self._log.info if link.why in _EXPECTED else self._log.warning
+        log("peer.down", peer=peer.name, address=link.address, why=link.why, unsent=len(link.outbox))
         self._membership.unlinked(peer.name, trio.current_time())
         self._tick()
         self._callbacks.on_down(peer.name, link.why or why)
@@ -388,11 +394,4 @@ class Links:
         told = f"{failure.reason}: {failure.detail}"
         log = self._log.debug if peer.failure == told else self._log.warning
         peer.failure = told
-        log(
-            "peer.dial_failed",
-            peer=peer.name,
-            url=str(peer.url),
-            reason=failure.reason,
-            detail=failure.detail,
-            exc_info=failure.error,
-        )
+        log("peer.dial_failed", peer=peer.name, url=str(peer.url), **failure.fields())

@@ -30,6 +30,8 @@ class PeerStatus:
     frames_out: int
     messages_in: int
     messages_out: int
+    bytes_in: int  # of the WebSocket, without TLS
+    bytes_out: int
     ups: int  # how many links there were
     outbox_full: int  # frames that `send` did not take
     failure: str  # why there is no link, or why the last attempt or link ended
@@ -52,6 +54,8 @@ class PeerRecord:
     frames_out: int = 0
     messages_in: int = 0
     messages_out: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
 
     def linked(self, link: Link) -> None:
         self.link, self.hello = link, link.hello
@@ -65,6 +69,8 @@ class PeerRecord:
         self.frames_out += link.frames_out
         self.messages_in += link.messages_in
         self.messages_out += link.messages_out
+        self.bytes_in += link.stream.bytes_in
+        self.bytes_out += link.stream.bytes_out
 
     def status(self, *, dials: bool, state: str, silent_s: float | None, now: float) -> PeerStatus:
         link, hello = self.link, self.hello
@@ -87,6 +93,8 @@ class PeerRecord:
             frames_out=self.frames_out + (link.frames_out if link else 0),
             messages_in=self.messages_in + (link.messages_in if link else 0),
             messages_out=self.messages_out + (link.messages_out if link else 0),
+            bytes_in=self.bytes_in + (link.stream.bytes_in if link else 0),
+            bytes_out=self.bytes_out + (link.stream.bytes_out if link else 0),
             ups=self.ups,
             outbox_full=self.outbox_full,
             failure=self.failure,

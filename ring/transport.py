@@ -33,7 +33,7 @@ async def connect(url: PeerUrl, tls: RingTls) -> Transport:
     """Reach the listener of a peer. Raises TransportError; the caller sets the time limit."""
     try:
         tcp = await trio.open_tcp_stream(url.host, url.port)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # UnicodeError: no host name of DNS
         raise TransportError("unreachable", str(error)) from error
     return await _secure(tcp, tls if url.tls else None, server_hostname=url.host)
 

@@ -1,5 +1,6 @@
 """ring/link.py over real loopback sockets: links come up, carry frames in order, and survive what happens to links."""
 
+import random
 import ssl
 from contextlib import asynccontextmanager
 
@@ -376,8 +377,8 @@ async def test_the_same_failure_is_logged_once(fleet):
 
 
 @asynccontextmanager
-async def scripted_gw1(port, *, dial=1, boot=b"scripted", **changes):
-    """A peer made of our handshake and the bare library: what it does after that is up to the test."""
+async def scripted_gw1(port, *, dial=1, boot=b"scripted", raw=False, **changes):
+    """A peer of our handshake and the bare library; what it does after that, or on the raw stream, a test says."""
     terms = Terms(node="gw1", cluster="test", store_id=b"gw1.....", boot=boot, peers={"gw2": frozenset()}, **changes)
     machine = DiallerHandshake(terms, Channel(), b"n" * hello.NONCE_BYTES, peer="gw2", dial=dial)
     async with await trio.open_tcp_stream("127.0.0.1", port) as stream, trio.open_nursery() as nursery:
@@ -388,7 +389,7 @@ async def scripted_gw1(port, *, dial=1, boot=b"scripted", **changes):
                 await websocket.send_message(step.send)
             if step.outcome:
                 break
-        yield websocket, step.outcome
+        yield stream if raw else websocket, step.outcome
         nursery.cancel_scope.cancel()
 
 
@@ -709,3 +710,58 @@ async def test_an_error_in_the_nodes_own_code_is_not_taken_for_the_peers(fleet):
             two.recorder.on_frames = lambda _peer, _frames: 1 / 0
             one.links.send("gw2", note(1))
             await trio.sleep_forever()
+
+
+async def test_a_port_that_is_taken_is_named(fleet):
+    (taken,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with taken:
+        port = taken.socket.getsockname()[1]
+        with pytest.raises(OSError, match=f"cannot listen for peers at 127.0.0.1:{port}: .*; ring.listen is for"):
+            await Node(
+                "gw2",
+                {"gw1": NOBODY, "gw2": f"ws://127.0.0.1:{port}"},
+                tls=ring_tls.plain(),
+                cluster="test",
+                settings=FAST,
+                gate=None,
+            ).links.run()
+
+
+async def test_a_host_that_is_no_name_is_a_peer_that_cannot_be_reached(fleet):
+    one = await fleet.start("gw1", gw2=f"ws://{'x' * 70}.example:7301")
+    assert (await one.recorder.until_logged("peer.dial_failed"))["reason"] == "unreachable"
+
+
+async def test_a_message_that_takes_longer_than_silence_may_last_is_no_silence(fleet):
+    two = await fleet.start("gw2", "gw1")
+    message = frames.encode([note(1)] * 100)
+    async with scripted_gw1(fleet.port("gw2"), raw=True) as (stream, _):
+        await two.until_reaches("gw1")
+        await stream.send_all(b"\x82\xfe" + len(message).to_bytes(2, "big") + MASK)
+        for byte in message[: len(message) // 2]:
+            await stream.send_all(bytes([byte]))
+            await trio.sleep(4 * FAST.dead_after_s / len(message))
+        assert two.recorder.downs == []
+        assert two.links.reachable() == {"gw1"}
+        await stream.send_all(message[len(message) // 2 :])
+        await two.recorder.until(lambda: len(two.recorder.frames) == 100)
+
+
+@pytest.mark.parametrize("seed", range(30))
+async def test_no_bytes_of_a_proven_peer_end_the_node(fleet, seed):
+    chaos = random.Random(seed)
+    two = await fleet.start("gw2", "gw1", settings=PATIENT)
+    async with scripted_gw1(fleet.port("gw2"), raw=True) as (stream, _):
+        await two.until_reaches("gw1")
+        try:
+            for _ in range(20):
+                opcode = chaos.choice([0x00, 0x01, 0x02, 0x80, 0x81, 0x82, 0x88, 0x89, 0x8A, chaos.randrange(256)])
+                length = chaos.randrange(126)
+                data = bytes([opcode, 0x80 | length]) + MASK + chaos.randbytes(length)
+                await stream.send_all(data[: chaos.randrange(1, len(data) + 8)])
+        except trio.BrokenResourceError:
+            pass  # shown the door
+        await trio.aclose_forcefully(stream)
+        await two.recorder.until(lambda: two.recorder.downs)
+    one = await fleet.start("gw1")
+    await one.until_reaches("gw2")
