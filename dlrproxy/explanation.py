@@ -17,6 +17,7 @@ from protocols.smpp.receipts import Reading, read_full
 # TLVs whose value is written as text; message_state is a number, every other one is written in hex.
 TEXT_TLVS = frozenset({c.TLV_RECEIPTED_MESSAGE_ID, c.TLV_MESSAGE_PAYLOAD, c.TLV_ADDITIONAL_STATUS_INFO_TEXT})
 MAX_SHORT_MESSAGE = 254  # SMPP 3.4 5.2.21; a longer text goes into message_payload
+MAX_TLV_LENGTH = 0xFFFF
 _RULE_TEXTS = {
     Rule.EXACT: "they are the same",
     Rule.CASE: "they are the same hex digits in another case",
@@ -176,7 +177,12 @@ def frame_of_line(line: Mapping[str, Any]) -> bytes:
 
 
 def frame_of(text: bytes, esm_class: int, data_coding: int, tlvs: Sequence[tuple[int, bytes]]) -> bytes:
-    """A deliver_sm with this text, in message_payload where a TLV has it already or where it is too long."""
+    """A deliver_sm with this text, in message_payload where a TLV has it already or where it is too long.
+
+    Raises UnusableInputError where it is too long for that as well.
+    """
+    if len(text) > MAX_TLV_LENGTH:
+        raise UnusableInputError(f"text: longer than {MAX_TLV_LENGTH} octets")
     payload = dict(tlvs).get(c.TLV_MESSAGE_PAYLOAD)
     if payload is None and len(text) > MAX_SHORT_MESSAGE:
         tlvs = [*tlvs, (c.TLV_MESSAGE_PAYLOAD, text)]
@@ -229,8 +235,8 @@ def tlv_of(name: str, value: Any) -> tuple[int, bytes]:
     if not isinstance(value, str):
         raise UnusableInputError(f"tlv {name}: neither a string nor a number")
     encoded = _tlv_value(tag, value)
-    if len(encoded) > 0xFFFF:
-        raise UnusableInputError(f"tlv {name}: longer than 65535 octets")
+    if len(encoded) > MAX_TLV_LENGTH:
+        raise UnusableInputError(f"tlv {name}: longer than {MAX_TLV_LENGTH} octets")
     return tag, encoded
 
 
