@@ -15,7 +15,7 @@ from enum import IntEnum
 
 import msgspec
 
-from protocols.peer.frames import Envelope, EnvelopeKey
+from protocols.peer.frames import UNDECODABLE, Envelope, EnvelopeKey
 
 _KEY = struct.Struct(">8sQ")
 
@@ -74,7 +74,7 @@ def decode_custody(data: bytes) -> CustodyRow:
     """Raises RowError."""
     try:
         return _custody_decoder.decode(data)
-    except msgspec.MsgspecError as error:
+    except UNDECODABLE as error:
         raise RowError(f"not a custody row: {error}") from error
 
 
@@ -82,5 +82,5 @@ def decode_parked(data: bytes) -> ParkedRow:
     """Raises RowError."""
     try:
         return _parked_decoder.decode(data)
-    except msgspec.MsgspecError as error:
+    except UNDECODABLE as error:
         raise RowError(f"not a parked row: {error}") from error
