@@ -838,12 +838,17 @@ async def test_what_is_written_during_a_commit_is_one_group(tmp_path, injected):
         assert injected.calls.count("sync") == 2
 
 
+async def fill_memory(store):
+    """Write two groups: a store that remembers next to nothing has then forgotten what came before."""
+    for message_id in (b"filler-1", b"filler-2"):
+        store.put_open(an_open(message_id))
+        await idle(store)
+
+
 async def test_a_lookup_does_not_bring_back_what_was_replaced_while_it_read(tmp_path, injected):
     async with running(tmp_path / "data", opener=injected.opener, remembered=0) as store:
         store.put_open(an_open(b"m-1", owner="gw1"))
-        for number in range(4):
-            store.put_open(an_open(b"filler-%d" % number))
-        await idle(store)
+        await fill_memory(store)
         assert store.recent("acme", b"m-1") is None
         injected.hold("get")
         async with trio.open_nursery() as nursery:
@@ -855,12 +860,37 @@ async def test_a_lookup_does_not_bring_back_what_was_replaced_while_it_read(tmp_
 
             await trio.to_thread.run_sync(injected.entered["get"].wait, 10)
             store.put_open(an_open(b"m-1", owner="gw2"))
-            for number in range(4):
-                store.put_open(an_open(b"more-%d" % number))
-            await idle(store)
+            await fill_memory(store)
+            assert store.recent("acme", b"m-1") is None
             injected.release("get")
         (records,) = await store.find([a_lookup(b"m-1")])
         assert [record.owner for record in records] == ["gw2"]
+
+
+async def test_what_waits_for_its_commit_stays_in_memory(tmp_path, injected):
+    async with running(tmp_path / "data", opener=injected.opener, remembered=0) as store:
+        injected.hold("sync")
+        store.put_open(an_open(b"committing"))
+        await trio.to_thread.run_sync(injected.entered["sync"].wait, 10)
+        ids = [b"collecting-%d" % number for number in range(100)]
+        for message_id in ids:
+            store.put_open(an_open(message_id))
+        for message_id in (b"committing", *ids):
+            assert store.recent("acme", message_id) is not None
+            assert store.pending("acme", message_id)
+        injected.release("sync")
+
+
+async def test_lookups_alone_do_not_fill_memory(tmp_path):
+    async with running(tmp_path / "data") as store:
+        for number in range(500):
+            store.put_open(an_open(b"m-%d" % number))
+        await durable(store)
+    async with running(tmp_path / "data", remembered=20) as store:
+        for number in range(500):
+            assert await found_ids(store, [b"m-%d" % number])
+        assert store.recent("acme", b"m-499") is not None
+        assert store.recent("acme", b"m-1") is None
 
 
 async def test_a_record_closed_while_a_lookup_read_it_stays_closed(tmp_path, injected):

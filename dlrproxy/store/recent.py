@@ -3,6 +3,9 @@
 Two dicts that take turns: what is written goes into the young one; when that is half of the capacity it becomes the
 old one, and what was old is dropped. So a record stays for at least half the capacity of later writes, at the cost of
 one dict operation, and nothing is moved when it is read.
+
+The store lets them take turns only when a group is handed to the disk, so what is not yet durable is always here. The
+capacity may be exceeded by what waits for one commit, which has its own bound.
 """
 
 from typing import Final
@@ -14,10 +17,10 @@ MIN_CAPACITY: Final = 2
 
 
 class Recent:
-    """At most `capacity` records, the latest written.
+    """The latest `capacity` records written, and more.
 
-    `generation` counts the turns. What was written while a reader was away is still here unless two turns passed: so a
-    reader that comes back from the disk trusts what it brings only if fewer did.
+    `generation` counts the turns. What was written while a reader was away at the disk is still here unless two turns
+    passed: a reader trusts what it brings back only if fewer did.
     """
 
     __slots__ = ("_half", "_old", "_young", "generation")
@@ -33,10 +36,11 @@ class Recent:
 
     def put(self, key: Key, message: OpenMessage) -> None:
         self._young[key] = message
-        if len(self._young) >= self._half:
-            self._old = self._young
-            self._young = {}
-            self.generation += 1
+
+    def remember(self, key: Key, message: OpenMessage) -> None:
+        """Keep what was read from the disk, if there is room until the next turn."""
+        if len(self._young) < self._half:
+            self._young[key] = message
 
     def get(self, key: Key) -> OpenMessage | None:
         message = self._young.get(key)
@@ -45,6 +49,13 @@ class Recent:
     def discard(self, key: Key) -> None:
         self._young.pop(key, None)
         self._old.pop(key, None)
+
+    def take_turns(self) -> None:
+        """Drop the older half if the younger is full."""
+        if len(self._young) >= self._half:
+            self._old = self._young
+            self._young = {}
+            self.generation += 1
 
     def distrust_readers(self) -> None:
         """Something changed that is not kept here: whoever is away at the disk must read again."""

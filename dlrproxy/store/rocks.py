@@ -42,6 +42,8 @@ from protocols.smpp.message_ids import normal
 
 MIB: Final = 1024 * 1024
 
+Records = dict[Key, OpenMessage]
+
 REMEMBERED: Final = 200_000  # open messages in memory, some 100 MB; 200 s of reports at 1,000 messages a second
 # What may wait for a disk that stands still. Above it nothing is accepted; what was accepted before still comes in,
 # and that is bounded by the windows.
@@ -133,7 +135,7 @@ class RocksStore:
 
     def close_open(self, operator: str, message_id: bytes, final_at: float, expires_at: float) -> None:
         key = operator, message_id
-        before = self._known(key)
+        before = self._recent.get(key)
         self._collecting.close_open(key, final_at, expires_at, before)
         if before is not None:
             self._recent.put(key, closed(before, final_at, expires_at))
@@ -142,22 +144,12 @@ class RocksStore:
         self._work.set()
 
     def recent(self, operator: str, message_id: bytes) -> OpenMessage | None:
-        message = self._known((operator, message_id))
+        message = self._recent.get((operator, message_id))
         return message if message is not None and message.expires_at > self._now() else None
 
     def pending(self, operator: str, message_id: bytes) -> bool:
         key = operator, message_id
         return key in self._collecting.opens or (self._committing is not None and key in self._committing.opens)
-
-    def _known(self, key: Key, stored: OpenMessage | None = None) -> OpenMessage | None:
-        """The record as it is now; `stored` is what the disk says, if it was asked."""
-        message = self._recent.get(key)
-        return message if message is not None else self._over(key, stored)
-
-    def _over(self, key: Key, stored: OpenMessage | None) -> OpenMessage | None:
-        if self._committing is not None:
-            stored = self._committing.over(key, stored)
-        return self._collecting.over(key, stored)
 
     async def find(self, lookups: Sequence[Lookup]) -> list[list[OpenMessage]]:
         if not lookups:
@@ -167,25 +159,40 @@ class RocksStore:
         now = self._now()
         results = []
         for lookup, group in zip(lookups, ids, strict=True):
-            for form in lookup.normals:
-                group.update(dict.fromkeys(aliases.get((lookup.operator, form), ())))
-            records = (self._learned((lookup.operator, i), stored, before) for i in group)
+            operator = lookup.operator
+            if aliases:
+                for form in lookup.normals:
+                    group.update(dict.fromkeys(aliases.get((operator, form), ())))
+            records = [self._merged((operator, i), before, stored) for i in group]
             results.append([record for record in records if record is not None and record.expires_at > now])
         return results
 
     async def _ask(
         self, lookups: Sequence[Lookup]
-    ) -> tuple[list[dict[bytes, None]], dict[Key, OpenMessage], dict[Key, OpenMessage], dict[Key, tuple[bytes, ...]]]:
-        """What memory knew before the visit to the disk, and what the disk said; again if memory changed too much."""
+    ) -> tuple[list[dict[bytes, None]], Records, Records, dict[Key, tuple[bytes, ...]]]:
+        """The exact ids that each lookup may mean, what memory knew of them, and what the disk says of the others.
+
+        The last are the further ids of each normal form. Again if memory changed too much meanwhile.
+        """
+        recent = self._recent
         forms = list({(lookup.operator, form): None for lookup in lookups for form in lookup.normals})
         while True:
-            generation = self._recent.generation
+            if self._committing is None and not self._collecting:
+                recent.take_turns()  # nothing waits for a commit; with lookups alone there would never be a turn
+            generation = recent.generation
             ids = [self._ids_in_memory(lookup) for lookup in lookups]
-            keys = {(lookup.operator, i): None for lookup, group in zip(lookups, ids, strict=True) for i in group}
-            before = {key: message for key in keys if (message := self._known(key)) is not None}
-            unknown = [key for key in keys if key not in before]
-            stored, aliases = await self._disk.read(_read_opens, unknown, forms)
-            if self._recent.generation - generation < 2:
+            before: Records = {}
+            unknown: dict[Key, None] = {}
+            for lookup, group in zip(lookups, ids, strict=True):
+                for message_id in group:
+                    key = lookup.operator, message_id
+                    message = recent.get(key)
+                    if message is not None:
+                        before[key] = message
+                    else:
+                        unknown[key] = None
+            stored, aliases = await self._disk.read(_read_opens, list(unknown), forms)
+            if recent.generation - generation < 2:
                 return ids, before, stored, aliases
 
     def _ids_in_memory(self, lookup: Lookup) -> dict[bytes, None]:
@@ -197,15 +204,23 @@ class RocksStore:
                     ids.update(dict.fromkeys(group.forms.get((lookup.operator, form), ())))
         return ids
 
-    def _learned(self, key: Key, stored: dict[Key, OpenMessage], before: dict[Key, OpenMessage]) -> OpenMessage | None:
+    def _merged(self, key: Key, before: Records, stored: Records) -> OpenMessage | None:
         """The record of `key` after a visit to the disk, remembered if only the disk knew it."""
-        message = self._recent.get(key)
+        message = self._recent.get(key) or before.get(key)
         if message is not None:
             return message
-        message = self._over(key, before.get(key) or stored.get(key))
+        message = stored.get(key)
         if message is not None:
-            self._recent.put(key, message)
+            message = self._over(key, message)
+        if message is not None:
+            self._recent.remember(key, message)
         return message
+
+    def _over(self, key: Key, stored: OpenMessage | None) -> OpenMessage | None:
+        """`stored` with the changes that wait for their commit."""
+        if self._committing is not None:
+            stored = self._committing.over(key, stored)
+        return self._collecting.over(key, stored)
 
     async def expire(self, now: float, limit: int = 10_000) -> list[OpenMessage]:
         async with self._expiring:  # two at once would return the same records
@@ -217,7 +232,7 @@ class RocksStore:
             for row_key, keys, left, stored in rows:
                 self._collecting.index[row_key] = encode_keys(left) if left else None
                 for key in keys:
-                    message = self._known(key, stored.get(key))
+                    message = self._recent.get(key) or self._over(key, stored.get(key))
                     if message is not None and message.expires_at <= now and not self._in_progress(key):
                         self._recent.discard(key)
                         self._collecting.remove_open(key)
@@ -288,6 +303,7 @@ class RocksStore:
                 if not self._collecting:
                     return
                 self._committing, self._collecting = self._collecting, Group()
+                self._recent.take_turns()
             await self._make_durable(self._committing, give_up_s)
             self._committing.finish()
             self._committing = None
@@ -365,7 +381,7 @@ def _write(group: Group, database: Database) -> None:
 
 def _read_opens(
     database: Database, keys: Sequence[Key], forms: Sequence[Key]
-) -> tuple[dict[Key, OpenMessage], dict[Key, tuple[bytes, ...]]]:
+) -> tuple[Records, dict[Key, tuple[bytes, ...]]]:
     """The records of `keys`, the exact ids of each normal form, and the records of those ids as well."""
     records = _get_opens(database, keys)
     aliases: dict[Key, tuple[bytes, ...]] = {}
@@ -379,12 +395,12 @@ def _read_opens(
     return records, aliases
 
 
-def _get_opens(database: Database, keys: Sequence[Key]) -> dict[Key, OpenMessage]:
+def _get_opens(database: Database, keys: Sequence[Key]) -> Records:
     values = database.get(OPEN, [open_key(*key) for key in keys])
     return {key: decode_open(value) for key, value in zip(keys, values, strict=True) if value is not None}
 
 
-DueRow = tuple[bytes, list[Key], tuple[bytes, ...], dict[Key, OpenMessage]]
+DueRow = tuple[bytes, list[Key], tuple[bytes, ...], Records]
 
 
 def _read_due(database: Database, now: float, limit: int, done: frozenset[bytes]) -> list[DueRow]:
