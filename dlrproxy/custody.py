@@ -51,6 +51,7 @@ class Keeper:
         self._working = False
         self._lookups: list[Lookup] = []
         self._lookups_wanted = trio.Event()
+        self._emptied = trio.Event()
         self.counts: Counter[str] = Counter()  # route events, by name; parked ones also as "parked.REASON"
         self.refused: Counter[str] = Counter()  # what was not taken into custody, by reason
 
@@ -129,6 +130,12 @@ class Keeper:
         """How many reports and MO this node holds a message of, or owes its peers a word on."""
         return self._machine.count().items
 
+    async def empty(self) -> None:
+        """Wait until nothing is in custody. `run` must be running."""
+        while self.in_custody():
+            self._emptied = trio.Event()
+            await self._emptied.wait()
+
     @property
     def machine(self) -> Machine:
         return self._machine
@@ -174,6 +181,8 @@ class Keeper:
         while True:
             await trio.sleep(_TICK_S)
             self._do(self._machine.tick(self._clock.now()))
+            if not self.in_custody():
+                self._emptied.set()
 
     async def _look_up(self) -> None:
         while True:

@@ -1,6 +1,6 @@
 """What a node does now and then for its own store: the run counter, the clock's high-water mark, expiry."""
 
-from collections.abc import Callable
+from collections import Counter
 from typing import Final
 
 import trio
@@ -8,9 +8,11 @@ import trio
 from dlrproxy.clock import NodeClock
 from dlrproxy.logs import logger
 from dlrproxy.store.port import Store, StoreError, Table
+from protocols.smpp.message_ids import Rule
 
 _RUN: Final = b"run"
 _CLOCK: Final = b"clock"
+_RULE: Final = b"rule/"  # and the operator's name
 _CLOCK_EVERY_S: Final = 10.0  # after a crash with the wall clock set back, ages may repeat this much
 _EXPIRE_EVERY_S: Final = 60.0  # expiry is counted in minutes
 _EXPIRE_BATCH: Final = 2_000  # at a time, so that the loop and the disk are not held for long
@@ -36,6 +38,29 @@ async def next_run(store: Store) -> int:
     return run
 
 
+async def learned_rules(store: Store) -> list[tuple[str, Rule, int]]:
+    """What an earlier run learned of message ids: operator, rule, evidence. Raises StoreError."""
+    found = []
+    after = _RULE
+    while rows := await store.scan(Table.META, after):
+        for key, value in rows:
+            if key.startswith(_RULE):
+                rule, _, evidence = value.decode().partition(" ")
+                found.append((key.removeprefix(_RULE).decode(), Rule(rule), int(evidence)))
+        after = rows[-1][0]
+    return found
+
+
+def write_rule(store: Store, operator: str, learned: tuple[Rule, int] | None) -> None:
+    """Keep what was learned for the next start; None: nothing is learned any more."""
+    key = _RULE + operator.encode()
+    if learned is None:
+        store.delete(Table.META, key)
+    else:
+        rule, evidence = learned
+        store.put(Table.META, key, f"{rule.value} {evidence}".encode())
+
+
 def _number(value: bytes, name: str) -> float:
     try:
         return float(value)
@@ -44,11 +69,10 @@ def _number(value: bytes, name: str) -> float:
 
 
 class Housekeeping:
-    def __init__(self, store: Store, clock: NodeClock, expired: Callable[[str], None]) -> None:
-        """`expired` is told the operator of each open message whose time was up without a final report."""
+    def __init__(self, store: Store, clock: NodeClock) -> None:
+        self.expired: Counter[str] = Counter()  # by operator: open messages whose time was up without a final report
         self._store = store
         self._clock = clock
-        self._expired = expired
         self._log = logger("store")
 
     async def run(self) -> None:
@@ -68,7 +92,7 @@ class Housekeeping:
             count = 0
             while messages := list(await self._store.expire(self._clock.now(), _EXPIRE_BATCH)):
                 for message in messages:
-                    self._expired(message.operator)
+                    self.expired[message.operator] += 1
                 count += len(messages)
             if count:
                 self._log.info("store.expired", open_messages=count)

@@ -1,0 +1,50 @@
+"""One operator at this node as a whole: its relay, its binds and its listeners, started and stopped together."""
+
+import trio
+from structlog.typing import FilteringBoundLogger
+
+from dlrproxy.gateways import Gateways
+from dlrproxy.operators import Operators
+from dlrproxy.relay import Relay
+
+
+class Front:
+    """What faces one operator and its gateways."""
+
+    def __init__(self, relay: Relay, log: FilteringBoundLogger) -> None:
+        self.relay = relay
+        self.name = relay.operator.name
+        self._operators = Operators(relay, log)
+        self._gateways = Gateways(relay, log)
+        self._binds = trio.CancelScope()
+        self._binds_gone = trio.Event()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Until cancelled; started when it listens. Raises OSError for an address that cannot be listened on."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.relay.run)
+            await nursery.start(self._gateways.run)
+            nursery.start_soon(self._keep_binds)
+            task_status.started()
+
+    async def _keep_binds(self) -> None:
+        try:
+            with self._binds:
+                await self._operators.run()
+        finally:
+            self._binds_gone.set()
+
+    async def release_binds(self) -> None:
+        """Unbind from the operator, in a bounded time; what is outstanding is answered before (promise 8)."""
+        self._binds.cancel()
+        await self._binds_gone.wait()
+
+    async def quiet(self, deadline: float) -> None:
+        """Refuse MT, and wait until nothing is in flight or until `deadline` (trio's clock)."""
+        self.relay.draining = True
+        with trio.CancelScope(deadline=deadline):
+            await self.relay.settled()
+
+    async def unbind_gateways(self) -> None:
+        """Take no new sessions and unbind those there are, in a bounded time."""
+        await self._gateways.stop()

@@ -1,0 +1,191 @@
+"""One node: what it is made of, and in which order that starts and stops.
+
+    store          first up, last down: nothing is acknowledged without it
+    custody, ring  what was on disk is restored before anything new comes
+    fronts         the operators' binds and the gateways' listeners, last up and first down
+
+On `stop`: MT are refused; what is in flight is finished; the binds are released; the gateways are unbound; the other
+nodes are told; what is left in custody stays on disk for the next start.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Final
+
+import trio
+
+from dlrproxy.clock import NodeClock
+from dlrproxy.config import Config
+from dlrproxy.config_operator import Operator
+from dlrproxy.custody import Keeper, count_rows
+from dlrproxy.front import Front
+from dlrproxy.housekeeping import Housekeeping, learned_rules, next_run, read_clock, write_rule
+from dlrproxy.logs import RouteLog, logger
+from dlrproxy.modes import ring
+from dlrproxy.relay import Relay
+from dlrproxy.store.port import Store, Table
+from dlrproxy.store.rocks import RocksStore
+from protocols.smpp.message_ids import Change, Learner, Rule
+from ring.custody import Custody as Machine
+
+_RELEASE_S: Final = 10.0  # unbinding from operators and gateways, each bounded on its own; the sum of it
+
+
+class Node:
+    """Run it once."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.clock = NodeClock()
+        self.fronts: dict[str, Front] = {}
+        self.draining = False
+        self._log = logger("node")
+        self._stop = trio.Event()
+        self._routes = RouteLog(config.node.name, enabled=config.log.route_events)
+
+    def stop(self) -> None:
+        """Begin to end gracefully: `run` returns within about `drain_s`."""
+        self._stop.set()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Until stopped. Raises StoreError, and OSError or ValueError for what makes a start impossible.
+
+        They come in an ExceptionGroup. Started when the node listens and dials.
+        """
+        node = self.config.node
+        store = await RocksStore.open(node.data_dir, self.clock.now, min_free_mb=node.min_free_mb)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(store.run)
+                await self._run_on(store, task_status)
+                nursery.cancel_scope.cancel()
+        finally:
+            with trio.CancelScope(shield=True):
+                await store.close()
+
+    async def _run_on(self, store: Store, task_status: trio.TaskStatus[None]) -> None:
+        self.clock.not_before(await read_clock(store))
+        self.store = store
+        self.housekeeping = Housekeeping(store, self.clock)
+        self.keeper = await self._keeper(store)
+        self.learners = await self._learners(store)
+        for operator in self.config.operators:
+            relay = self._relay(operator, store, self.learners[operator.name])
+            self.fronts[operator.name] = Front(relay, logger("smpp"))
+        self.ring = ring.RingMode(
+            self.config, store.store_id, self.keeper, partial(_learned, self.learners), self._adopt, logger("ring")
+        )
+        self.keeper.attach({name: front.relay for name, front in self.fronts.items()}, self.ring.send)
+        async with trio.open_nursery() as inner:
+            inner.start_soon(self.housekeeping.run)
+            await self.keeper.restore()
+            inner.start_soon(self.keeper.run)
+            await inner.start(self.ring.run)
+            async with trio.open_nursery() as outer:
+                for front in self.fronts.values():
+                    await outer.start(front.run)
+                self._log.info(
+                    "node.running",
+                    mode=self.config.node.mode,
+                    operators=sorted(self.fronts),
+                    nodes=list(self.config.node_names),
+                    custody=self.keeper.in_custody(),
+                )
+                task_status.started()
+                await self._stop.wait()
+                await self._wind_down()
+                outer.cancel_scope.cancel()
+            await self.ring.leave()
+            inner.cancel_scope.cancel()
+        self._log.info("node.stopped", custody=self.keeper.in_custody())
+
+    async def _keeper(self, store: Store) -> Keeper:
+        machine = Machine(
+            topology=ring.topology(self.config),
+            store_id=store.store_id,
+            run=await next_run(store),
+            settings=ring.custody_settings(self.config),
+            parked=await count_rows(store, Table.PARKED),
+        )
+        return Keeper(machine, store, self.clock, self._routes)
+
+    def _relay(self, operator: Operator, store: Store, learner: Learner) -> Relay:
+        return Relay(
+            operator,
+            store,
+            self.keeper,
+            learner,
+            routes=self._routes,
+            log=logger("relay", operator=operator.name),
+            now=self.clock.now,
+            learned=partial(self._rule_changed, operator.name, learner),
+        )
+
+    # What is learned of message ids
+
+    async def _learners(self, store: Store) -> Mapping[str, Learner]:
+        learners = {
+            operator.name: Learner(None if operator.message_id == "auto" else Rule(operator.message_id))
+            for operator in self.config.operators
+        }
+        for name, rule, evidence in await learned_rules(store):
+            if name in learners:
+                learners[name].adopt(rule, evidence)
+        return learners
+
+    def _rule_changed(self, operator: str, learner: Learner, change: Change) -> None:
+        """This node has learned from its own traffic; the relay has logged it."""
+        learned = learner.export()
+        write_rule(self.store, operator, learned)
+        if learned is not None:
+            self.ring.learned(operator, *learned)
+
+    def _adopt(self, operator: str, rule: Rule, evidence: int) -> None:
+        """Another node has learned a rule."""
+        learner = self.learners.get(operator)
+        if learner is not None and (change := learner.adopt(rule, evidence)):
+            self._log.info("message_id.rule_adopted", operator=operator, before=change.before, after=change.after)
+            write_rule(self.store, operator, learner.export())
+
+    # The end
+
+    async def _wind_down(self) -> None:
+        """Finish what is in flight, let go of operators, then of gateways."""
+        self.draining = True
+        self._log.info("node.stopping", drain_s=self.config.node.drain_s, custody=self.keeper.in_custody())
+        self.ring.set_draining(draining=True)
+        deadline = trio.current_time() + self.config.node.drain_s
+        async with trio.open_nursery() as nursery:
+            for front in self.fronts.values():
+                nursery.start_soon(front.quiet, deadline)
+        unfinished = {name: front.relay.in_flight for name, front in self.fronts.items() if front.relay.in_flight}
+        if unfinished:
+            self._log.warning("node.drain_time_over", in_flight=unfinished)
+        with trio.move_on_after(_RELEASE_S):
+            await self._release_binds()
+            async with trio.open_nursery() as nursery:
+                for front in self.fronts.values():
+                    nursery.start_soon(front.unbind_gateways)
+
+    async def _release_binds(self) -> None:
+        async with trio.open_nursery() as nursery:
+            for front in self.fronts.values():
+                nursery.start_soon(front.release_binds)
+
+    async def empty_custody(self) -> None:
+        """For taking the node out of the fleet: hold no operator binds, take no MT, and wait until custody is empty.
+
+        The gateways stay bound, for what is delivered to them. Cancel to give up waiting; the node stays as it is.
+        """
+        self.draining = True
+        self._log.info("node.emptying_custody", custody=self.keeper.in_custody())
+        for front in self.fronts.values():
+            front.relay.draining = True
+        await self._release_binds()
+        await self.keeper.empty()
+        self._log.info("node.custody_empty")
+
+
+def _learned(learners: Mapping[str, Learner]) -> dict[str, tuple[Rule, int]]:
+    exported = {operator: learner.export() for operator, learner in learners.items()}
+    return {operator: learned for operator, learned in exported.items() if learned is not None}
