@@ -204,11 +204,15 @@ def _encoded(text: str, coding: int | None) -> tuple[bytes, int]:
 
 
 def _assumed_esm_class(text: bytes, tlvs: Sequence[tuple[int, bytes]]) -> int:
-    """What a message without an esm_class most likely had: receipts are collected without it."""
-    narrow = text.replace(b"\0", b"")
-    found = values_of(narrow)
-    shaped = len(found) > 1 and (begins_with_key(narrow) or len(found) > 2)
-    by_text = shaped or ("stat" in found and begins_with_key(narrow))
+    """What a message without an esm_class most likely had: receipts are collected without it.
+
+    One of a receipt's TLVs makes a receipt. So does a text that begins with a receipt's key and has one that people do
+    not write (an id with nothing behind it counts), or that has three of them anywhere.
+    """
+    plain = text.replace(b"\0", b"")
+    keys = values_of(plain).keys()
+    telling = keys - {"id", "message_id", "text"} or ("id" in keys and len(plain.split()) == 1)
+    by_text = len(keys) > 2 or (telling and begins_with_key(plain))
     by_tlv = any(tag in (c.TLV_RECEIPTED_MESSAGE_ID, c.TLV_MESSAGE_STATE) for tag, _ in tlvs)
     return c.ESM_RECEIPT if by_text or by_tlv else c.ESM_MO
 

@@ -234,6 +234,8 @@ class TestWhatALineMeans:
             {"text": "id:1 stat:DELIVRD"},
             {"text": "  Id:1 err:000"},
             {"text": "sub:001 dlvrd:001 submit date:1 done date:2"},
+            {"text": "submit date:110206193041"},
+            {"text": "id:0123456789"},
             {"text": "message text:abc sub:001 dlvrd:0 stat:ACCEPTD err:000"},
             {"text": "", "tlv": {"0x001E": "1"}},
             {"text": "", "tlv": {"0x0427": 2}},
@@ -245,7 +247,15 @@ class TestWhatALineMeans:
 
     @pytest.mark.parametrize(
         "text",
-        ["", "Hi fikry", "Your identity has been verified.", "id:12345 is your code", "My stat: fine", "text:hi"],
+        [
+            "",
+            "  \t\n ",
+            "Hi fikry",
+            "Your identity has been verified.",
+            "id:12345 is your code",
+            "My stat: fine",
+            "text:hi",
+        ],
     )
     def test_without_esm_class_anything_else_is_an_mo(self, text):
         assert one(text=text)["is_receipt"] is False

@@ -221,6 +221,15 @@ class TestText:
             (b"id:1 stat: err:000", (b"1", "", "000")),
             (b"id:1 stat:2 err:0", (b"1", "DELIVRD", "0")),
             (b"id:1 stat:delivrd", (b"1", "DELIVRD", None)),
+            (b"id:1 stat:RT:0148 err:148", (b"1", "RT:0148", "148")),
+            (b"id:1 stat:... err:...", (b"1", "...", "...")),
+            (b"id:ns:12345 stat:DELIVRD err:21b", (b"ns:12345", "DELIVRD", "21b")),
+            (b"id:42\x85stat:DELIVRD\xa0err:000", (b"42", "DELIVRD", "000")),
+            (b"id:77 mccmnc:61202 dlvrd:1 vendorRef:xyz stat:DELIVRD err:000 price:0.02", (b"77", "DELIVRD", "000")),
+            (b"myid:7 xstat:DELIVRD id:9", (b"9", None, None)),
+            (b"sub:001 id:74e0-a err:000 done date:1 submit date:2 text: stat:DELIVRD", (b"74e0-a", "DELIVRD", "000")),
+            (b"id:1  sub:001  stat:DELIVRD  err:000  text: apiMsgId:abc err:9", (b"1", "DELIVRD", "000")),
+            (b"i:0123456789 sub:002 stat:DELIVRD err:012", (None, "DELIVRD", "012")),
             (b"id:1 stat:FAILED err:002 Text:", (b"1", "FAILED", "002")),
             (b"id:1 sub:ND dlvrd:ND submit date:ND done date:ND stat:DELIVRD err:nul", (b"1", "DELIVRD", "nul")),
             (b"id:1 stat:DELIVRD text:id:9 stat:EXPIRED err:5", (b"1", "DELIVRD", "5")),
@@ -280,6 +289,11 @@ class TestEncodings:
         assert read(deliver_sm(coding=8)).message_id == b"0059113978"
         assert read(deliver_sm(TEXT + b"\0", coding=8)).message_id == b"0059113978"
 
+    def test_wide_blanks_in_ucs2_end_a_value(self):
+        text = "\u2028id:42\u2028stat:DELIVRD\u00a0err:000".encode("utf-16-be")
+        report = read(deliver_sm(text, coding=8))
+        assert (report.message_id, report.state, report.error) == (b"42", "DELIVRD", "000")
+
     def test_ucs2_behind_a_user_data_header(self):
         text = b"\x05\x00\x03\x84\x01\x01" + "id:77 stat:DELIVRD text:Привет".encode("utf-16-be")
         report = read(deliver_sm(text, c.ESM_RECEIPT | c.ESM_UDHI, coding=8))
@@ -298,6 +312,36 @@ class TestEncodings:
     def test_bytes_that_no_charset_decodes_are_carried(self):
         report = read(deliver_sm(TEXT + b"\xff\xfe\x00\x1a\x80", coding=8))
         assert (report.message_id, report.state) == (b"0059113978", "DELIVRD")
+
+
+class TestTlvsBesides:
+    """TLVs that have cost other software the whole PDU, the session or the receipt."""
+
+    @pytest.mark.parametrize(
+        "tlvs",
+        [
+            pytest.param([(c.TLV_NETWORK_ERROR_CODE, b"000")], id="network_error_code in ASCII"),
+            pytest.param([(c.TLV_NETWORK_ERROR_CODE, b"\x03\x00\x00")], id="network_error_code"),
+            pytest.param([(c.TLV_NETWORK_ERROR_CODE, b"")], id="network_error_code without value"),
+            pytest.param([(0x1454, b"\0\0\0\1"), (0x1418, b"\0\0\0\x30")], id="vendor"),
+            pytest.param([(0x000E, b"\1"), (0x060D, b"27201\0\0"), (0x060F, b"27201")], id="reserved tags"),
+            pytest.param([(c.TLV_MORE_MESSAGES_TO_SEND, b"\1")], id="more_messages_to_send"),
+            pytest.param([(c.TLV_USER_MESSAGE_REFERENCE, b"0000029095\0")], id="user_message_reference as text"),
+            pytest.param([(0xFFFF, b"\xff" * 300)], id="long"),
+        ],
+    )
+    def test_the_id_behind_them_is_found(self, tlvs):
+        report = read(deliver_sm(tlvs=[*tlvs, TLV_ID, TLV_DELIVERED]))
+        assert (report.message_id, report.state, report.error) == (b"38601fa", "DELIVRD", "000")
+
+    def test_ucs2_behind_text_in_a_text_of_ascii(self):
+        text = TEXT.replace(b"hello", "Привет".encode("utf-16-be"))
+        report = read(deliver_sm(b"", tlvs=[TLV_ID, (c.TLV_MESSAGE_PAYLOAD, text)]))
+        assert (report.message_id, report.text_id, report.state) == (b"38601fa", b"0059113978", "DELIVRD")
+
+    def test_a_text_of_its_own_beside_the_tlvs(self):
+        report = read(deliver_sm(b"362d9701 2", tlvs=[(c.TLV_RECEIPTED_MESSAGE_ID, b"362d9701"), TLV_DELIVERED]))
+        assert (report.message_id, report.text_id, report.state, report.error) == (b"362d9701", None, "DELIVRD", None)
 
 
 class TestBrokenBodies:

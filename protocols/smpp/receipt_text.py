@@ -45,9 +45,9 @@ _DIGITS: Final = frozenset(b"0123456789")
 
 # A token behind a blank that is a key itself: the value before it was empty ("err: IMSI: MSC:").
 _FOREIGN_KEY: Final = re.compile(rb"[A-Za-z_]+:")
-_AROUND_VALUES: Final = b" \t\r\n\v\f\0,;|\"'"
-_FIRST_WORD: Final = re.compile(rb"[\s\0,;|\"']*+([^\s\0]*[^\s\0,;|\"'])?")
-_STATE_WORD: Final = re.compile(r"[A-Z0-9_\-]+")
+# Blanks end a value; Latin-1's next line (0x85) and no-break space (0xA0) are used as such, too.
+_AROUND_VALUES: Final = b" \t\r\n\v\f\0\x85\xa0,;|\"'"
+_FIRST_WORD: Final = re.compile(rb"[\s\0\x85\xa0,;|\"']*+([^\s\0\x85\xa0]*[^\s\0\x85\xa0,;|\"'])?")
 
 
 def looks_like_receipt(text: bytes) -> bool:
@@ -145,9 +145,6 @@ def _value(text: bytes, span: Span) -> bytes:
 
 
 def state_word(value: bytes) -> str:
-    """A stat word in upper case, empty where there is none; a state's number becomes its name."""
-    match = _STATE_WORD.match(value.decode("ascii", "replace").upper())
-    if match is None:
-        return ""
-    word = match.group()
-    return c.MESSAGE_STATES.get(int(word), word) if word.isdigit() and len(word) <= 3 else word
+    """A stat word in upper case, whatever it is; a state's number becomes its name."""
+    word = value.decode("ascii", "replace").upper()
+    return c.MESSAGE_STATES.get(int(word), word) if value.isdigit() and len(word) <= 3 else word

@@ -32,7 +32,6 @@ from protocols.smpp.receipt_text import FINAL_WORDS, begins_with_key, fields_of,
 REPORT_BITS: Final = c.ESM_RECEIPT | c.ESM_INTERMEDIATE
 
 UCS2: Final = 8
-_BYTE_ORDER_MARKS: Final = frozenset({b"\xfe\xff", b"\xff\xfe"})
 
 
 class Sign(StrEnum):
@@ -226,23 +225,23 @@ def text_of(frame: bytes, body: Body, payload: bytes | None) -> bytes:
     return narrow(raw, coding) if b"\0" in raw else raw
 
 
-def narrow(raw: bytes, coding: int) -> bytes:
-    """A UCS-2 text with one octet a character, "?" for what needs two and a blank for a byte order mark; any other text
-    as it is. So the octet at 2n of the one is the octet at n of the other."""
-    order = utf16_order_of(raw, coding)
-    if order is None:
-        return raw
-    high, low = (raw[0::2], raw[1::2]) if order == "big" else (raw[1::2], raw[0::2])
-    wide = bytes(0x3F if octet else 0 for octet in high)
-    narrowed = bytes(mark or octet for mark, octet in zip(wide, low, strict=False))
-    return b" " + narrowed[1:] if raw[:2] in _BYTE_ORDER_MARKS else narrowed
-
-
 def without_udh(raw: bytes) -> bytes:
     """What follows the user data header. A header that cannot be one is text: some receipts set UDHI by mistake."""
     if not raw or not 0 < raw[0] < len(raw) or begins_with_key(raw):
         return raw
     return raw[raw[0] + 1 :]
+
+
+def narrow(raw: bytes, coding: int) -> bytes:
+    """A UCS-2 text with one octet a character, a blank for what needs two; any other text as it is.
+
+    So the octets at 2n and 2n + 1 of the one are the octet at n of the other.
+    """
+    order = utf16_order_of(raw, coding)
+    if order is None:
+        return raw
+    high, low = (raw[0::2], raw[1::2]) if order == "big" else (raw[1::2], raw[0::2])
+    return bytes(0x20 if page else octet for page, octet in zip(high, low, strict=False))  # an odd octet is dropped
 
 
 def utf16_order_of(raw: bytes, coding: int) -> Literal["big", "little"] | None:
