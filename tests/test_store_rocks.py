@@ -16,7 +16,7 @@ import trio
 import trio.testing
 
 from dlrproxy.store import rocks
-from dlrproxy.store.database import Database, DatabaseError
+from dlrproxy.store.database import Database, DatabaseError, database_options
 from dlrproxy.store.directory import FORMAT_KEY
 from dlrproxy.store.group import MAX_SAME_FORM, Group
 from dlrproxy.store.layout import FAMILIES, MAX_EXPIRY_ROW, changes_of, decode_keys
@@ -458,7 +458,7 @@ async def test_a_torn_last_record_costs_only_what_was_never_acknowledged(killed,
 
 async def test_a_directory_that_is_not_ours(tmp_path):
     (tmp_path / "data").mkdir()
-    Database(tmp_path / "data" / "store", create=True).close()
+    Database(tmp_path / "data" / "store", options=database_options(create=True)).close()
     with pytest.raises(StoreError, match="no store id"):
         await open_store(tmp_path / "data")
 

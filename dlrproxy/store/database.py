@@ -68,7 +68,7 @@ class DatabaseError(StoreError):
 
 
 @contextmanager
-def _named(path: Path) -> Iterator[None]:
+def named(path: Path) -> Iterator[None]:
     """rocksdict raises bare Exception with RocksDB's text; give it a type and the directory."""
     try:
         yield
@@ -119,11 +119,13 @@ class Database:
     `close` needs every other call to have returned.
     """
 
-    def __init__(self, path: Path, *, create: bool = False) -> None:
-        """Open what is there, or with `create` make a new one where nothing is. StoreBusyError: another has it open."""
+    def __init__(self, path: Path, *, options: Options | None = None) -> None:
+        """Open what is there, or what `options` say. StoreBusyError: another process has it open."""
         self.path = path
-        with _named(path):
-            self._db = Rdict(str(path), database_options(create=create), family_options())
+        if options is None:
+            options = database_options(create=False)
+        with named(path):
+            self._db = Rdict(str(path), options, family_options())
             self._families = {family: self._db.get_column_family(family) for family in FAMILIES}
             self._handles = {family: self._db.get_column_family_handle(family) for family in FAMILIES}
 
@@ -144,22 +146,28 @@ class Database:
                     batch.delete(key)
                 else:
                     batch.put(key, value)
-        with _named(self.path):
+        with named(self.path):
             self._db.write(batch)
 
     def sync(self) -> None:
         """What was written is durable when this returns. After an error nobody knows: close, open, write again."""
-        with _named(self.path):
+        with named(self.path):
             self._db.flush_wal(True)
 
+    def write_tables(self) -> None:
+        """Write what the log holds into tables; each family with a row then has one."""
+        with named(self.path):
+            for family in self._families.values():
+                family.flush()
+
     def get(self, family: str, keys: Sequence[bytes]) -> list[bytes | None]:
-        with _named(self.path):
+        with named(self.path):
             return cast("list[bytes | None]", self._families[family].get(list(keys))) if keys else []
 
     def scan(self, family: str, after: bytes, limit: int, before: bytes | None = None) -> list[tuple[bytes, bytes]]:
-        """At most `limit` rows with `after` < key (< `before`), in key order."""
+        """At most `limit` rows with `after` < key (< `before`), in key order. The empty key is nobody's."""
         rows: list[tuple[bytes, bytes]] = []
-        with _named(self.path):
+        with named(self.path):
             cursor = self._families[family].iter()
             cursor.seek(after)
             while cursor.valid() and len(rows) < limit:
@@ -190,7 +198,7 @@ class Database:
 def _close(rdict: Rdict, path: Path) -> str | None:
     """Why it failed, or None. A text and not the exception, whose traceback would keep the database open."""
     try:
-        with _named(path):
+        with named(path):
             rdict.close()
     except DatabaseError as error:
         return error.why

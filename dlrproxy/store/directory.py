@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from dlrproxy.store.database import Database
+from dlrproxy.store.database import Database, database_options
 from dlrproxy.store.layout import FAMILIES, Changes
 from dlrproxy.store.port import StoreBusyError, StoreError, Table
 
@@ -78,15 +78,11 @@ class DataDirectory:
         try:
             if unfinished.exists():
                 shutil.rmtree(unfinished)
-            database = Database(unfinished, create=True)
+            database = Database(unfinished, options=database_options(create=True))
             try:
-                changes: Changes = {family: [] for family in FAMILIES}
-                changes[Table.META.value] = [
-                    (STORE_ID_KEY, secrets.token_bytes(STORE_ID_SIZE)),
-                    (FORMAT_KEY, FORMAT),
-                ]
-                database.write(changes)
+                database.write(first_rows())
                 database.sync()
+                database.write_tables()
             finally:
                 database.close()
             _sync_directory(unfinished)
@@ -94,6 +90,17 @@ class DataDirectory:
             _sync_directory(self.path)
         except OSError as error:
             raise StoreError(f"the store in {self.store} cannot be made: {error}") from error
+
+
+def first_rows() -> Changes:
+    """What a new store holds: its id, its format, and a row under the empty key of each family, which no reader sees.
+
+    Those rows, in tables, make every family known to RocksDB's repair, which finds families by their tables and
+    drops what the log holds of others.
+    """
+    changes: Changes = {family: [(b"", b"")] for family in FAMILIES}
+    changes[Table.META.value] += [(STORE_ID_KEY, secrets.token_bytes(STORE_ID_SIZE)), (FORMAT_KEY, FORMAT)]
+    return changes
 
 
 def _sync_directory(path: Path) -> None:
