@@ -1,0 +1,265 @@
+"""One TCP or TLS stream: a reader that awaits, and a `send` that does not.
+
+`send` tries the socket at once. Only what the socket does not take is buffered, for a writer task that sleeps until
+then (perf-notes, "the cheapest safe shape"). So the code that relays never awaits, and neither direction can block the
+other. Over TLS everything goes through the writer task.
+
+The buffer is bounded by what fills it: requests stop at the window of their session and at `congested`; responses are
+owed only for what the peer itself sent, and it is not read while it is congested. Should a peer get past both, its
+connection ends with `output_overflow`.
+"""
+
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import trio
+
+from protocols.smpp.framing import FramingError, split_until_error
+
+RECEIVE_SIZE: Final = 0x10000
+HIGH_WATER: Final = 256 * 1024  # about a window of 1,000 ordinary PDUs: a peer so far behind takes no more requests
+MAX_BUFFERED: Final = 4 * 1024 * 1024  # far above what windows allow; beyond it the peer does not read at all
+GOODBYE_S: Final = 2.0  # how long a closing connection may take to send what is left
+
+CLOSED_BY_PEER: Final = "closed_by_peer"
+
+# Linux; elsewhere delayed acknowledgements stay as they are. Kannel waits for ours (smpp-facts, "Gateways").
+_QUICKACK: Final[int | None] = getattr(socket, "TCP_QUICKACK", None)
+
+TlsStream = trio.SSLStream[trio.SocketStream]
+
+
+class Connection:
+    """`scope` encloses the reading of this connection; whoever ends it cancels that scope through `end`."""
+
+    __slots__ = ("_buffer", "_finishing", "_relieved", "_wake", "congested", "ended", "peer", "scope")
+
+    def __init__(self, peer: str) -> None:
+        """`peer` names the other end in logs."""
+        self.peer = peer
+        self.scope = trio.CancelScope()
+        self.congested = False
+        self.ended: str | None = None  # why, once somebody has ended it
+        self._buffer = bytearray()
+        self._finishing = False
+        self._wake = trio.Event()
+        self._relieved = trio.Event()
+
+    def send(self, data: bytes) -> None:
+        """Never blocks and never raises: a connection that is broken ends, and its reader finds out."""
+        if self.ended is not None:
+            return
+        if not self._buffer:
+            try:
+                sent = self._send_now(data)
+            except OSError as error:
+                self.end(f"send_failed: {error.strerror}")
+                return
+            if sent == len(data):
+                return
+            data = data[sent:]
+        self._buffer += data
+        self._measure()
+        self._wake.set()
+
+    def end(self, reason: str) -> None:
+        """Stop reading, and close once what was sent before is out. The first reason counts."""
+        if self.ended is None:
+            self.ended = reason
+            self.scope.cancel()
+
+    async def relieved(self) -> None:
+        """Wait until the peer has read enough of what it was sent."""
+        while self.congested:
+            self._relieved = trio.Event()
+            await self._relieved.wait()
+
+    async def write_behind(self) -> None:
+        """The writer task: sends what `send` could not. Returns after `finish`, or when the connection breaks."""
+        while True:
+            await self._wake.wait()
+            while self._buffer:
+                try:
+                    sent = await self._send_soon()
+                except (OSError, trio.BrokenResourceError) as error:
+                    self._buffer.clear()
+                    self.end(f"send_failed: {error}")
+                    return
+                del self._buffer[:sent]
+                self._measure()
+            if self._finishing:
+                return
+            self._wake = trio.Event()
+
+    def finish(self) -> None:
+        """Nothing more will be sent: the writer task sends what is left, and returns."""
+        self._finishing = True
+        self._wake.set()
+
+    def _measure(self) -> None:
+        waiting = len(self._buffer)
+        self.congested = waiting > HIGH_WATER
+        if not self.congested:
+            self._relieved.set()
+        elif waiting > MAX_BUFFERED:
+            self.end("output_overflow")
+
+    async def receive(self) -> bytes:
+        """What has arrived, up to RECEIVE_SIZE; empty at the end of the stream. Raises trio.BrokenResourceError."""
+        raise NotImplementedError
+
+    async def aclose(self, *, linger: bool) -> None:
+        """Close. With `linger` the peer gets a moment to read what it was sent last, and to close first."""
+        raise NotImplementedError
+
+    def _send_now(self, data: bytes) -> int:
+        """Send what can be sent without waiting; how much that was. Raises OSError."""
+        raise NotImplementedError
+
+    async def _send_soon(self) -> int:
+        """Send from the buffer's start, waiting for room; how much that was. Raises OSError, BrokenResourceError."""
+        raise NotImplementedError
+
+
+class PlainConnection(Connection):
+    """Over TCP."""
+
+    __slots__ = ("_socket",)
+
+    def __init__(self, stream: trio.SocketStream, peer: str) -> None:
+        """Takes over the stream's socket, for calls that do not wait."""
+        super().__init__(peer)
+        self._socket = socket.socket(fileno=stream.socket.detach())
+        self._socket.setblocking(False)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    async def receive(self) -> bytes:
+        while True:
+            await trio.lowlevel.wait_readable(self._socket)
+            try:
+                data = self._socket.recv(RECEIVE_SIZE)
+                if data and _QUICKACK is not None:
+                    self._socket.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                raise trio.BrokenResourceError(error.strerror) from error
+            return data
+
+    def _send_now(self, data: bytes) -> int:
+        try:
+            return self._socket.send(data)
+        except BlockingIOError:
+            return 0
+
+    async def _send_soon(self) -> int:
+        await trio.lowlevel.wait_writable(self._socket)
+        return self._send_now(bytes(self._buffer[:RECEIVE_SIZE]))
+
+    async def aclose(self, *, linger: bool) -> None:
+        try:
+            if linger:
+                with trio.move_on_after(GOODBYE_S):
+                    await self._linger()
+        finally:
+            trio.lowlevel.notify_closing(self._socket)
+            self._socket.close()
+
+    async def _linger(self) -> None:
+        """Closing with unread input resets the connection, and what was just sent is lost with it."""
+        try:
+            self._socket.shutdown(socket.SHUT_WR)
+            while await self.receive():
+                pass
+        except (OSError, trio.BrokenResourceError):
+            return  # the peer has gone already
+
+
+class TlsConnection(Connection):
+    """Over TLS."""
+
+    __slots__ = ("_stream",)
+
+    def __init__(self, stream: TlsStream, peer: str) -> None:
+        super().__init__(peer)
+        self._stream = stream
+        stream.transport_stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
+
+    async def receive(self) -> bytes:
+        return bytes(await self._stream.receive_some(RECEIVE_SIZE))
+
+    def _send_now(self, data: bytes) -> int:
+        return 0
+
+    async def _send_soon(self) -> int:
+        data = bytes(self._buffer)
+        await self._stream.send_all(data)
+        return len(data)
+
+    async def aclose(self, *, linger: bool) -> None:
+        with trio.move_on_after(GOODBYE_S if linger else 0):
+            await self._stream.aclose()
+
+
+def connection_over(stream: trio.SocketStream | TlsStream, peer: str) -> Connection:
+    """Takes over the stream."""
+    return TlsConnection(stream, peer) if isinstance(stream, trio.SSLStream) else PlainConnection(stream, peer)
+
+
+async def converse(connection: Connection, read: Callable[[], Awaitable[None]], lost: Callable[[], None]) -> None:
+    """Run a connection: `read` until it returns or somebody ends the connection, then `lost`, then the goodbye."""
+    writing = trio.CancelScope(shield=True)  # until the goodbye is out; the deadline is set when reading has ended
+
+    async def write() -> None:
+        with writing:
+            await connection.write_behind()
+
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(write)
+            try:
+                with connection.scope:
+                    await read()
+            finally:
+                lost()
+                connection.finish()
+                writing.deadline = trio.current_time() + GOODBYE_S
+    finally:
+        await connection.aclose(linger=connection.ended != CLOSED_BY_PEER)
+
+
+class Incoming:
+    """The PDUs that arrive on a connection, a receive at a time."""
+
+    __slots__ = ("_connection", "_error", "_rest")
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._rest = b""
+        self._error: FramingError | None = None
+
+    async def next(self) -> list[bytes]:
+        """Whole PDUs, at least one; none at the end of the stream, which then has ended the connection.
+
+        Raises FramingError when what came before a bad length has been given. A peer that does not read what it is sent
+        is not read either.
+        """
+        if self._error is not None:
+            raise self._error
+        if self._connection.congested:
+            await self._connection.relieved()
+        while True:
+            try:
+                data = await self._connection.receive()
+            except trio.BrokenResourceError as error:
+                self._connection.end(f"broken: {error}")
+                return []
+            if not data:
+                self._connection.end(CLOSED_BY_PEER)
+                return []
+            frames, self._rest, self._error = split_until_error(self._rest + data)
+            if frames:
+                return frames
+            if self._error is not None:
+                raise self._error

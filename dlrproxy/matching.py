@@ -1,0 +1,59 @@
+"""Which open message does a reported id mean? The store's records, judged under the rule that the operator follows."""
+
+from collections.abc import Callable, Sequence
+
+from dlrproxy.custody_port import Wanted
+from dlrproxy.store.port import Lookup, OpenMessage
+from dlrproxy.surroundings import Surroundings
+from protocols.smpp.message_ids import Change, Inexact, Learner, Match, NoMatch, Rule, Verdict, candidates, judge
+
+
+class Matching:
+    """One operator's ids. Every match is noted for the learner; `exact` ones are counted, and noted by the batch."""
+
+    def __init__(self, around: Surroundings, learner: Learner, learned: Callable[[Change], None]) -> None:
+        """`learned` is told when the rule in force has changed."""
+        self._operator = around.operator.name
+        self._store = around.store
+        self._learner = learner
+        self._learned = learned
+        self.exact = 0  # matches by the exact id since the last `settle`
+
+    def settle(self) -> None:
+        """The end of a batch."""
+        if self.exact:
+            if self._learner.rule is None:
+                self._note(Rule.EXACT, self.exact)
+            self.exact = 0
+
+    def forms(self, message_id: bytes) -> tuple[bytes, ...]:
+        """Under which normal forms the response id may be stored; none where only the exact id counts."""
+        if self._learner.pinned and self._learner.rule is Rule.EXACT:
+            return ()
+        return candidates(message_id)
+
+    async def judge(self, wanted: Sequence[Wanted], *, note: bool = True) -> list[Verdict[OpenMessage]]:
+        """One verdict for each, in one visit to the store. With `note` they are evidence. Raises StoreError."""
+        lookups = [Lookup(self._operator, each.message_id, self.forms(each.message_id)) for each in wanted]
+        found = await self._store.find(lookups)
+        verdicts: list[Verdict[OpenMessage]] = []
+        for each, records in zip(wanted, found, strict=True):
+            verdict = judge(each.message_id, each.destination, records, self._learner.rule)
+            if note and (rule := _shown_by(verdict)) is not None:
+                self._note(rule, 1)
+            verdicts.append(verdict)
+        return verdicts
+
+    def _note(self, rule: Rule, count: int) -> None:
+        change = self._learner.note(rule, count)
+        if change is not None:
+            self._learned(change)
+
+
+def _shown_by(verdict: Verdict[OpenMessage]) -> Rule | None:
+    """The rule that a verdict is evidence for."""
+    if isinstance(verdict, Match):
+        return verdict.rule
+    if isinstance(verdict, Inexact) and verdict.agrees:
+        return verdict.rule
+    return verdict.dismissed if isinstance(verdict, NoMatch) else None

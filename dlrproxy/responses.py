@@ -1,0 +1,109 @@
+"""Responses that wait for their open message to be durable, and what must not overtake them.
+
+A submit_sm_resp goes to the gateway only after its open message is on disk (promise 2), and a report of that message
+only after the response: on the same session it then follows in the stream, on another one `receipt_delay_ms` later.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+from dlrproxy.links import GatewaySession
+from dlrproxy.surroundings import Surroundings
+
+Follower = Callable[[float], None]  # is given the time
+
+# Responses of one operator that may wait for the disk. At this bound MT are refused, as with a full window.
+MAX_WAITING: Final = 10_000
+
+_Held = tuple[GatewaySession, bytes, bytes]  # session, frame, message id
+
+
+class Responses:
+    """The responses of one operator's binds."""
+
+    __slots__ = (
+        "_batch",
+        "_before",
+        "_counters",
+        "_delay_s",
+        "_following",
+        "_now",
+        "_recent",
+        "_recent_since",
+        "_store",
+        "_wrap_up",
+        "tracks_writing",
+    )
+
+    def __init__(self, around: Surroundings) -> None:
+        self._store = around.store
+        self._counters = around.counters
+        self._delay_s = around.operator.receipt_delay_ms / 1000
+        self._now = around.now
+        self._wrap_up = around.wrap_up
+        self._batch: list[_Held] = []
+        # By message id: what follows its response, which has not been written.
+        self._following: dict[bytes, list[Follower] | None] = {}
+        # When a response was written, by message id: two generations, each of at least `delay_s`.
+        self.tracks_writing = False  # with a single session there is no other that a report could go to
+        self._recent: dict[bytes, float] = {}
+        self._before: dict[bytes, float] = {}
+        self._recent_since = 0.0
+
+    @property
+    def waiting(self) -> int:
+        return len(self._following)
+
+    def hold(self, session: GatewaySession, frame: bytes, message_id: bytes) -> None:
+        """Its open message has just been put into the store. Released after the `settle` of this batch."""
+        self._batch.append((session, frame, message_id))
+        self._following.setdefault(message_id)
+
+    def settle(self) -> None:
+        """The end of a batch: release what it held once all of it is durable, in order."""
+        if self._batch:
+            batch, self._batch = self._batch, []
+            self._store.after_durable(partial(self._release, batch))
+
+    def unwritten(self, message_id: bytes) -> bool:
+        """Its response has not been written yet."""
+        return message_id in self._following
+
+    def follow(self, message_id: bytes, follower: Follower) -> None:
+        """Call when the response, which is unwritten, has been put on its session."""
+        followers = self._following[message_id]
+        if followers is None:
+            self._following[message_id] = [follower]
+        else:
+            followers.append(follower)
+
+    def ready_elsewhere_at(self, message_id: bytes) -> float:
+        """From when on a report may go to another session than the response; 0 for long ago."""
+        written_at = self._recent.get(message_id) or self._before.get(message_id)
+        return 0.0 if written_at is None else written_at + self._delay_s
+
+    def _release(self, batch: list[_Held]) -> None:
+        now = self._now()
+        following = self._following
+        followers: list[Follower] = []
+        for session, frame, message_id in batch:
+            if session.alive:
+                session.put(frame)
+            else:
+                self._counters.response_session_gone += 1
+            if behind := following.pop(message_id, None):
+                followers += behind
+        if self.tracks_writing:
+            self._note_writing(batch, now)
+        for follower in followers:
+            follower(now)
+        self._wrap_up()
+
+    def _note_writing(self, batch: list[_Held], now: float) -> None:
+        if now - self._recent_since > self._delay_s:
+            self._before = self._recent if now - self._recent_since <= 2 * self._delay_s else {}
+            self._recent = {}
+            self._recent_since = now
+        for _, _, message_id in batch:
+            self._recent[message_id] = now

@@ -1,0 +1,151 @@
+r"""Finding the message of a report that memory does not know: on disk, or in a response that is still to come.
+
+    look_for --> the store --> found
+                          \--> held while responses that were outstanding at its arrival are --> look again
+                           \-> missed
+
+A response that comes while the store is being read may be the one: then the store is asked again.
+"""
+
+import heapq
+import itertools
+from collections import deque
+from typing import Final, Protocol
+
+import trio
+
+from dlrproxy.arrival import Arrival, Stage
+from dlrproxy.custody_port import Wanted
+from dlrproxy.matching import Matching
+from dlrproxy.store.port import OpenMessage, StoreError
+from dlrproxy.submissions import Submissions
+from dlrproxy.surroundings import Surroundings
+from protocols.smpp.message_ids import Match, Verdict, normal
+
+MAX_LOOKUPS: Final = 1_000  # in one visit to the store, so that its first answers are not late
+
+
+class Outcome(Protocol):
+    """What becomes of a report when the search for its message has ended."""
+
+    def found(self, arrival: Arrival, record: OpenMessage, now: float) -> None: ...
+
+    def missed(self, arrival: Arrival, verdict: Verdict[OpenMessage], now: float) -> None: ...
+
+    def unreadable(self, arrival: Arrival) -> None:
+        """The store could not be read."""
+
+
+class Seeking:
+    """One operator's reports without a known message. Bounded by what bounds the reports: `Arrivals`."""
+
+    def __init__(self, around: Surroundings, submissions: Submissions, matching: Matching, outcome: Outcome) -> None:
+        self._race_window_s = around.operator.race_window_s
+        self._counters = around.counters
+        self._now = around.now
+        self._wrap_up = around.wrap_up
+        self._submissions = submissions
+        self._matching = matching
+        self._outcome = outcome
+        self._unknown: deque[Arrival] = deque()
+        self._unknown_added = trio.Event()
+        self._awaited: dict[bytes, list[Arrival]] = {}  # by normal form of a response id that would be its message's
+        self._racing: list[tuple[int, int, Arrival]] = []  # by barrier
+        self._count = itertools.count()
+
+    def look_for(self, arrival: Arrival) -> None:
+        """Ends in a call of `outcome`, later."""
+        if not arrival.forms:
+            arrival.barrier = self._submissions.last_ticket
+            arrival.forms = self._matching.forms(arrival.message_id) or (normal(arrival.message_id),)
+            for form in arrival.forms:
+                self._awaited.setdefault(form, []).append(arrival)
+        arrival.again = False
+        arrival.stage = Stage.SEEKING
+        self._unknown.append(arrival)
+        self._unknown_added.set()
+
+    def forget(self, arrival: Arrival) -> None:
+        """Nothing more is wanted for it."""
+        for form in arrival.forms:
+            others = self._awaited[form]
+            others.remove(arrival)
+            if not others:
+                del self._awaited[form]
+        arrival.forms = ()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await self._unknown_added.wait()
+            self._unknown_added = trio.Event()
+            await self.look_up()
+
+    async def look_up(self) -> None:
+        """Look for everything that waits for it now: one visit to the store, or a few."""
+        while self._unknown:
+            batch = [self._unknown.popleft() for _ in range(min(len(self._unknown), MAX_LOOKUPS))]
+            wanted = [Wanted(arrival.message_id, arrival.subscriber) for arrival in batch]
+            try:
+                verdicts = await self._matching.judge(wanted)
+            except StoreError:
+                for arrival in batch:
+                    if arrival.stage is Stage.SEEKING:
+                        self._outcome.unreadable(arrival)
+            else:
+                now = self._now()
+                for arrival, verdict in zip(batch, verdicts, strict=True):
+                    if arrival.stage is Stage.SEEKING:
+                        self._judged(arrival, verdict, now)
+            self._wrap_up()
+
+    def _judged(self, arrival: Arrival, verdict: Verdict[OpenMessage], now: float) -> None:
+        if isinstance(verdict, Match):
+            if arrival.raced:
+                self._counters.race_resolved += 1
+            self.forget(arrival)
+            self._outcome.found(arrival, verdict.record, now)
+        elif arrival.again:
+            self.look_for(arrival)
+        elif now < self._race_end(arrival) and self._submissions.oldest_ticket() <= arrival.barrier:
+            self._hold(arrival)
+        else:
+            self.forget(arrival)
+            self._outcome.missed(arrival, verdict, now)
+
+    def _race_end(self, arrival: Arrival) -> float:
+        return arrival.arrived_at + self._race_window_s
+
+    def _hold(self, arrival: Arrival) -> None:
+        if not arrival.raced:
+            arrival.raced = True
+            self._counters.race_held += 1
+        arrival.stage = Stage.RACING
+        heapq.heappush(self._racing, (arrival.barrier, next(self._count), arrival))
+
+    def opened(self, messages: list[OpenMessage]) -> None:
+        """New open messages: what may be theirs looks again."""
+        if not self._awaited:
+            return
+        for message in messages:
+            for arrival in self._awaited.get(normal(message.message_id), ()):
+                if arrival.stage is Stage.RACING:
+                    self.look_for(arrival)
+                else:
+                    arrival.again = True
+
+    def settle(self) -> None:
+        """The end of a batch: what waits for no outstanding response any more looks again."""
+        if not self._racing:
+            return
+        oldest = self._submissions.oldest_ticket()
+        while self._racing and (self._racing[0][0] < oldest or self._racing[0][2].stage is not Stage.RACING):
+            _, _, arrival = heapq.heappop(self._racing)
+            if arrival.stage is Stage.RACING:
+                self.look_for(arrival)
+
+    def tick(self, now: float) -> None:
+        """The race window ends for what came long enough ago."""
+        for _, _, arrival in self._racing:
+            if arrival.stage is Stage.RACING and now >= self._race_end(arrival):
+                self.look_for(arrival)

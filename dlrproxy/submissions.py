@@ -1,0 +1,264 @@
+"""From a gateway to the operator: MT and every other request of a gateway's, and the responses on their way back.
+
+A request goes to a bind with window room. When no bind has room, or the pace is reached, it waits in a bounded queue;
+what does not fit, or waits too long, is answered `busy_status`. A request whose fate is unknown, since its bind was
+lost, is answered `no_bind_status`: gateways send it again.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from dlrproxy.links import Bind, GatewaySession, Outstanding
+from dlrproxy.responses import MAX_WAITING, Responses
+from dlrproxy.store.port import OpenMessage
+from dlrproxy.surroundings import Surroundings
+from protocols.smpp import constants as c
+from protocols.smpp.framing import resequence
+from protocols.smpp.message_ids import digits
+from protocols.smpp.pacing import Pace
+from protocols.smpp.pdu import pack, response_id
+from protocols.smpp.session import WITHOUT_RESPONSE, response_to
+
+DAY_S: Final = 86_400.0
+ROOM_WAIT_S: Final = 5.0  # below the response timers of gateways, 10 s and more
+MAX_QUEUED: Final = 1_000  # MT that wait for room; more than the windows that gateways use
+MT: Final = frozenset({c.SUBMIT_SM, c.SUBMIT_MULTI, c.DATA_SM})
+
+_REPORT_REQUESTED: Final = 0x1F  # registered_delivery: SMSC receipt, SME acknowledgement, intermediate notification
+
+
+class _Queued(NamedTuple):
+    session: GatewaySession
+    frame: bytes
+    command: int
+    sequence: int
+    since: float
+
+
+class Submissions:
+    """The requests of all gateways for one operator."""
+
+    def __init__(
+        self,
+        around: Surroundings,
+        responses: Responses,
+        opened: Callable[[list[OpenMessage]], None],
+    ) -> None:
+        """`opened` is given the open messages of each batch, when their responses have been handed to `responses`."""
+        operator = self._operator = around.operator
+        self._store = around.store
+        self._counters = around.counters
+        self._responses = responses
+        self._opened = opened
+        self._track_all = operator.track == "all"
+        self._lifetime_s = operator.open_message_days * DAY_S
+        self._pace = Pace(operator.max_per_s, around.now())
+        self._paced = operator.max_per_s is not None
+        self._transmitters: list[Bind] = []
+        self._turn = 0
+        self._queue: deque[_Queued] = deque()
+        self._new: list[OpenMessage] = []
+        self._freed = False
+        self.draining = False
+        self.last_ticket = 0  # rises with every request sent to the operator
+
+    def oldest_ticket(self) -> int:
+        """The ticket of the oldest request that the operator has not answered; above `last_ticket` if there is none."""
+        oldest = self.last_ticket + 1
+        for bind in self._transmitters:
+            entry = bind.window.oldest()
+            if entry is not None and entry[5] < oldest:
+                oldest = entry[5]
+        return oldest
+
+    @property
+    def queued(self) -> int:
+        return len(self._queue)
+
+    @property
+    def outstanding(self) -> int:
+        return sum(len(bind.window) for bind in self._transmitters)
+
+    def bind_up(self, bind: Bind) -> None:
+        if bind.session.transmits:
+            self._transmitters.append(bind)
+            self._freed = True
+
+    def submit(self, session: GatewaySession, frame: bytes, command: int, sequence: int, now: float) -> None:
+        """A request that the session's state allows. It is sent, queued or answered."""
+        if not self._transmitters:
+            self._refuse_no_bind(session, command, sequence)
+        elif command in MT and (refusal := self._refusal()):
+            self._answer(session, command, refusal, sequence)
+        elif self._queue or (bind := self._with_room()) is None or (self._paced and not self._pace.take(now)):
+            self._enqueue(session, frame, command, sequence, now)
+        else:
+            self._send(bind, session, frame, command, sequence, now)
+
+    def _refusal(self) -> int:
+        """The status that answers MT now, or ESME_ROK. Asked before the operator accepts anything (promise 6)."""
+        if self.draining:
+            self._counters.refused_draining += 1
+            return self._operator.busy_status
+        if not self._store.accepting or self._responses.waiting >= MAX_WAITING:
+            self._counters.refused_store += 1
+            return c.ESME_RMSGQFUL
+        return c.ESME_ROK
+
+    def _refuse_no_bind(self, session: GatewaySession, command: int, sequence: int) -> None:
+        self._counters.refused_no_bind += 1
+        self._answer(session, command, self._operator.no_bind_status, sequence)
+        if self._operator.no_bind == "close":
+            session.unbind("no_operator_bind")
+
+    @staticmethod
+    def _answer(session: GatewaySession, command: int, status: int, sequence: int) -> None:
+        if command not in WITHOUT_RESPONSE:
+            session.put(pack(response_to(command), status, sequence))
+
+    def _with_room(self) -> Bind | None:
+        """One bind until its window is full, then the next: what one batch brings is written to few sockets."""
+        binds = self._transmitters
+        for _ in range(len(binds)):
+            if self._turn >= len(binds):
+                self._turn = 0
+            bind = binds[self._turn]
+            if bind.has_room:
+                return bind
+            self._turn += 1
+        return None
+
+    def _enqueue(self, session: GatewaySession, frame: bytes, command: int, sequence: int, now: float) -> None:
+        if len(self._queue) >= MAX_QUEUED:
+            self._counters.refused_busy += 1
+            self._answer(session, command, self._operator.busy_status, sequence)
+            return
+        self._counters.waited_for_room += 1
+        self._queue.append(_Queued(session, frame, command, sequence, now))
+
+    def _send(self, bind: Bind, session: GatewaySession, frame: bytes, command: int, sequence: int, now: float) -> None:
+        self._counters.requests += 1
+        if command in WITHOUT_RESPONSE:
+            bind.put(resequence(frame, bind.window.next_sequence()))
+            return
+        self.last_ticket += 1
+        source, destination = self._addresses(frame, command)
+        entry: Outstanding = (session, sequence, command, source, destination, self.last_ticket)
+        bind.put(resequence(frame, bind.window.open(entry, now)))
+
+    def _addresses(self, frame: bytes, command: int) -> tuple[bytes, bytes | None]:
+        """source_addr, and the digits of destination_addr; None for those if it is not to become an open message."""
+        if command == c.SUBMIT_MULTI:  # one id for many destinations: none of them breaks a tie
+            return b"", b""
+        if command not in MT:
+            return b"", None
+        # service_type NUL ton npi source NUL ton npi destination NUL; a body cut short leaves both empty.
+        source_at = frame.find(b"\0", c.HEADER_SIZE) + 3
+        source_end = frame.find(b"\0", source_at)
+        end = frame.find(b"\0", source_end + 3)
+        if source_at < c.HEADER_SIZE + 3 or source_end < source_at or end < 0:
+            return b"", b"" if self._track_all else None
+        if not self._track_all and not _wants_report(frame, command, end):
+            return b"", None
+        return frame[source_at:source_end], digits(frame[source_end + 3 : end])
+
+    def answered(self, bind: Bind, frame: bytes, status: int, sequence: int, now: float) -> None:
+        """A response of the operator's, generic_nack included."""
+        entry = bind.window.take(sequence)
+        if entry is None:
+            self._counters.response_unknown += 1
+            return
+        self._freed = True
+        session, sequence_there, _, source, destination, _ = entry
+        frame = resequence(frame, sequence_there)
+        if status == c.ESME_ROK and destination is not None and (message_id := response_id(frame)):
+            self._counters.open_messages += 1
+            message = OpenMessage(
+                self._operator.name,
+                message_id,
+                session.gateway,
+                destination,
+                source,
+                session.token,
+                now,
+                now + self._lifetime_s,
+            )
+            self._store.put_open(message)
+            self._responses.hold(session, frame, message_id)
+            self._new.append(message)
+        elif session.alive:
+            session.put(frame)
+        else:
+            self._counters.response_session_gone += 1
+
+    def settle(self, now: float) -> None:
+        """The end of a batch: responses wait for the disk together, and what waited for room is sent."""
+        if self._new:
+            new, self._new = self._new, []
+            self._responses.settle()
+            self._opened(new)
+        if self._freed:
+            self._freed = False
+            self._turn += 1
+            if self._queue:
+                self._send_queued(now)
+
+    def _send_queued(self, now: float) -> None:
+        while self._queue and (bind := self._with_room()) is not None:
+            if self._paced and not self._pace.take(now):
+                return
+            session, frame, command, sequence, _ = self._queue.popleft()
+            self._send(bind, session, frame, command, sequence, now)
+
+    def tick(self, now: float) -> None:
+        """Answer what has waited too long, for room or for the operator; send what the pace allows again."""
+        if self._queue:
+            self._send_queued(now)
+        while self._queue and self._queue[0].since <= now - ROOM_WAIT_S:
+            session, _, command, sequence, _ = self._queue.popleft()
+            self._counters.refused_busy += 1
+            self._answer(session, command, self._operator.busy_status, sequence)
+        for bind in self._transmitters:
+            overdue = bind.window.take_sent_until(now - self._operator.response_s)
+            if overdue:
+                self._freed = True
+                self._counters.unanswered_in_time += len(overdue)
+                self._give_up(overdue)
+
+    def next_due(self, now: Callable[[], float]) -> float | None:
+        """When the pace lets the next queued request go; None if it is not the pace that it waits for."""
+        if not self._queue or not self._paced or self._with_room() is None:
+            return None
+        moment = now()
+        return moment + self._pace.wait_s(moment)
+
+    def bind_lost(self, bind: Bind) -> None:
+        """Nobody knows what became of what waited there: the gateways are told to try again."""
+        if bind in self._transmitters:
+            self._transmitters.remove(bind)
+        lost = bind.window.take_all()
+        self._counters.unanswered_link_lost += len(lost)
+        self._give_up(lost)
+        if not self._transmitters:
+            queue, self._queue = self._queue, deque()
+            for session, _, command, sequence, _ in queue:
+                self._refuse_no_bind(session, command, sequence)
+
+    def _give_up(self, entries: list[Outstanding]) -> None:
+        for session, sequence, command, *_ in entries:
+            self._answer(session, command, self._operator.no_bind_status, sequence)
+
+    def session_lost(self, session: GatewaySession) -> None:
+        """What it still has in the queue is not sent: the gateway will send it again."""
+        if any(queued.session is session for queued in self._queue):
+            self._queue = deque(queued for queued in self._queue if queued.session is not session)
+
+
+def _wants_report(frame: bytes, command: int, addresses_end: int) -> bool:
+    """registered_delivery asks for something. True where the body is cut before it: better one record too many."""
+    at = addresses_end + 2  # behind esm_class
+    if command == c.SUBMIT_SM:
+        schedule_end = frame.find(b"\0", addresses_end + 4)  # behind protocol_id and priority_flag as well
+        at = frame.find(b"\0", schedule_end + 1) + 1 if schedule_end >= 0 else len(frame)
+    return not 0 < at < len(frame) or bool(frame[at] & _REPORT_REQUESTED)
