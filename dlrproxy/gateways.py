@@ -1,0 +1,175 @@
+"""The gateway side: this node's listeners for one operator, and the sessions of the gateways that dial them.
+
+To a gateway we are the operator: it binds with the credentials it always used. Its bind is answered only when it is
+known whether an operator bind is up, for what it sends before that would have nowhere to go.
+"""
+
+import hmac
+from collections.abc import Mapping
+from functools import partial
+from typing import Final
+
+import trio
+from structlog.typing import FilteringBoundLogger
+
+from dlrproxy.config_keys import Address
+from dlrproxy.connection import GOODBYE_S, Connection, Incoming, PlainConnection, converse
+from dlrproxy.links import GatewaySession
+from dlrproxy.relay import Relay
+from protocols.smpp import constants as c
+from protocols.smpp.framing import HEADER, FramingError
+from protocols.smpp.pdu import Bind, BodyError, encode_tlvs, pack, parse_bind
+from protocols.smpp.session import WITHOUT_RESPONSE, Side, response_to
+
+MAX_SESSIONS: Final = 200  # per operator; gateways open a handful
+BIND_WAIT_S: Final = 5.0  # for an operator bind to come up; gateways wait 10 s and more for their bind_resp
+_OWN_SYSTEM_ID: Final = b"dlrproxy"  # until the operator has told us its own
+_TLV_SINCE: Final = 0x34  # interface_version below which a peer knows no TLVs
+
+
+class Gateways:
+    """One operator's listeners at this node."""
+
+    def __init__(self, relay: Relay, log: FilteringBoundLogger) -> None:
+        self._relay = relay
+        self._operator = relay.operator
+        self._log = log.bind(operator=relay.operator.name)
+        self._sessions: dict[GatewaySession, None] = {}
+        self._listening = trio.CancelScope()
+        self._all_gone = trio.Event()
+
+    async def run(self, task_status: trio.TaskStatus[Mapping[str, Address]] = trio.TASK_STATUS_IGNORED) -> None:
+        """Listen and serve until cancelled or stopped. Started with the addresses listened on, by gateway.
+
+        Raises OSError, which names the address, when one cannot be listened on.
+        """
+        async with trio.open_nursery() as sessions:
+            with self._listening:
+                async with trio.open_nursery() as listeners:
+                    addresses = {
+                        gateway: await self._listen(gateway, address, listeners, sessions)
+                        for gateway, address in self._operator.listen.items()
+                    }
+                    task_status.started(addresses)
+
+    async def _listen(self, gateway: str, address: Address, listeners: trio.Nursery, sessions: trio.Nursery) -> Address:
+        try:
+            opened = await trio.open_tcp_listeners(address.port, host=address.host)
+        except OSError as error:
+            raise OSError(
+                error.errno, f"operator {self._operator.name}: cannot listen on {address}: {error}"
+            ) from error
+        serve = partial(trio.serve_listeners, partial(self._serve, gateway), opened, handler_nursery=sessions)
+        listeners.start_soon(serve)
+        port: int = opened[0].socket.getsockname()[1]
+        self._log.info("gateway.listening", gateway=gateway, host=address.host, port=port)
+        return Address(address.host, port)
+
+    async def stop(self) -> None:
+        """Take no new sessions, unbind those there are, and wait for their end, for a bounded time."""
+        self._listening.cancel()
+        for session in list(self._sessions):
+            session.unbind("node_stops")
+        with trio.move_on_after(2 * GOODBYE_S):
+            while self._sessions:
+                self._all_gone = trio.Event()
+                await self._all_gone.wait()
+
+    async def _serve(self, gateway: str, stream: trio.SocketStream) -> None:
+        host, port, *_ = stream.socket.getpeername()
+        connection = PlainConnection(stream, str(Address(host, port)))
+        log = self._log.bind(gateway=gateway, peer=connection.peer)
+        if len(self._sessions) >= MAX_SESSIONS:
+            log.warning("gateway.too_many_sessions", limit=MAX_SESSIONS)
+            await connection.aclose(linger=False)
+            return
+        session = self._relay.new_session(connection, gateway)
+        self._sessions[session] = None
+        try:
+            await converse(
+                connection, partial(self._read, session, connection, log), partial(self._relay.lost, session)
+            )
+        finally:
+            del self._sessions[session]
+            if not self._sessions:
+                self._all_gone.set()
+            log.info("gateway.gone", reason=connection.ended or "node_stops")
+
+    async def _read(self, session: GatewaySession, connection: Connection, log: FilteringBoundLogger) -> None:
+        incoming = Incoming(connection)
+        try:
+            frames = await self._until_bound(session, incoming, log)
+            while frames or (frames := await incoming.next()):
+                self._relay.from_gateway(session, frames)
+                frames = []
+        except FramingError as error:
+            self._relay.counters.unreadable_stream += 1
+            log.warning("gateway.unreadable_stream", error=str(error))
+            session.put(pack(c.GENERIC_NACK, c.ESME_RINVCMDLEN, 0))
+            session.flush()
+            connection.end("unreadable_stream")
+
+    async def _until_bound(self, session: GatewaySession, incoming: Incoming, log: FilteringBoundLogger) -> list[bytes]:
+        """Serve the session up to its bind. What came behind that in one receive; nothing when the session ended."""
+        while frames := await incoming.next():
+            for at, frame in enumerate(frames):
+                _, command, status, sequence = HEADER.unpack_from(frame)
+                if command in c.BINDS:
+                    accepted = await self._bind(session, frame, command, sequence, log)
+                    return frames[at + 1 :] if accepted else []
+                if session.control(Side.ESME, command, status, sequence) or command & c.RESPONSE_BIT:
+                    continue
+                self._relay.counters.refused_state += 1
+                if command not in WITHOUT_RESPONSE:
+                    session.put(pack(response_to(command), c.ESME_RINVBNDSTS, sequence))
+            session.timers.heard_at = self._relay.now()
+            self._relay.wrap_up()
+        return []
+
+    async def _bind(
+        self, session: GatewaySession, frame: bytes, command: int, sequence: int, log: FilteringBoundLogger
+    ) -> bool:
+        """Answer a bind. One that is refused ends the session, when the answer is out."""
+        version = 0
+        try:
+            bind = parse_bind(frame[c.HEADER_SIZE :])
+        except BodyError as error:
+            status, why = c.ESME_RINVMSGLEN, str(error)
+        else:
+            version = bind.interface_version
+            status, why = self._check(bind)
+        if status == c.ESME_ROK and not await self._operator_is_up():
+            status, why = c.ESME_RBINDFAIL, "no operator bind is up"
+        if status != c.ESME_ROK:
+            log.warning("gateway.bind_refused", status=c.STATUS_NAMES[status], why=why)
+            session.put(pack(response_to(command), status, sequence))
+            session.flush()
+            session.connection.end("bind_refused")
+            return False
+        session.put(pack(response_to(command), c.ESME_ROK, sequence, self._bind_resp_body(version)))
+        session.session.responded(response_to(command), c.ESME_ROK)
+        self._relay.bound(session)
+        log.info("gateway.bound", bind=c.COMMAND_NAMES[command], interface_version=f"{version:#04x}")
+        return True
+
+    def _check(self, bind: Bind) -> tuple[int, str]:
+        """Both are compared in constant time, whichever is wrong."""
+        same_id = hmac.compare_digest(bind.system_id, self._operator.system_id.encode())
+        same_password = hmac.compare_digest(bind.password, self._operator.password.reveal())
+        if not same_id:
+            return c.ESME_RINVSYSID, "system_id is not the operator's in the configuration"
+        if not same_password:
+            return c.ESME_RINVPASWD, "password is not the operator's in the configuration"
+        return c.ESME_ROK, ""
+
+    async def _operator_is_up(self) -> bool:
+        with trio.move_on_after(min(BIND_WAIT_S, self._operator.session_init_s / 2)) as waiting:
+            await self._relay.bind_is_up()
+        return not waiting.cancelled_caught
+
+    def _bind_resp_body(self, version: int) -> bytes:
+        system_id = (self._relay.system_id or _OWN_SYSTEM_ID) + b"\0"
+        if version < _TLV_SINCE:
+            return system_id
+        octet = bytes((self._operator.interface_version_octet,))
+        return system_id + encode_tlvs(((c.TLV_SC_INTERFACE_VERSION, octet),))
