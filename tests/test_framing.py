@@ -84,6 +84,11 @@ def test_an_http_request_is_recognised_and_said_so(request_line):
         split(request_line)
 
 
+def test_letters_and_an_octet_that_is_no_ascii_are_a_framing_error_like_any_other():
+    with pytest.raises(FramingError, match="not SMPP"):
+        split(b"AAa\x80")
+
+
 def test_a_smaller_cap_can_be_asked_for():
     frame = pdu.pack(c.DATA_SM, 0, 1, bytes(100))
     with pytest.raises(FramingError):

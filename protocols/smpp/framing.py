@@ -29,7 +29,7 @@ class FramingError(Exception):
     def __init__(self, length: int) -> None:
         self.length = length
         text = LENGTH.pack(length)
-        hint = f" (the bytes read {text.decode('ascii')!r}: not SMPP)" if text.isalpha() or text[:3].isalpha() else ""
+        hint = f" (the bytes read {text.decode('latin-1')!r}: not SMPP)" if text[:3].isalpha() else ""
         super().__init__(f"command_length {length} is not between {HEADER_SIZE} and {MAX_PDU_SIZE}{hint}")
 
 
