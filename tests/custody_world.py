@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from attrs import define, field
 
-from protocols.peer.frames import Claimed, Envelope, EnvelopeKey, Forward, Frame
+from protocols.peer.frames import Envelope, EnvelopeKey, Forward, Frame
 from ring import commands as c
 from ring.custody import Custody, Offer
 from ring.rows import decode_custody, decode_key, decode_parked, encode_key
@@ -88,6 +88,7 @@ class World:
         self.accepted: dict[str, str] = {}  # trace -> owner node ("" when nobody owns it): answered ESME_ROK
         self.delivered: list[Delivery] = []
         self.notes: list[tuple[str, c.Note]] = []
+        self.superseded: set[str] = set()  # traces not delivered, since a final report was before
         self.disturbed: set[str] = set()  # traces whose delivery was cut off from its answer
         self.forwards: list[tuple[str, str, Forward]] = []
         self._offers: dict[tuple[str, EnvelopeKey], str] = {}
@@ -248,6 +249,8 @@ class World:
                     node.finished.add(envelope.message_id)
                 case c.Note():
                     self.notes.append((name, command))
+                    if command.event == "superseded":
+                        self.superseded.add(command.envelope.trace)
 
     def _find(self, node: Node, envelope: Envelope, inexact: bool) -> c.Finding | None:
         if envelope.kind == "mo":
@@ -320,7 +323,9 @@ class World:
         for trace, owner in self.accepted.items():
             places = [delivery.node for delivery in self.delivered if delivery.trace == trace]
             rows = self.custodies(trace)
-            if owner:
+            if trace in self.superseded:
+                assert not rows, f"{trace}: superseded and still in {rows}"
+            elif owner:
                 assert places, f"{trace}: answered ESME_ROK and never delivered; rows {rows}"
                 assert set(places) == {owner}, f"{trace}: owner {owner}, delivered at {places}"
                 assert not rows, f"{trace}: delivered and still in {rows}"
@@ -331,7 +336,3 @@ class World:
         for name, node in self.nodes.items():
             left = [key for table, key in node.disk.rows if table is c.Table.CUSTODY]
             assert not left, f"{name} keeps {len(left)} custody rows"
-
-
-def is_claim(frame: Frame) -> bool:
-    return isinstance(frame, Claimed)
