@@ -21,6 +21,7 @@ COMMANDS: Final[Mapping[str, Entry]] = MappingProxyType(
         "run": Entry("dlrproxy.cli.run", "run", "Run one node."),
         "check-config": Entry("dlrproxy.cli.config", "check_config", "Say everything that is wrong with a file."),
         "sample-config": Entry("dlrproxy.cli.config", "sample_config", "Print a commented, complete configuration."),
+        "explain": Entry("dlrproxy.cli.explain", "explain", "Show what the proxy sees in a PDU or a receipt's text."),
         "demo": Entry("dlrproxy.cli.demo", "demo", "Run a ring on this machine and watch it work."),
         "simulate": Entry("dlrproxy.cli.simulate", "simulate", "Play an operator or a gateway, to try a set-up."),
     }
