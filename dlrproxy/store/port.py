@@ -2,7 +2,9 @@
 
 Writes are synchronous and cheap: they change what lookups in this process see at once, and join the current group.
 One task (`run`) makes groups durable, one fsync a group, and then calls what was registered with `after_durable`, in
-the order of registration. Nothing is acknowledged to anybody before that call.
+the order of registration. Nothing is acknowledged to anybody before that call. A group is durable as a whole or not
+at all, and what is written without an await in between is in one group: a row moved from one table to another is
+never in both or in neither.
 
 A group that could not be made durable is never reported as done. The store reopens its files and writes the group
 again; meanwhile `accepting` is False, and the callers refuse work (a temporary status) instead of piling it up. If
@@ -31,7 +33,7 @@ class Table(Enum):
 
     CUSTODY = "custody"  # accepted or claimed and not yet delivered, and the dedupe keys of claims
     PARKED = "parked"
-    META = "meta"  # store id, learned rules, the clock's high-water mark
+    META = "meta"  # learned rules, the clock's high-water mark; the keys "store_id" and "format" are the store's own
 
 
 class OpenMessage(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -90,23 +92,34 @@ class Store(Protocol):
         many lookups and costs one visit to the disk. Raises StoreError.
         """
 
-    def put(self, table: Table, key: bytes, value: bytes) -> None: ...
+    def put(self, table: Table, key: bytes, value: bytes) -> None:
+        """Insert or replace a row. The key is not empty."""
 
     def delete(self, table: Table, key: bytes) -> None: ...
 
-    async def get(self, table: Table, key: bytes) -> bytes | None: ...
+    async def get(self, table: Table, key: bytes) -> bytes | None:
+        """Raises StoreError."""
 
     async def scan(self, table: Table, after: bytes = b"", limit: int = 1000) -> list[tuple[bytes, bytes]]:
-        """Rows with a key greater than `after`, in key order; written rows are seen before they are durable."""
+        """Rows with a key greater than `after`, in key order; written rows are seen before they are durable.
+
+        Raises StoreError, also when only some of the rows can be read.
+        """
 
     def after_durable(self, callback: Callable[[], None]) -> None:
         """Call back once everything written so far is durable; at once if it all is."""
 
     async def expire(self, now: float, limit: int = 10_000) -> Iterable[OpenMessage]:
-        """Delete up to `limit` open messages whose time is up, and return those that never got a final report."""
+        """Delete up to `limit` open messages whose time is up, and return those that never got a final report.
+
+        A store may leave those of the current minute for the next one; no lookup returns them. Raises StoreError.
+        """
 
     async def run(self) -> None:
         """Commit groups until cancelled. Raises StoreError when the store is lost for good."""
 
     async def close(self) -> None:
-        """Make durable what was written, then release the files."""
+        """Make durable what was written, call back, then release the files. `run` must have ended.
+
+        Raises StoreError when that was not possible; the files are released all the same.
+        """

@@ -24,31 +24,18 @@ from dlrproxy.store.database import Database, DatabaseError
 from dlrproxy.store.directory import DataDirectory, Opener, free_bytes
 from dlrproxy.store.disk import Disk
 from dlrproxy.store.group import Callback, Group, Key, closed
-from dlrproxy.store.layout import (
-    ALIAS,
-    EXPIRY,
-    OPEN,
-    changes_of,
-    decode_keys,
-    decode_open,
-    due_before,
-    encode_keys,
-    open_key,
-    parted,
-)
+from dlrproxy.store.layout import encode_keys
 from dlrproxy.store.port import Lookup, OpenMessage, StoreError, Table
 from dlrproxy.store.recent import Recent
+from dlrproxy.store.visits import Records, read_due, read_opens, write_group
 from protocols.smpp.message_ids import normal
 
 MIB: Final = 1024 * 1024
-
-Records = dict[Key, OpenMessage]
 
 REMEMBERED: Final = 200_000  # open messages in memory, some 100 MB; 200 s of reports at 1,000 messages a second
 # What may wait for a disk that stands still. Above it nothing is accepted; what was accepted before still comes in,
 # and that is bounded by the windows.
 MAX_WAITING_BYTES: Final = 64 * MIB
-EXPIRY_PAGE: Final = 16  # rows read at a time, of up to 40 KB each
 SPACE_CHECK_S: Final = 1.0
 # Room comes back when a tenth more than the minimum is free, so that the border does not flap.
 ROOM_AGAIN: Final = 1.1
@@ -85,6 +72,7 @@ class RocksStore:
         self._expiring = trio.Lock()
         self._min_free_bytes = min_free_bytes
         self._free = free
+        self._running = False
         self._failing = False
         self._full = False
         self._check_space()
@@ -191,7 +179,7 @@ class RocksStore:
                         before[key] = message
                     else:
                         unknown[key] = None
-            stored, aliases = await self._disk.read(_read_opens, list(unknown), forms)
+            stored, aliases = await self._disk.read(read_opens, list(unknown), forms)
             if recent.generation - generation < 2:
                 return ids, before, stored, aliases
 
@@ -227,7 +215,7 @@ class RocksStore:
             done = set(self._collecting.index)
             if self._committing is not None:
                 done.update(self._committing.index)
-            rows = await self._disk.read(_read_due, now, limit, frozenset(done))
+            rows = await self._disk.read(read_due, now, limit, frozenset(done))
             gone: list[OpenMessage] = []
             for row_key, keys, left, stored in rows:
                 self._collecting.index[row_key] = encode_keys(left) if left else None
@@ -289,12 +277,16 @@ class RocksStore:
             callback()
 
     async def run(self) -> None:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._watch_space)
-            while True:
-                await self._work.wait()
-                self._work = trio.Event()
-                await self._commit(give_up_s=GIVE_UP_S)
+        self._running = True
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._watch_space)
+                while True:
+                    await self._work.wait()
+                    self._work = trio.Event()
+                    await self._commit(give_up_s=GIVE_UP_S)
+        finally:
+            self._running = False
 
     async def _commit(self, *, give_up_s: float) -> None:
         """Make durable what is written, call back, and again until nothing is left."""
@@ -334,7 +326,7 @@ class RocksStore:
         try:
             if self._failing:
                 await self._disk.replace()
-            await self._disk.write(partial(_write, group))
+            await self._disk.write(partial(write_group, group))
         except DatabaseError as error:
             self._failing = True
             if error.damaged:
@@ -362,6 +354,8 @@ class RocksStore:
             _log.warning("store.space_enough", free_mb=free // MIB, min_free_mb=minimum // MIB)
 
     async def close(self) -> None:
+        if self._running:
+            raise RuntimeError("cancel `run` and wait for its end before `close`: two writers would race")
         try:
             await self._commit(give_up_s=0.0)
         finally:
@@ -369,52 +363,3 @@ class RocksStore:
                 await self._disk.close()
             finally:
                 self._directory.release()
-
-
-# --- what worker threads do
-
-
-def _write(group: Group, database: Database) -> None:
-    database.write(changes_of(group, database.get, database.sequence))
-    database.sync()
-
-
-def _read_opens(
-    database: Database, keys: Sequence[Key], forms: Sequence[Key]
-) -> tuple[Records, dict[Key, tuple[bytes, ...]]]:
-    """The records of `keys`, the exact ids of each normal form, and the records of those ids as well."""
-    records = _get_opens(database, keys)
-    aliases: dict[Key, tuple[bytes, ...]] = {}
-    for form, value in zip(forms, database.get(ALIAS, [open_key(*form) for form in forms]), strict=True):
-        if value is not None:
-            aliases[form] = decode_keys(value)
-    asked = set(keys)
-    more = {(operator, i) for (operator, _), ids in aliases.items() for i in ids} - asked
-    if more:
-        records |= _get_opens(database, list(more))
-    return records, aliases
-
-
-def _get_opens(database: Database, keys: Sequence[Key]) -> Records:
-    values = database.get(OPEN, [open_key(*key) for key in keys])
-    return {key: decode_open(value) for key, value in zip(keys, values, strict=True) if value is not None}
-
-
-DueRow = tuple[bytes, list[Key], tuple[bytes, ...], Records]
-
-
-def _read_due(database: Database, now: float, limit: int, done: frozenset[bytes]) -> list[DueRow]:
-    """Expiry rows of at most `limit` keys in all: the row's key, keys to look at, keys left for later, records."""
-    rows: list[DueRow] = []
-    after = b""
-    while limit > 0 and (page := database.scan(EXPIRY, after, EXPIRY_PAGE, before=due_before(now))):
-        for row_key, value in page:
-            if row_key in done:
-                continue  # a commit that is under way deletes or shortens it
-            raw = decode_keys(value)
-            keys = [parted(key) for key in raw[:limit]]
-            if keys:
-                rows.append((row_key, keys, raw[limit:], _get_opens(database, keys)))
-                limit -= len(keys)
-        after = page[-1][0]
-    return rows
