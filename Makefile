@@ -47,6 +47,7 @@ $(TOOLS)/npm/.ready: tests/foreign/package.json | system
 	touch $@
 
 bench: $(VENV)/.ready  ## What a message costs, against a plain byte relay and HAProxy, in one run
+	@benchmarks/install-haproxy.sh
 	$(BIN)/python -m benchmarks $(BENCH)
 
 wheel: $(VENV)/.ready  ## Build the wheel into dist/
