@@ -89,10 +89,11 @@ class Housekeeping:
     async def _expire(self) -> None:
         while True:
             await trio.sleep(_EXPIRE_EVERY_S)
-            count = 0
-            while messages := list(await self._store.expire(self._clock.now(), _EXPIRE_BATCH)):
-                for message in messages:
+            count, more = 0, True
+            while more:
+                unreported, more = await self._store.expire(self._clock.now(), _EXPIRE_BATCH)
+                for message in unreported:
                     self.expired[message.operator] += 1
-                count += len(messages)
+                count += len(unreported)
             if count:
-                self._log.info("store.expired", open_messages=count)
+                self._log.info("store.expired", unreported=count)

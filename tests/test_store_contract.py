@@ -425,11 +425,11 @@ async def test_expire_returns_what_never_got_a_final_report(store, clock):
     store.put_open(an_open(b"still open", expires_at=9000.0))
     store.close_open("acme", b"reported", final_at=1001.0, expires_at=1200.0)
     await durable(store)
-    assert list(await store.expire(clock.now())) == []
+    assert (await store.expire(clock.now())).unreported == []
     clock.reading = 2000.0
-    assert [record.message_id for record in await store.expire(clock.now())] == [b"unreported"]
+    assert [record.message_id for record in (await store.expire(clock.now())).unreported] == [b"unreported"]
     await durable(store)
-    assert list(await store.expire(clock.now())) == []
+    assert (await store.expire(clock.now())).unreported == []
     assert [record.message_id for record in await find_one(store, a_lookup(b"still open"))] == [b"still open"]
 
 
@@ -438,8 +438,8 @@ async def test_what_is_expired_is_not_returned_a_second_time_before_it_is_durabl
         store.put_open(an_open(b"m-%d" % number, expires_at=1100.0))
     await durable(store)
     clock.reading = 2000.0
-    first = list(await store.expire(clock.now()))
-    second = list(await store.expire(clock.now()))
+    first = (await store.expire(clock.now())).unreported
+    second = (await store.expire(clock.now())).unreported
     assert len(first) == 20
     assert second == []
 
@@ -451,7 +451,7 @@ async def test_expire_takes_no_more_than_its_limit_and_the_rest_next_time(store,
     clock.reading = 2000.0
     seen = []
     for expected in (10, 10, 5, 0):
-        gone = list(await store.expire(clock.now(), limit=10))
+        gone = (await store.expire(clock.now(), limit=10)).unreported
         assert len(gone) == expected
         seen += gone
         await durable(store)
@@ -465,11 +465,11 @@ async def test_a_record_submitted_again_expires_at_its_new_time(store, clock):
     store.put_open(newer)
     await durable(store)
     clock.reading = 2000.0
-    assert list(await store.expire(clock.now())) == []
+    assert (await store.expire(clock.now())).unreported == []
     await durable(store)
     assert await find_one(store, a_lookup(b"a")) == [newer]
     clock.reading = 9100.0
-    assert list(await store.expire(clock.now())) == [newer]
+    assert (await store.expire(clock.now())).unreported == [newer]
     await durable(store)
     clock.reading = 2000.0  # only to show that nothing is left, not even hidden by its age
     assert await find_one(store, a_lookup(b"0A")) == []
@@ -480,7 +480,7 @@ async def test_an_id_used_again_while_its_expiry_is_not_durable_is_kept(store, c
     store.put_open(an_open(b"0A", expires_at=1100.0))
     await durable(store)
     clock.reading = 2000.0
-    assert len(list(await store.expire(clock.now()))) == 1
+    assert len((await store.expire(clock.now())).unreported) == 1
     newer = an_open(b"0A", expires_at=9000.0, owner="gw2")
     store.put_open(newer)
     for _ in range(2):
@@ -495,7 +495,7 @@ async def test_expiring_one_of_two_ids_with_one_normal_form_keeps_the_other(stor
     store.put_open(other)
     await durable(store)
     clock.reading = 2000.0
-    assert len(list(await store.expire(clock.now()))) == 1
+    assert len((await store.expire(clock.now())).unreported) == 1
     for _ in range(2):
         assert await find_one(store, a_lookup(b"a")) == [other]
         await durable(store)

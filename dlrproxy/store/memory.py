@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import trio
 
 from dlrproxy.store.group import Group, Key, closed, with_id
-from dlrproxy.store.port import Lookup, OpenMessage, Table
+from dlrproxy.store.port import Expired, Lookup, OpenMessage, Table
 from protocols.smpp.message_ids import normal
 
 
@@ -142,7 +142,7 @@ class MemoryStore:
         else:
             callback()
 
-    async def expire(self, now: float, limit: int = 10_000) -> list[OpenMessage]:
+    async def expire(self, now: float, limit: int = 10_000) -> Expired:
         await trio.lowlevel.checkpoint()
         due = [record for record in self._visible.opens.values() if record.expires_at <= now][:limit]
         for record in due:
@@ -150,7 +150,7 @@ class MemoryStore:
             self._collecting.remove_open(record.key)
         if due:
             self._written()
-        return [record for record in due if not record.final_at]
+        return Expired([record for record in due if not record.final_at], more=len(due) == limit)
 
     def _written(self) -> None:
         if self._auto_commit:

@@ -13,9 +13,9 @@ the files cannot be opened any more, `run` raises StoreError and the node stops:
 Times are seconds on the node's own clock (`dlrproxy.clock`), which neither goes back nor jumps while it runs.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -60,6 +60,13 @@ class Lookup(msgspec.Struct, frozen=True, array_like=True, gc=False):
     operator: str
     exact: bytes
     normals: tuple[bytes, ...]
+
+
+class Expired(NamedTuple):
+    """What one call of `Store.expire` did."""
+
+    unreported: list[OpenMessage]  # those of the deleted that never got a final report
+    more: bool  # there may be more to delete: call again
 
 
 class Store(Protocol):
@@ -109,8 +116,8 @@ class Store(Protocol):
     def after_durable(self, callback: Callable[[], None]) -> None:
         """Call back once everything written so far is durable; at once if it all is."""
 
-    async def expire(self, now: float, limit: int = 10_000) -> Iterable[OpenMessage]:
-        """Delete up to `limit` open messages whose time is up, and return those that never got a final report.
+    async def expire(self, now: float, limit: int = 10_000) -> "Expired":
+        """Delete about `limit` open messages whose time is up.
 
         A store may leave those of the current minute for the next one; no lookup returns them. Raises StoreError.
         """

@@ -25,7 +25,7 @@ from dlrproxy.store.directory import DataDirectory, Opener, free_bytes
 from dlrproxy.store.disk import Disk
 from dlrproxy.store.group import Callback, Group, Key, closed
 from dlrproxy.store.layout import encode_keys
-from dlrproxy.store.port import Lookup, OpenMessage, StoreError, Table
+from dlrproxy.store.port import Expired, Lookup, OpenMessage, StoreError, Table
 from dlrproxy.store.recent import Recent
 from dlrproxy.store.visits import Records, read_due, read_opens, write_group
 from protocols.smpp.message_ids import normal
@@ -210,7 +210,7 @@ class RocksStore:
             stored = self._committing.over(key, stored)
         return self._collecting.over(key, stored)
 
-    async def expire(self, now: float, limit: int = 10_000) -> list[OpenMessage]:
+    async def expire(self, now: float, limit: int = 10_000) -> Expired:
         async with self._expiring:  # two at once would return the same records
             done = set(self._collecting.index)
             if self._committing is not None:
@@ -227,7 +227,7 @@ class RocksStore:
                         gone.append(message)
             if rows:
                 self._work.set()
-        return [message for message in gone if not message.final_at]
+        return Expired([message for message in gone if not message.final_at], more=bool(rows))
 
     def _in_progress(self, key: Key) -> bool:
         """A change of the record waits for its commit, and files it for a later expiry."""
