@@ -5,6 +5,7 @@ known whether an operator bind is up, for what it sends before that would have n
 """
 
 import hmac
+import itertools
 from collections.abc import Mapping
 from functools import partial
 from typing import Final
@@ -43,27 +44,33 @@ class Gateways:
 
         Raises OSError, which names the address, when one cannot be listened on.
         """
+        opened = await self._open()
         async with trio.open_nursery() as sessions:
             with self._listening:
-                async with trio.open_nursery() as listeners:
-                    addresses = {
-                        gateway: await self._listen(gateway, address, listeners, sessions)
-                        for gateway, address in self._operator.listen.items()
-                    }
-                    task_status.started(addresses)
+                async with trio.open_nursery() as nursery:
+                    for gateway, listeners in opened.items():
+                        serve = partial(self._serve, gateway)
+                        nursery.start_soon(partial(trio.serve_listeners, serve, listeners, handler_nursery=sessions))
+                    task_status.started(
+                        {
+                            gateway: Address(address.host, opened[gateway][0].socket.getsockname()[1])
+                            for gateway, address in self._operator.listen.items()
+                        }
+                    )
 
-    async def _listen(self, gateway: str, address: Address, listeners: trio.Nursery, sessions: trio.Nursery) -> Address:
-        try:
-            opened = await trio.open_tcp_listeners(address.port, host=address.host)
-        except OSError as error:
-            raise OSError(
-                error.errno, f"operator {self._operator.name}: cannot listen on {address}: {error}"
-            ) from error
-        serve = partial(trio.serve_listeners, partial(self._serve, gateway), opened, handler_nursery=sessions)
-        listeners.start_soon(serve)
-        port: int = opened[0].socket.getsockname()[1]
-        self._log.info("gateway.listening", gateway=gateway, host=address.host, port=port)
-        return Address(address.host, port)
+    async def _open(self) -> dict[str, list[trio.SocketListener]]:
+        opened: dict[str, list[trio.SocketListener]] = {}
+        for gateway, address in self._operator.listen.items():
+            try:
+                opened[gateway] = await trio.open_tcp_listeners(address.port, host=address.host)
+            except OSError as error:
+                for listener in itertools.chain.from_iterable(opened.values()):
+                    await listener.aclose()
+                raise OSError(
+                    error.errno, f"operator {self._operator.name}: cannot listen on {address}: {error}"
+                ) from error
+            self._log.info("gateway.listening", gateway=gateway, address=str(address))
+        return opened
 
     async def stop(self) -> None:
         """Take no new sessions, unbind those there are, and wait for their end, for a bounded time."""
