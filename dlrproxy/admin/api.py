@@ -1,0 +1,205 @@
+"""The routes of the HTTP API. What they answer with is in view.py (status), lookup.py and parked.py.
+
+    GET  /status                                          everything about this node
+    GET  /health                                          200 while it serves; else 503 and why not
+    GET  /metrics                                         for Prometheus
+    GET  /lookup?id=&operator=                            what an id means here
+    GET  /parked?operator=&reason=&kind=&destination=&id=&since=&until=&after=&limit=
+    GET  /parked/KEY
+    POST /parked/replay   {"keys": [...] or "filter": {...}, "all": false, "after": "", "limit": 1000, "to": ...}
+    POST /parked/drop     the same without "to"
+    POST /drain           {"mode": "custody" or "stop"}
+
+Answers are JSON, problems {"error": TEXT}. A POST must say that its body is application/json (access.py says why), and
+every name that is not known is refused: a mistyped criterion would take more than was meant.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import aclosing
+from http import HTTPStatus
+from typing import Final, TypeVar
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from structlog.typing import FilteringBoundLogger
+
+from dlrproxy.admin.answers import json, problem
+from dlrproxy.admin.lookup import Finder
+from dlrproxy.admin.metrics import CONTENT_TYPE, Metrics
+from dlrproxy.admin.parked import DEFAULT_LIMIT, Bulk, Filter, Parked, Replay, check_limit, id_bytes, key_bytes
+from dlrproxy.admin.problems import RequestError
+from dlrproxy.admin.view import Drain, NodeStatus, NodeView
+from dlrproxy.store.port import StoreError
+from ring.rows import RowError
+
+MAX_BODY: Final = 256 * 1024  # bytes: a thousand keys take 40 KiB
+
+T = TypeVar("T")
+
+
+class DrainRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    mode: Drain
+
+
+class DrainState(msgspec.Struct, frozen=True):
+    """How far it is."""
+
+    draining: Drain | None
+    in_flight: int
+    custody: int
+
+    @classmethod
+    def of(cls, status: NodeStatus) -> "DrainState":
+        return cls(status.draining, status.in_flight, status.custody.items)
+
+
+class Health(msgspec.Struct, frozen=True):
+    node: str
+    serving: bool
+    why_not: tuple[str, ...]
+
+
+class _Selection(Filter, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The query of GET /parked."""
+
+    after: str = ""
+    limit: int = DEFAULT_LIMIT
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_limit(self.limit)
+
+
+class _LookupQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    id: str
+    operator: str = ""
+
+
+class _NoQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    pass
+
+
+class Api:
+    """One node's API: a Starlette application in `app`."""
+
+    def __init__(self, view: NodeView, log: FilteringBoundLogger, *, full_numbers: bool) -> None:
+        self._view = view
+        self._log = log
+        self._parked = Parked(view, log, full_numbers=full_numbers)
+        self._finder = Finder(view, self._parked, full_numbers=full_numbers)
+        self._metrics = Metrics(view.status)
+        self.app = Starlette(
+            routes=[
+                self._route("GET", "/status", self._status),
+                self._route("GET", "/health", self._health),
+                self._route("GET", "/metrics", self._scrape),
+                self._route("GET", "/lookup", self._lookup),
+                self._route("GET", "/parked", self._list),
+                self._route("GET", "/parked/{key}", self._show),
+                self._route("POST", "/parked/replay", self._replay),
+                self._route("POST", "/parked/drop", self._drop),
+                self._route("POST", "/drain", self._drain),
+            ],
+            exception_handlers={HTTPException: _http_problem},
+        )
+
+    def _route(self, method: str, path: str, serve: Callable[[Request], Awaitable[Response]]) -> Route:
+        async def endpoint(request: Request) -> Response:
+            try:
+                return await serve(request)
+            except RequestError as error:
+                return problem(error.status, str(error))
+            except (StoreError, RowError) as error:
+                self._log.error("admin.store_failed", path=request.url.path, error=str(error))
+                return problem(503, str(error))
+
+        return Route(path, endpoint, methods=[method])
+
+    async def _status(self, request: Request) -> Response:
+        _query(request, _NoQuery)
+        return json(self._view.status())
+
+    async def _health(self, request: Request) -> Response:
+        _query(request, _NoQuery)
+        status = self._view.status()
+        why_not = status.why_not_serving
+        return json(Health(status.node, not why_not, why_not), 503 if why_not else 200)
+
+    async def _scrape(self, _: Request) -> Response:
+        # Prometheus may be told to add parameters of its own.
+        return Response(self._metrics.text(), headers={"Content-Type": CONTENT_TYPE})
+
+    async def _lookup(self, request: Request) -> Response:
+        query = _query(request, _LookupQuery)
+        message_id = id_bytes(query.id)
+        if not message_id:
+            raise RequestError(400, "id: must not be empty")
+        status = self._view.status()
+        operators = [operator for operator in status.operators if query.operator in ("", operator.name)]
+        if not operators:
+            names = ", ".join(operator.name for operator in status.operators)
+            raise RequestError(404, f"operator: this node has no {query.operator}; it has {names or 'none'}")
+        return json(await self._finder.find(operators, message_id, status.now, status.node))
+
+    async def _list(self, request: Request) -> Response:
+        query = _query(request, _Selection)
+        return json(await self._parked.page(query, key_bytes(query.after), query.limit))
+
+    async def _show(self, request: Request) -> Response:
+        _query(request, _NoQuery)
+        return json(await self._parked.detail(key_bytes(request.path_params["key"])))
+
+    async def _replay(self, request: Request) -> Response:
+        return json(await self._parked.replay(await _body(request, Replay)))
+
+    async def _drop(self, request: Request) -> Response:
+        return json(await self._parked.drop(await _body(request, Bulk)))
+
+    async def _drain(self, request: Request) -> Response:
+        wanted = await _body(request, DrainRequest)
+        self._log.info("admin.drain", mode=wanted.mode)
+        self._view.drain(wanted.mode)
+        return json(DrainState.of(self._view.status()), 202)
+
+
+def _query(request: Request, wanted: type[T]) -> T:
+    """Raises RequestError for a parameter that is not known, given twice or not of its type."""
+    given: Mapping[str, str] = request.query_params
+    if len(given) != len(request.query_params.multi_items()):
+        raise RequestError(400, "a parameter is given twice")
+    try:
+        return msgspec.convert(dict(given), wanted, strict=False)
+    except msgspec.ValidationError as error:
+        raise RequestError(400, str(error)) from error
+
+
+async def _body(request: Request, wanted: type[T]) -> T:
+    """Raises RequestError."""
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json":
+        raise RequestError(415, "the body must be of Content-Type application/json")
+    body = bytearray()
+    async with aclosing(request.stream()) as chunks:
+        async for chunk in chunks:
+            body += chunk
+            if len(body) > MAX_BODY:
+                raise RequestError(413, f"the body is larger than {MAX_BODY} bytes")
+    try:
+        return msgspec.json.decode(bytes(body), type=wanted)
+    except msgspec.MsgspecError as error:
+        raise RequestError(400, str(error)) from error
+    except UnicodeDecodeError as error:
+        raise RequestError(400, "the body is not UTF-8") from error
+
+
+async def _http_problem(_: Request, error: Exception) -> Response:
+    """What Starlette refuses: an unknown path, another method."""
+    if not isinstance(error, HTTPException):
+        raise error
+    response = problem(error.status_code, error.detail or HTTPStatus(error.status_code).phrase)
+    response.headers.update(error.headers or {})
+    return response

@@ -1,0 +1,161 @@
+"""The node's status as Prometheus metrics. They are read off the plain counters at the scrape, and kept nowhere.
+
+Names are those of the counters and give-ups (promise 7): `Counters.refused_busy` is dlrproxy_refused_busy_total.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Final, get_args
+
+from attrs import fields
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from dlrproxy.admin.view import CustodyStatus, NodeStatus, OperatorStatus
+from dlrproxy.counters import Counters
+from ring.commands import EventName, Reason
+from ring.peer_status import PeerStatus
+
+CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
+
+_PARKED_PREFIX: Final = "parked."
+
+_PEER_GAUGES: Final = {
+    "outbox_frames": "Frames that wait to be sent to the node.",
+    "outbox_bytes": "The size of these.",
+}
+_PEER_COUNTERS: Final = {
+    "frames_in": "Frames from the node.",
+    "frames_out": "Frames to the node.",
+    "bytes_in": "Bytes from the node, without TLS.",
+    "bytes_out": "Bytes to the node, without TLS.",
+    "ups": "Links with the node that came up.",
+    "outbox_full": "Frames that were not taken because too many waited.",
+}
+
+
+class Metrics:
+    """What /metrics answers."""
+
+    def __init__(self, status: Callable[[], NodeStatus]) -> None:
+        self._registry = CollectorRegistry()
+        self._registry.register(_NodeCollector(status))
+        ProcessCollector(registry=self._registry)
+
+    def text(self) -> bytes:
+        return generate_latest(self._registry)
+
+
+class _NodeCollector(Collector):
+    def __init__(self, status: Callable[[], NodeStatus]) -> None:
+        self._status = status
+
+    def describe(self) -> Iterator[Metric]:
+        """Nothing, so that registering does not ask for the status."""
+        return iter(())
+
+    def collect(self) -> Iterator[Metric]:
+        status = self._status()
+        yield from _node(status)
+        yield from _operators(status.operators)
+        yield from _traffic(status.operators)
+        yield from _ring(status.ring)
+        yield from _custody(status.custody)
+
+
+def _node(status: NodeStatus) -> Iterator[Metric]:
+    info = _gauge("info", "Which node this is.", "node", "version", "mode")
+    info.add_metric([status.node, status.version, status.mode], 1)
+    yield info
+    yield _single("uptime_seconds", "Seconds since the node started.", status.uptime_s)
+    yield _single("serving", "1 while /health says that it serves.", not status.why_not_serving)
+    yield _single("draining", "1 while the node is being taken out of service.", status.draining is not None)
+    yield _single("store_accepting", "0 while the store takes no writes.", status.store.accepting)
+    if status.store.free_bytes is not None:
+        yield _single("store_free_bytes", "Free space on the file system of data_dir.", status.store.free_bytes)
+    yield _single("store_min_free_bytes", "Below this much MT are refused.", status.store.min_free_bytes)
+
+
+def _operators(operators: tuple[OperatorStatus, ...]) -> Iterator[Metric]:
+    up = _gauge("bind_up", "1 while the bind at the operator is up.", "operator", "bind")
+    used = _gauge("bind_window_used", "Requests that the operator has not answered.", "operator", "bind")
+    size = _gauge("bind_window_size", "How many there may be at one time.", "operator", "bind")
+    sessions = _gauge("gateway_sessions", "Bound sessions of the gateway.", "operator", "gateway")
+    in_flight = _gauge("in_flight", "Requests of either side that somebody waits for an answer to.", "operator")
+    rule = _gauge("message_id_rule", "1 for the rule by which ids match; none while unknown.", "operator", "rule")
+    contradictions = _gauge("message_id_contradictions", "Reports in a row that spoke against the rule.", "operator")
+    for operator in operators:
+        for bind in operator.binds:
+            up.add_metric([operator.name, bind.name], bind.up)
+            used.add_metric([operator.name, bind.name], bind.window_used)
+            size.add_metric([operator.name, bind.name], bind.window_size)
+        for gateway in operator.gateways:
+            sessions.add_metric([operator.name, gateway.name], len(gateway.sessions))
+        in_flight.add_metric([operator.name], operator.in_flight)
+        rule.add_metric([operator.name, operator.message_id.rule or "none"], 1)
+        contradictions.add_metric([operator.name], operator.message_id.contradictions)
+    yield from (up, used, size, sessions, in_flight, rule, contradictions)
+
+
+def _traffic(operators: tuple[OperatorStatus, ...]) -> Iterator[Metric]:
+    for field in fields(Counters):
+        metric = _counter(field.name, f"{field.name.replace('_', ' ').capitalize()}; see the README.", "operator")
+        for operator in operators:
+            metric.add_metric([operator.name], operator.counters.get(field.name, 0))
+        yield metric
+
+
+def _ring(peers: tuple[PeerStatus, ...]) -> Iterator[Metric]:
+    up = _gauge("peer_up", "1 while the node is linked and heard.", "peer")
+    silent = _gauge("peer_silent_seconds", "Seconds since the node was last heard; none while it never was.", "peer")
+    for peer in peers:
+        up.add_metric([peer.name], peer.linked and peer.state == "alive")
+        if peer.silent_s is not None:
+            silent.add_metric([peer.name], peer.silent_s)
+    yield from (up, silent)
+    for name, meaning in _PEER_GAUGES.items():
+        gauge = _gauge(f"peer_{name}", meaning, "peer")
+        for peer in peers:
+            gauge.add_metric([peer.name], getattr(peer, name))
+        yield gauge
+    for name, meaning in _PEER_COUNTERS.items():
+        counter = _counter(f"peer_{name}", meaning, "peer")
+        for peer in peers:
+            counter.add_metric([peer.name], getattr(peer, name))
+        yield counter
+
+
+def _custody(custody: CustodyStatus) -> Iterator[Metric]:
+    yield _single("custody_items", "Reports and MO in custody.", custody.items)
+    yield _single("custody_items_limit", "custody.max_messages.", custody.max_items)
+    yield _single("custody_walking", "Of these: on their way round the ring.", custody.walking)
+    yield _single("custody_waiting", "Of these: to go round the ring again later.", custody.waiting)
+    yield _single("parked_items", "Reports and MO that are parked now.", custody.parked)
+    yield _single("parked_items_limit", "custody.max_parked.", custody.max_parked)
+    # Every name stands there from the start, so that an alert on an increase sees the first one.
+    events = _counter("route_events", "Steps of reports and MO in custody, by the event's name.", "event")
+    for name in get_args(EventName):
+        events.add_metric([name], custody.events.get(name, 0))
+    yield events
+    parked = _counter("parked", "Reports and MO that were parked, by reason.", "reason")
+    for reason in Reason:
+        parked.add_metric([reason.value], custody.events.get(_PARKED_PREFIX + reason.value, 0))
+    yield parked
+    refused = _counter("custody_refused", "What was not taken into custody, by reason.", "reason")
+    for name in sorted({"custody_full", "store_not_accepting"} | custody.refused.keys()):
+        refused.add_metric([name], custody.refused.get(name, 0))
+    yield refused
+
+
+def _gauge(name: str, meaning: str, *labels: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"dlrproxy_{name}", meaning, labels=labels)
+
+
+def _counter(name: str, meaning: str, *labels: str) -> CounterMetricFamily:
+    return CounterMetricFamily(f"dlrproxy_{name}", meaning, labels=labels)
+
+
+def _single(name: str, meaning: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"dlrproxy_{name}", meaning, value=value)

@@ -1,0 +1,156 @@
+"""What the HTTP API asks of the node that it runs in: a Protocol, and the values that it gives.
+
+The values are the JSON of the API as they stand. Times are seconds on the node's clock, which is close to the wall
+clock; durations are seconds. Everything that is synchronous costs no disk and no wait.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Literal, Protocol
+
+import msgspec
+
+from dlrproxy.store.port import Lookup, OpenMessage
+from ring.peer_status import PeerStatus
+from ring.rows import CustodyRow, ParkedRow
+
+Drain = Literal["custody", "stop"]
+"""How a node is taken out of service.
+
+custody   take no MT and no reports from the operators, deliver and hand over what is in custody; stay up
+stop      end gracefully within node.drain_s, as on SIGTERM; what is left in custody waits on disk for the next start
+"""
+
+
+class BindStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One bind that is to be up at an operator, whether it is or not."""
+
+    name: str
+    bind_type: str  # transceiver, transmitter, receiver
+    up: bool
+    host: str = ""  # the address it is bound at, or that is tried
+    window_used: int = 0  # requests that the operator has not answered
+    window_size: int = 0
+    since_s: float | None = None  # how long it has been up, or down; None: unknown
+    why: str = ""  # it is not up
+
+
+class SessionStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One bound session of a gateway."""
+
+    peer: str  # its address
+    bind_type: str  # transceiver, transmitter, receiver
+    window_used: int  # requests that the gateway has not answered
+    window_size: int
+
+
+class GatewayStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A gateway of this node, as one operator's listener sees it."""
+
+    name: str
+    listen: str  # host:port
+    sessions: tuple[SessionStatus, ...] = ()
+
+
+class IdRule(msgspec.Struct, frozen=True, kw_only=True):
+    """How the operator's response ids and reported ids relate (`protocols.smpp.message_ids`)."""
+
+    rule: str | None  # None: nothing is learned yet
+    pinned: bool  # by the setting message_id
+    evidence: Mapping[str, int] = {}  # reports that showed each rule
+    contradictions: int = 0  # reports in a row that spoke against the rule in force
+
+
+class OperatorStatus(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    system_id: str
+    binds: tuple[BindStatus, ...]
+    gateways: tuple[GatewayStatus, ...]
+    message_id: IdRule
+    in_flight: int  # requests of either side that somebody waits for an answer to
+    counters: Mapping[str, int]  # the fields of `dlrproxy.counters.Counters`
+
+
+class StoreStatus(msgspec.Struct, frozen=True, kw_only=True):
+    accepting: bool
+    free_bytes: int | None  # on the file system of data_dir; None: not known
+    min_free_bytes: int
+    store_id: str  # in hex
+
+
+class CustodyStatus(msgspec.Struct, frozen=True, kw_only=True):
+    items: int  # with what is only owed a last word to another node
+    max_items: int
+    walking: int
+    waiting: int
+    parked: int
+    max_parked: int
+    events: Mapping[str, int]  # route events since the start, by name; parked ones also as "parked.REASON"
+    refused: Mapping[str, int]  # what was not taken into custody, by reason
+
+
+class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
+    node: str
+    version: str
+    mode: str
+    now: float
+    uptime_s: float
+    draining: Drain | None
+    store: StoreStatus
+    operators: tuple[OperatorStatus, ...]
+    ring: tuple[PeerStatus, ...]
+    custody: CustodyStatus
+
+    @property
+    def in_flight(self) -> int:
+        return sum(operator.in_flight for operator in self.operators)
+
+    @property
+    def why_not_serving(self) -> tuple[str, ...]:
+        """Nothing, if a gateway that dials this node now can send; every reason why not otherwise."""
+        reasons = []
+        if self.draining is not None:
+            reasons.append("the node drains")
+        if not self.store.accepting:
+            reasons.append("the store takes no writes")
+        if not any(bind.up for operator in self.operators for bind in operator.binds):
+            reasons.append("no operator bind is up")
+        return tuple(reasons)
+
+
+class CustodyEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """Something in custody here: its row, and where it is on its way."""
+
+    row: CustodyRow
+    state: str  # the name of its `ring.shelf.State`, in lower case
+    lap: int = 0
+    attempts: int = 0  # deliveries that were answered with a temporary error
+
+
+class NodeView(Protocol):
+    """The running node. Calls come from the node's own event loop."""
+
+    def status(self) -> NodeStatus: ...
+
+    async def open_messages(self, lookup: Lookup) -> Sequence[OpenMessage]:
+        """As `Store.find` does for one lookup. Raises StoreError."""
+
+    def custody_entries(self, operator: str, forms: Collection[bytes]) -> Sequence[CustodyEntry]:
+        """What is in custody of this operator's whose reported id has one of these normal forms."""
+
+    async def parked_rows(self, after: bytes, limit: int) -> Sequence[tuple[bytes, ParkedRow]]:
+        """Up to `limit` rows with a key greater than `after`, in key order. Raises StoreError, RowError."""
+
+    async def parked_row(self, key: bytes) -> ParkedRow | None:
+        """Raises StoreError, RowError."""
+
+    async def replay(self, key: bytes, gateway: str) -> bool:
+        """Take a parked row back into custody, for that gateway of this node or (with "") for the ring.
+
+        False when it is not there any more. Never called twice at one time. Raises StoreError, RowError.
+        """
+
+    async def drop(self, key: bytes) -> bool:
+        """Give a parked row up for good. False when it is not there any more. Raises StoreError, RowError."""
+
+    def drain(self, mode: Drain) -> None:
+        """Begin to; a second call with "stop" goes on from "custody", any other changes nothing."""

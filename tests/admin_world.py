@@ -1,0 +1,212 @@
+"""A node that is not there: what the HTTP API and the commands that ask it are tested against."""
+
+from collections import Counter
+from contextlib import asynccontextmanager
+from functools import partial
+
+import msgspec
+import structlog
+import trio
+
+from dlrproxy.admin.client import Client
+from dlrproxy.admin.server import serve
+from dlrproxy.admin.view import (
+    BindStatus,
+    CustodyEntry,
+    CustodyStatus,
+    GatewayStatus,
+    IdRule,
+    NodeStatus,
+    OperatorStatus,
+    SessionStatus,
+    StoreStatus,
+)
+from dlrproxy.config import parse
+from protocols.peer.frames import Envelope, EnvelopeKey
+from protocols.smpp.message_ids import normal
+from ring.peer_status import PeerStatus
+from ring.rows import CustodyRow, Kind, ParkedRow, decode_key, encode_key
+
+NOW = 1_800_000_000.0
+STORE_ID = b"\x01" * 8
+SUBSCRIBER = b"447911123456"
+TEXT = b"id:4F2A sub:001 dlvrd:001 submit date:2611220101 done date:2611220102 stat:DELIVRD err:000 text:Secret words"
+PDU = (
+    bytes(4) + b"\0\0\0\5" + bytes(8) + b"\0\1\1" + SUBSCRIBER + b"\0\1\1" + b"7000\0\4" + bytes(8)
+    + bytes([len(TEXT)]) + TEXT
+)  # fmt: skip
+
+
+def peer(name="gw2", **changes):
+    values = {
+        "name": name, "url": f"wss://{name}.example:7301", "dials": True, "state": "alive", "linked": True,
+        "address": "10.0.0.2:7301", "version": 1, "store_id": "02" * 8, "boot": "03" * 8, "draining": False,
+        "up_s": 7200.0, "silent_s": 0.4, "outbox_frames": 0, "outbox_bytes": 0, "frames_in": 12, "frames_out": 34,
+        "messages_in": 5, "messages_out": 6, "bytes_in": 700, "bytes_out": 800, "ups": 2, "outbox_full": 0,
+        "failure": "",
+    }  # fmt: skip
+    return PeerStatus(**(values | changes))
+
+
+def operator(name="acme", **changes):
+    values = {
+        "name": name,
+        "system_id": "shop",
+        "binds": (
+            BindStatus(
+                name="1", bind_type="transceiver", up=True, host="smsc.acme.example:2775", window_used=3,
+                window_size=10, since_s=7200.0,
+            ),
+            BindStatus(name="2", bind_type="transceiver", up=False, since_s=65.0, why="ESME_RALYBND, next in 240 s"),
+        ),
+        "gateways": (
+            GatewayStatus(
+                name="shop1",
+                listen="127.0.0.1:2775",
+                sessions=(
+                    SessionStatus(peer="127.0.0.1:40000", bind_type="transceiver", window_used=1, window_size=100),
+                ),
+            ),
+            GatewayStatus(name="shop2", listen="127.0.0.1:2776"),
+        ),
+        "message_id": IdRule(rule="hex-decimal", pinned=False, evidence={"hex-decimal": 17}),
+        "in_flight": 4,
+        "counters": {"requests": 1000, "reports": 900, "matched": 800, "missed": 100, "refused_busy": 2},
+    }  # fmt: skip
+    return OperatorStatus(**(values | changes))
+
+
+def status(**changes):
+    values = {
+        "node": "gw1",
+        "version": "1.2.3",
+        "mode": "ring",
+        "now": NOW,
+        "uptime_s": 93_784.0,
+        "draining": None,
+        "store": StoreStatus(accepting=True, free_bytes=50 << 30, min_free_bytes=256 << 20, store_id=STORE_ID.hex()),
+        "operators": (operator(),),
+        "ring": (peer(), peer("gw3", state="dead", linked=False, silent_s=None, failure="connection refused")),
+        "custody": CustodyStatus(
+            items=7, max_items=100_000, walking=2, waiting=3, parked=4, max_parked=1_000_000,
+            events={"received": 20, "claimed": 5, "parked": 4, "parked.refused": 3, "parked.unclaimed": 1},
+            refused={"custody_full": 2},
+        ),
+    }  # fmt: skip
+    return NodeStatus(**(values | changes))
+
+
+def envelope(number=1, **changes):
+    values = {
+        "key": EnvelopeKey(STORE_ID, number), "origin": "gw1", "operator": "acme", "kind": "dlr",
+        "message_id": b"%X" % (0x4F29 + number), "destination": SUBSCRIBER, "pdu": PDU, "trace": f"{number:016x}",
+        "final": True,
+    }  # fmt: skip
+    return Envelope(**(values | changes))
+
+
+def parked_row(number=1, reason="refused", age_s=3600.0, **changes):
+    return ParkedRow(envelope(number, **changes), reason, NOW - age_s - 10, NOW - age_s, "shop1", 0x45)
+
+
+class FakeNode:
+    """A `NodeView` whose rows are in dicts, and which remembers what it was asked to do."""
+
+    def __init__(self):
+        self.answer = status()
+        self.messages = []
+        self.custody = []
+        self.parked = {}
+        self.replayed = []
+        self.dropped = []
+        self.drains = []
+        self.calls = Counter()
+        self.failure = None
+
+    def park(self, *rows):
+        self.parked.update({encode_key(row.envelope.key): row for row in rows})
+
+    def change(self, **changes):
+        self.answer = msgspec.structs.replace(self.answer, **changes)
+
+    def status(self):
+        self.calls["status"] += 1
+        return self.answer
+
+    async def open_messages(self, lookup):
+        await self._disk()
+        return [message for message in self.messages if message.operator == lookup.operator]
+
+    def custody_entries(self, operator, forms):
+        return [
+            entry
+            for entry in self.custody
+            if entry.row.envelope.operator == operator and normal(entry.row.envelope.message_id) in forms
+        ]
+
+    async def parked_rows(self, after, limit):
+        await self._disk()
+        return sorted((key, row) for key, row in self.parked.items() if key > after)[:limit]
+
+    async def parked_row(self, key):
+        await self._disk()
+        return self.parked.get(key)
+
+    async def replay(self, key, gateway):
+        await self._disk()
+        self.replayed.append((decode_key(key).number, gateway))
+        return self.parked.pop(key, None) is not None
+
+    async def drop(self, key):
+        await self._disk()
+        self.dropped.append(decode_key(key).number)
+        return self.parked.pop(key, None) is not None
+
+    def drain(self, mode):
+        self.drains.append(mode)
+        self.change(draining=mode)
+
+    async def _disk(self):
+        await trio.lowlevel.checkpoint()
+        if self.failure is not None:
+            raise self.failure
+
+
+def custody_entry(number=1, state="walking", **changes):
+    return CustodyEntry(
+        row=CustodyRow(Kind.ORIGIN, envelope(number, **changes), NOW - 60), state=state, lap=2, attempts=1
+    )
+
+
+def config(data_dir, extra=""):
+    return parse(
+        f"""
+        [node]
+        name = "gw1"
+        data_dir = "{data_dir}"
+        [[operators]]
+        name = "acme"
+        host = "smsc.acme.example"
+        system_id = "shop"
+        password = "secret"
+        listen = "127.0.0.1:2775"
+        {extra}
+        """
+    )
+
+
+@asynccontextmanager
+async def serving(node, data_dir, extra=""):
+    """The API of that node on a real unix socket, and on TCP if `extra` says so; gives the TCP address."""
+    log = structlog.get_logger()
+    async with trio.open_nursery() as nursery:
+        address = await nursery.start(partial(serve, node, config(data_dir, extra), log))
+        try:
+            yield address
+        finally:
+            nursery.cancel_scope.cancel()
+
+
+async def asking(data_dir, method, *arguments):
+    """A request of the synchronous client, from a thread."""
+    return await trio.to_thread.run_sync(getattr(Client(data_dir, 5), method), *arguments)

@@ -1,0 +1,113 @@
+"""What Prometheus is told: every counter, every give-up, and the state of every bind and node."""
+
+import attrs
+import msgspec
+import pytest
+from admin_world import NOW, FakeNode, operator, peer
+from prometheus_client.parser import text_string_to_metric_families
+
+from dlrproxy.admin.metrics import Metrics
+from dlrproxy.counters import Counters
+from ring.commands import Reason
+
+
+@pytest.fixture
+def node():
+    return FakeNode()
+
+
+@pytest.fixture
+def value(node):
+    metrics = Metrics(node.status)
+
+    def read(name, **labels):
+        found = [
+            sample.value
+            for family in text_string_to_metric_families(metrics.text().decode())
+            for sample in family.samples
+            if (sample.name, sample.labels) == (name, labels)
+        ]
+        assert len(found) < 2
+        return found[0] if found else None
+
+    return read
+
+
+def test_making_them_asks_nothing_and_each_scrape_asks_once(node):
+    metrics = Metrics(node.status)
+    assert node.calls["status"] == 0
+    metrics.text()
+    metrics.text()
+    assert node.calls["status"] == 2
+
+
+@pytest.mark.parametrize("name", [field.name for field in attrs.fields(Counters)])
+def test_every_counter_of_an_operator_is_a_metric_of_its_name(node, value, name):
+    node.change(operators=(operator(counters={name: 41}), operator("other", counters={})))
+    assert value(f"dlrproxy_{name}_total", operator="acme") == 41
+    assert value(f"dlrproxy_{name}_total", operator="other") == 0
+
+
+def test_every_give_up_has_a_series_from_the_start(value):
+    found = {reason.value: value("dlrproxy_parked_total", reason=reason.value) for reason in Reason}
+    assert found == {reason.value: 0 for reason in Reason} | {"refused": 3, "unclaimed": 1}
+    assert value("dlrproxy_custody_refused_total", reason="custody_full") == 2
+    assert value("dlrproxy_custody_refused_total", reason="store_not_accepting") == 0
+
+
+def test_custody(value):
+    assert value("dlrproxy_custody_items") == 7
+    assert value("dlrproxy_custody_items_limit") == 100_000
+    assert value("dlrproxy_custody_walking") == 2
+    assert value("dlrproxy_custody_waiting") == 3
+    assert value("dlrproxy_parked_items") == 4
+    assert value("dlrproxy_route_events_total", event="claimed") == 5
+    assert value("dlrproxy_route_events_total", event="dropped") == 0
+
+
+def test_binds_and_gateways(value):
+    assert value("dlrproxy_bind_up", operator="acme", bind="1") == 1
+    assert value("dlrproxy_bind_up", operator="acme", bind="2") == 0
+    assert value("dlrproxy_bind_window_used", operator="acme", bind="1") == 3
+    assert value("dlrproxy_bind_window_size", operator="acme", bind="1") == 10
+    assert value("dlrproxy_gateway_sessions", operator="acme", gateway="shop1") == 1
+    assert value("dlrproxy_gateway_sessions", operator="acme", gateway="shop2") == 0
+    assert value("dlrproxy_in_flight", operator="acme") == 4
+    assert value("dlrproxy_message_id_rule", operator="acme", rule="hex-decimal") == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "up"), [({}, 1), ({"state": "suspect"}, 0), ({"linked": False}, 0), ({"state": "dead"}, 0)]
+)
+def test_a_node_is_up_while_it_is_linked_and_heard(node, value, changes, up):
+    node.change(ring=(peer(**changes),))
+    assert value("dlrproxy_peer_up", peer="gw2") == up
+
+
+def test_the_links_of_a_node(value):
+    assert value("dlrproxy_peer_silent_seconds", peer="gw2") == 0.4
+    assert value("dlrproxy_peer_silent_seconds", peer="gw3") is None
+    assert value("dlrproxy_peer_frames_out_total", peer="gw2") == 34
+    assert value("dlrproxy_peer_outbox_frames", peer="gw2") == 0
+
+
+def test_the_node(node, value):
+    assert value("dlrproxy_info", node="gw1", version="1.2.3", mode="ring") == 1
+    assert value("dlrproxy_uptime_seconds") == 93_784
+    assert (value("dlrproxy_serving"), value("dlrproxy_draining")) == (1, 0)
+    node.change(draining="custody")
+    assert (value("dlrproxy_serving"), value("dlrproxy_draining")) == (0, 1)
+
+
+def test_the_store(node, value):
+    assert value("dlrproxy_store_accepting") == 1
+    assert value("dlrproxy_store_free_bytes") == 50 << 30
+    node.change(store=msgspec.structs.replace(node.answer.store, accepting=False, free_bytes=None))
+    assert value("dlrproxy_store_accepting") == 0
+    assert value("dlrproxy_store_free_bytes") is None
+
+
+def test_the_process_itself_is_measured_too(value):
+    assert value("process_open_fds") > 0
+    assert value("process_start_time_seconds") > 0
+    assert value("process_start_time_seconds") < NOW
