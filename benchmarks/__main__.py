@@ -16,11 +16,13 @@ from benchmarks import report, results
 from benchmarks.contestants import STARTERS, StartFailedError
 from benchmarks.cpu import fsync_ms
 from benchmarks.load import RunFailedError
+from benchmarks.relay_core import core_ns
 from benchmarks.report import Report
 from benchmarks.rounds import Load, field_of, rig, run
 
 _BATCHED_FROM = 100  # from this window on messages are cheap: more of them, so that a run is not over in a blink
 _BATCHED_FACTOR = 3
+_CORE = "relay-core"
 _FILE_WIDTH = 110  # of tables that go to a file or a pipe
 
 
@@ -60,7 +62,7 @@ def _windows(_context: click.Context, _parameter: click.Parameter, value: str) -
 @click.option(
     "--pace-s", default=2.0, show_default=True, type=click.FloatRange(min=0.1), help="Seconds of the paced load."
 )
-@click.option("--only", multiple=True, type=click.Choice(list(STARTERS)), help="Measure only these (repeatable).")
+@click.option("--only", multiple=True, type=click.Choice([*STARTERS, _CORE]), help="Measure only these (repeatable).")
 @click.option(
     "--directory",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
@@ -82,7 +84,8 @@ def main(
     console = Console(stderr=as_json)
     if not console.is_terminal:
         console.width = _FILE_WIDTH
-    names = [name for name in STARTERS if not only or name in only]
+    wanted = only or (*STARTERS, _CORE)
+    names = [name for name in STARTERS if name in wanted]
     try:
         with (
             tempfile.TemporaryDirectory(prefix="dlrproxy-bench-", dir=directory) as work,
@@ -90,6 +93,7 @@ def main(
             rig() as ends,
             field_of(names, Path(work), ends.port) as (contestants, absent),
         ):
+            core = {str(size): core_ns(size, messages) for size in windows} if _CORE in wanted else {}
             flush = fsync_ms(Path(work))
             rounds = run(ends, contestants, loads, repeat, status.update)
     except (RunFailedError, StartFailedError) as error:
@@ -101,7 +105,7 @@ def main(
         repeat=repeat,
         fsync_ms=flush,
         rows=rows,
-        core_ns={},
+        core_ns=core,
         verdicts=results.verdicts(rows, paced, flush),
         absent=absent,
     )

@@ -30,10 +30,11 @@ def as_json(report: Report) -> str:
 
 
 def show(report: Report, console: Console) -> None:
-    console.print(_costs(report))
+    if report.rows:
+        console.print(_costs(report))
     if report.core_ns:
         core = ", ".join(f"{ns / 1000:.1f} us in batches of {name}" for name, ns in report.core_ns.items())
-        console.print(f"The relay's synchronous core alone, memory store, a message: {core}")
+        console.print(f"The relay's synchronous core alone, CPU a message: {core}")
     for name, why in report.absent.items():
         console.print(f"[bold red]{name} is absent:[/] {why}")
     console.print(_budget(report))

@@ -47,7 +47,7 @@ class Verdict:
 def rows(rounds: Sequence[Sequence[Measured]]) -> list[Row]:
     """In the order of the measurements of a round."""
     keyed = [{(found.load.name, found.contestant): found for found in measured} for measured in rounds]
-    return [_row(load, contestant, keyed) for load, contestant in keyed[0]]
+    return [_row(load, contestant, keyed) for load, contestant in (keyed[0] if keyed else ())]
 
 
 def _row(load: str, contestant: str, rounds: Sequence[Mapping[tuple[str, str], Measured]]) -> Row:

@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks import messages
 from benchmarks.load import Outcome, RunFailedError, Spread
+from benchmarks.relay_core import core_ns
 from benchmarks.results import rows, verdicts
 from benchmarks.rounds import Load, Measured, field_of, rig
 from protocols.smpp import pdu
@@ -79,3 +80,7 @@ def test_the_budget_is_judged_only_by_what_was_measured():
     matched, hop, response, receipt = verdicts(found, Load(10, 1, 1000.0), fsync_ms=0.5)
     assert (matched.measured, matched.holds) == (16.0, False)
     assert (hop.holds, response.holds, receipt.holds) == (None, None, None)
+
+
+def test_the_core_alone_takes_every_message_of_a_batch_there_and_back():
+    assert core_ns(size=5, total=20) > 0
