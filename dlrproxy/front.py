@@ -14,7 +14,7 @@ class Front:
     def __init__(self, relay: Relay, log: FilteringBoundLogger) -> None:
         self.relay = relay
         self.name = relay.operator.name
-        self._operators = Operators(relay, log)
+        self.operators = Operators(relay, log)
         self._gateways = Gateways(relay, log)
         self._binds = trio.CancelScope()
         self._binds_gone = trio.Event()
@@ -30,7 +30,7 @@ class Front:
     async def _keep_binds(self) -> None:
         try:
             with self._binds:
-                await self._operators.run()
+                await self.operators.run()
         finally:
             self._binds_gone.set()
 

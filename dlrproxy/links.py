@@ -19,6 +19,10 @@ class Output(Protocol):
     """What a link needs of its connection."""
 
     @property
+    def peer(self) -> str:
+        """Names the other end."""
+
+    @property
     def congested(self) -> bool:
         """The peer is behind with reading: it takes no more requests."""
 

@@ -14,6 +14,8 @@ from typing import Final
 
 import trio
 
+from dlrproxy.admin.server import serve
+from dlrproxy.admin.view import Drain
 from dlrproxy.clock import NodeClock
 from dlrproxy.config import Config
 from dlrproxy.config_operator import Operator
@@ -22,6 +24,7 @@ from dlrproxy.front import Front
 from dlrproxy.housekeeping import Housekeeping, learned_rules, next_run, read_clock, write_rule
 from dlrproxy.logs import RouteLog, logger
 from dlrproxy.modes import ring
+from dlrproxy.node_view import View
 from dlrproxy.relay import Relay
 from dlrproxy.store.port import Store, Table
 from dlrproxy.store.rocks import RocksStore
@@ -38,14 +41,24 @@ class Node:
         self.config = config
         self.clock = NodeClock()
         self.fronts: dict[str, Front] = {}
-        self.draining = False
+        self.draining: Drain | None = None
+        self._emptying = trio.Event()
         self._log = logger("node")
         self._stop = trio.Event()
         self._routes = RouteLog(config.node.name, enabled=config.log.route_events)
 
     def stop(self) -> None:
         """Begin to end gracefully: `run` returns within about `drain_s`."""
+        self.draining = "stop"
         self._stop.set()
+
+    def drain(self, mode: Drain) -> None:
+        """Begin to take the node out of service. A second call changes nothing, but that "stop" follows "custody"."""
+        if mode == "stop":
+            self.stop()
+        elif self.draining is None:
+            self.draining = mode
+            self._emptying.set()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Until stopped. Raises StoreError, and OSError or ValueError for what makes a start impossible.
@@ -81,6 +94,7 @@ class Node:
             await self.keeper.restore()
             inner.start_soon(self.keeper.run)
             await inner.start(self.ring.run)
+            await inner.start(partial(serve, View(self), self.config, logger("admin")))
             async with trio.open_nursery() as outer:
                 for front in self.fronts.values():
                     await outer.start(front.run)
@@ -91,6 +105,7 @@ class Node:
                     nodes=list(self.config.node_names),
                     custody=self.keeper.in_custody(),
                 )
+                outer.start_soon(self._empty_custody)
                 task_status.started()
                 await self._stop.wait()
                 await self._wind_down()
@@ -151,7 +166,6 @@ class Node:
 
     async def _wind_down(self) -> None:
         """Finish what is in flight, let go of operators, then of gateways."""
-        self.draining = True
         self._log.info("node.stopping", drain_s=self.config.node.drain_s, custody=self.keeper.in_custody())
         self.ring.set_draining(draining=True)
         deadline = trio.current_time() + self.config.node.drain_s
@@ -172,13 +186,14 @@ class Node:
             for front in self.fronts.values():
                 nursery.start_soon(front.release_binds)
 
-    async def empty_custody(self) -> None:
-        """For taking the node out of the fleet: hold no operator binds, take no MT, and wait until custody is empty.
+    async def _empty_custody(self) -> None:
+        """For taking the node out of the fleet: hold no operator binds, take no MT, and see custody become empty.
 
-        The gateways stay bound, for what is delivered to them. Cancel to give up waiting; the node stays as it is.
+        The gateways stay bound, for what is delivered to them.
         """
-        self.draining = True
+        await self._emptying.wait()
         self._log.info("node.emptying_custody", custody=self.keeper.in_custody())
+        self.ring.set_draining(draining=True)
         for front in self.fronts.values():
             front.relay.draining = True
         await self._release_binds()

@@ -9,7 +9,7 @@
 
 import random
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum, auto
 from functools import partial
 from typing import Final
@@ -53,7 +53,7 @@ class Ending(Enum):
 
 
 @define
-class _Slot:
+class Slot:
     """One bind that is to be up, and what is known of its attempts."""
 
     name: str
@@ -61,6 +61,10 @@ class _Slot:
     host: int = 0  # index of the address to try next
     failures: int = 0  # attempts in a row that ended in no stable bind
     not_before: float = 0.0  # rebind_wait_s after the last bind ended
+    address: str = ""  # bound at, or tried last
+    bind: Bind | None = None  # while it is up
+    since: float | None = None  # trio's clock: when it came up, or was last up
+    why: str = "not tried yet"  # it is not up
 
 
 @frozen
@@ -91,8 +95,8 @@ class Operators:
         self._operator = operator
         self._log = log.bind(operator=operator.name)
         self._waits = Waits(operator)
-        self._slots = [
-            _Slot(f"{number}{suffix}", command)
+        self.slots: Sequence[Slot] = [
+            Slot(f"{number}{suffix}", command)
             for number in range(1, operator.binds + 1)
             for command, suffix in _BIND_TYPES[operator.bind_type]
         ]
@@ -100,10 +104,10 @@ class Operators:
     async def run(self) -> None:
         """Keep the binds up until cancelled; then unbind, in a bounded time."""
         async with trio.open_nursery() as nursery:
-            for slot in self._slots:
+            for slot in self.slots:
                 nursery.start_soon(self._keep, slot)
 
-    async def _keep(self, slot: _Slot) -> None:
+    async def _keep(self, slot: Slot) -> None:
         log = self._log.bind(bind=slot.name)
         while True:
             await trio.sleep_until(slot.not_before)
@@ -119,12 +123,14 @@ class Operators:
             log.info("operator.waiting", wait_s=round(wait_s, 1))
             await trio.sleep(wait_s)
 
-    async def _attempt(self, slot: _Slot, address: Address, log: FilteringBoundLogger) -> Ending:
+    async def _attempt(self, slot: Slot, address: Address, log: FilteringBoundLogger) -> Ending:
         """From dialling to the end of the connection."""
+        slot.address = str(address)
         try:
             with trio.fail_after(self._operator.connect_timeout_s):
                 stream = await self._dial(address)
         except (OSError, trio.BrokenResourceError, trio.TooSlowError) as error:
+            slot.why = f"unreachable: {_reason(error)}"
             log.warning("operator.unreachable", error=_reason(error))
             return Ending.UNREACHABLE
         connection = connection_over(stream, str(address))
@@ -136,6 +142,9 @@ class Operators:
             )
         finally:
             slot.not_before = trio.current_time() + self._operator.rebind_wait_s
+            if slot.bind is not None:
+                slot.bind, slot.since = None, trio.current_time()
+                slot.why = connection.ended or "node_stops"
             log.warning("operator.bind_ended", reason=connection.ended or "node_stops")
         return endings[-1]
 
@@ -155,7 +164,7 @@ class Operators:
         return secured
 
     async def _read(
-        self, slot: _Slot, bind: Bind, connection: Connection, endings: list[Ending], log: FilteringBoundLogger
+        self, slot: Slot, bind: Bind, connection: Connection, endings: list[Ending], log: FilteringBoundLogger
     ) -> None:
         """Bind, then hand what arrives to the relay. `endings` is given what to make of the end."""
         incoming = Incoming(connection)
@@ -177,7 +186,7 @@ class Operators:
                 await self._unbind(bind, connection, incoming)
             raise
 
-    def _bind_request(self, slot: _Slot, bind: Bind) -> bytes:
+    def _bind_request(self, slot: Slot, bind: Bind) -> bytes:
         operator = self._operator
         body = BindBody(
             operator.system_id.encode(),
@@ -191,7 +200,7 @@ class Operators:
         return pack(slot.command, c.ESME_ROK, bind.window.next_sequence(), body.encode())
 
     async def _until_bound(
-        self, slot: _Slot, bind: Bind, incoming: Incoming, endings: list[Ending], log: FilteringBoundLogger
+        self, slot: Slot, bind: Bind, incoming: Incoming, endings: list[Ending], log: FilteringBoundLogger
     ) -> list[bytes]:
         """Wait for the bind_resp. What came behind it in one receive; nothing when the connection ended."""
         expected = response_to(slot.command)
@@ -204,9 +213,11 @@ class Operators:
                     self._relay.system_id = response_id(frame)[:15]
                     bind.session.responded(command, status)
                     self._relay.bound(bind)
+                    slot.bind, slot.since, slot.why = bind, trio.current_time(), ""
                     log.info("operator.bound", as_=c.COMMAND_NAMES[slot.command])
                     return frames[at + 1 :]
                 if command in (expected, c.GENERIC_NACK):
+                    slot.why = f"refused: {_status_name(status)}"
                     self._refused(status, endings, log)
                     bind.connection.end("bind_refused")
                     return []
@@ -215,7 +226,7 @@ class Operators:
         return []
 
     def _refused(self, status: int, endings: list[Ending], log: FilteringBoundLogger) -> None:
-        name = c.STATUS_NAMES.get(status, f"{status:#010x}")
+        name = _status_name(status)
         if status in REFUSALS:
             endings.append(Ending.REFUSED)
             log.error("operator.bind_refused", status=name, wait_s=self._operator.refused_bind_s)
@@ -233,6 +244,10 @@ class Operators:
                     self._relay.from_operator(bind, frames)
             except FramingError:
                 connection.end("unreadable_stream")
+
+
+def _status_name(status: int) -> str:
+    return c.STATUS_NAMES.get(status, f"{status:#010x}")
 
 
 def _tls_context(operator: Operator) -> ssl.SSLContext:

@@ -133,7 +133,7 @@ class Relay:
 
     def _no_bind_left(self) -> None:
         self._bind_up = trio.Event()
-        if self.operator.no_bind == "close":
+        if self.operator.no_bind == "close" and not self.draining:
             for session in list(self._passing.sessions.values()):
                 session.unbind("no_operator_bind")
 
@@ -158,32 +158,33 @@ class Relay:
         now = self.now()
         state = session.session
         submissions = self._submissions
-        worked = False
+        idle = 0
+        submissions.begin()
         for frame in frames:
             _, command, status, sequence = _header(frame)
             if command == c.SUBMIT_SM and state.transmits:
-                worked = True
                 submissions.submit(session, frame, command, sequence, now)
+            elif command == c.DELIVER_SM_RESP:
+                self._answered(session, frame, status, sequence, now)
             elif session.control(Side.ESME, command, status, sequence):
-                continue
+                idle += 1
             elif command & c.RESPONSE_BIT:
-                worked = True
-                waiting = session.window.take(sequence)
-                if waiting is None:
-                    self.counters.response_unknown += 1
-                else:
-                    waiting.answered(frame, status, now)
+                self._answered(session, frame, status, sequence, now)
+            elif refusal := state.refusal(Side.ESME, command):
+                self._refuse_state(session, command, refusal, sequence)
             else:
-                worked = True
-                refusal = state.refusal(Side.ESME, command)
-                if refusal:
-                    self._refuse_state(session, command, refusal, sequence)
-                else:
-                    submissions.submit(session, frame, command, sequence, now)
+                submissions.submit(session, frame, command, sequence, now)
         session.timers.heard_at = now
-        if worked:
+        if idle < len(frames):
             session.timers.worked_at = now
         self.wrap_up()
+
+    def _answered(self, session: GatewaySession, frame: bytes, status: int, sequence: int, now: float) -> None:
+        waiting = session.window.take(sequence)
+        if waiting is None:
+            self.counters.response_unknown += 1
+        else:
+            waiting.answered(frame, status, now)
 
     def from_operator(self, bind: Bind, frames: Sequence[bytes]) -> None:
         """All PDUs of one receive from an operator bind."""

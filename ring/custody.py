@@ -30,6 +30,7 @@ An item moves through these states; what is not listed cannot happen, and a late
                 session ended          -> QUEUED
 """
 
+from collections.abc import Collection
 from collections.abc import Set as AbstractSet
 from typing import Literal
 
@@ -47,6 +48,7 @@ from protocols.peer.frames import (
     LapDone,
     Settled,
 )
+from protocols.smpp.message_ids import normal
 from ring.claims import Claims
 from ring.commands import Accepted, Command, Finding, Reason, Row, Table
 from ring.delivery import Delivery
@@ -124,6 +126,14 @@ class Custody:
 
     def count(self) -> Count:
         return Count(len(self._shelf.items), self._walk.walking, self._walk.waiting, self._delivery.parked)
+
+    def of_message(self, operator: str, forms: Collection[bytes]) -> list[Item]:
+        """Everything of this operator's whose reported id has one of these normal forms. For people: slow."""
+        return [
+            item
+            for item in self._shelf.items.values()
+            if item.envelope.operator == operator and normal(item.envelope.message_id) in forms
+        ]
 
     def next_due(self) -> float | None:
         """When `tick` has something to do."""

@@ -17,7 +17,6 @@ from protocols.smpp.message_ids import candidates, normal
 from ring import commands
 from ring.rows import CustodyRow, Kind, encode_key, encode_row
 
-
 Outlet = tuple[str, str]  # operator and gateway: the sessions of one gateway for one operator
 
 
@@ -90,6 +89,12 @@ class Item:
             envelope = without_message(envelope)
         value = CustodyRow(kind, envelope, self.accepted_at, self.gateway, self.granted_to)
         return commands.Row(commands.Table.CUSTODY, encode_key(self.key), encode_row(value))
+
+    def as_row(self) -> CustodyRow:
+        """As it would be written now, for people to look at."""
+        kinds = {State.GRANTED: Kind.GRANTED, State.FORGETTING: Kind.GRANTED, State.DELIVERED: Kind.DELIVERED}
+        kind = kinds.get(self.state, Kind.CLAIM if self.claimed else Kind.ORIGIN)
+        return CustodyRow(kind, self.envelope, self.accepted_at, self.gateway, self.granted_to)
 
     def become_tombstone(self, state: State) -> None:
         """Only the key matters from now on."""
