@@ -59,6 +59,7 @@ class Arrivals:
         self._now = around.now
         self._wrap_up = around.wrap_up
         self._responses = responses
+        self._unwritten = responses.unwritten
         self._passing = passing
         self._matching = matching
         self._open: dict[Arrival, None] = {}
@@ -94,7 +95,7 @@ class Arrivals:
             self._join(arrival, message_id)
         else:
             self._lines[message_id] = None
-            self._seek(arrival, message_id, now)
+            self._seek(arrival, now)
 
     def _join(self, arrival: Arrival, message_id: bytes) -> None:
         self._counters.queued_behind += 1
@@ -105,9 +106,9 @@ class Arrivals:
         else:
             line.append(arrival)
 
-    def _seek(self, arrival: Arrival, message_id: bytes, now: float) -> None:
+    def _seek(self, arrival: Arrival, now: float) -> None:
         """It is first in its line."""
-        record = self._store.recent(self._operator.name, message_id)
+        record = self._store.recent(self._operator.name, arrival.message_id)
         if record is None:
             self.seeking.look_for(arrival)
         else:
@@ -124,12 +125,16 @@ class Arrivals:
         elif routing.matched(final=arrival.final, final_at=record.final_at) is Step.SWALLOW:
             self._counters.late_intermediate += 1
             self._close(arrival, c.ESME_ROK)
-        elif self._responses.unwritten(record.message_id):
+        elif record.message_id in self._unwritten:
             self._counters.before_response += 1
             arrival.stage = Stage.PLACED
             self._responses.follow(record.message_id, partial(self._pass_to_owner, arrival, record))
         else:
-            self._pass_to_owner(arrival, record, now)
+            session = self._passing.sessions.get(record.session)
+            if session is not None and session.has_room and session.gateway == record.owner:
+                self._write(arrival, session, now)  # the common case of what follows
+            else:
+                self._pass_to_owner(arrival, record, now)
 
     def missed(self, arrival: Arrival, verdict: Verdict[OpenMessage], now: float) -> None:
         self._counters.missed += 1
@@ -218,16 +223,15 @@ class Arrivals:
         if arrival.stage is not Stage.PASSED:
             self._answered_late(arrival, status, now)
             return
-        step = routing.after_answer(status, self._operator.on_temporary_error)
-        if step is not Step.RELAY:
-            self._counters.answered_temporary += 1
-            self._not_now(arrival, None, arrival.gateway)
-            return
         if status == c.ESME_ROK:
             self._counters.answered_ok += 1
             self._delivered(arrival, now)
-        else:
+        elif routing.after_answer(status, self._operator.on_temporary_error) is Step.RELAY:
             self._counters.answered_error += 1
+        else:
+            self._counters.answered_temporary += 1
+            self._not_now(arrival, None, arrival.gateway)
+            return
         if arrival.bind.alive:
             arrival.bind.put(resequence(frame, arrival.sequence))
         else:
@@ -342,6 +346,7 @@ class Arrivals:
         while line:
             following = line.popleft()
             if following.stage is Stage.BEHIND:
+                following.stage = Stage.SEEKING  # it holds the line from now on, however it ends
                 self._lines[message_id] = line or None
                 self._next.append(following)
                 return
@@ -350,8 +355,10 @@ class Arrivals:
         """The end of a batch, or of anything else that was done: those that are now first in line set out."""
         while self._next:
             arrival = self._next.popleft()
+            if arrival.stage is Stage.DONE:
+                continue  # given up before it could set out
             if arrival.bind.alive:
-                self._seek(arrival, arrival.message_id, now)
+                self._seek(arrival, now)
             else:
                 self._abandon(arrival)
         self.seeking.settle()
