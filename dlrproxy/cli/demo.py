@@ -68,38 +68,44 @@ def demo(config_dir: Path | None, *, as_json: bool, **given: Any) -> None:
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     directory = _directory(config_dir)
-    progress = Console(stderr=True, highlight=False)
-    progress.print(display.headline(plan), style="bold")
-    stage = Stage(plan, directory, progress.print)
-    summary = _play(stage, progress, directory)
+    console = Console(stderr=as_json, highlight=False)
+    console.print(display.headline(plan), style="bold")
+    stage = Stage(plan, directory, console.print)
+    summary = _play(stage, console, directory)
+    if summary is None:
+        _tidy(directory, kept=config_dir is not None)
+        console.print("Interrupted; all nodes are stopped.")
+        sys.exit(_INTERRUPTED)
     if as_json:
         click.echo(json.dumps(summary.as_dict()))
     else:
-        display.show(Console(highlight=False), summary, stage.routes.examples())
-    _tidy(directory, kept=config_dir is not None, passed=summary.passed, console=progress)
+        display.show(console, summary, stage.routes.examples())
     if not summary.passed:
+        console.print(f"Configuration, data, logs and ledgers are in {directory}")
         sys.exit(_FAILED)
+    if config_dir is not None:
+        console.print(f"Configuration, logs and ledgers are in {directory}")
+    _tidy(directory, kept=config_dir is not None)
 
 
 def _directory(wanted: Path | None) -> Path:
     """An empty directory to play in."""
     try:
-        if wanted is None:
-            directory = Path(tempfile.mkdtemp(prefix="dlrproxy-demo-"))
-        else:
+        if wanted is not None:
             wanted.mkdir(parents=True, exist_ok=True)
-            directory = wanted.resolve()
+            if any(wanted.iterdir()):
+                raise click.UsageError(f"--config-dir: {wanted} is not empty")
+        parent = wanted or Path(tempfile.gettempdir())
+        free = shutil.disk_usage(parent).free >> 20
+        if free < _WANTED_FREE_MB:
+            raise click.UsageError(f"{parent} has {free} MB of free space, and {_WANTED_FREE_MB} MB are wanted")
+        return wanted.resolve() if wanted is not None else Path(tempfile.mkdtemp(prefix="dlrproxy-demo-"))
     except OSError as error:
-        raise click.UsageError(f"--config-dir: {error}") from error
-    if any(directory.iterdir()):
-        raise click.UsageError(f"--config-dir: {wanted} is not empty")
-    free = shutil.disk_usage(directory).free >> 20
-    if free < _WANTED_FREE_MB:
-        raise click.UsageError(f"{directory} has {free} MB of free space, and {_WANTED_FREE_MB} are wanted")
-    return directory
+        raise click.UsageError(str(error)) from error
 
 
-def _play(stage: Stage, console: Console, directory: Path) -> Summary:
+def _play(stage: Stage, console: Console, directory: Path) -> Summary | None:
+    """None when a signal ended it. Exits where it cannot be played; everything then stays for a look at it."""
     summary: Summary | None = None
     failures: list[str] = []
     try:
@@ -108,11 +114,8 @@ def _play(stage: Stage, console: Console, directory: Path) -> Summary:
         failures = [str(error) for error in _leaves(group)]
     if failures:
         click.echo("\n".join(f"Error: {failure}" for failure in failures), err=True)
-        click.echo(f"Logs and configuration are in {directory}", err=True)
+        click.echo(f"Configuration, data and logs are in {directory}", err=True)
         sys.exit(_BROKEN)
-    if summary is None:
-        click.echo("Interrupted; all nodes are stopped.", err=True)
-        sys.exit(_INTERRUPTED)
     return summary
 
 
@@ -140,12 +143,6 @@ async def _cancel_on_signal(scope: trio.CancelScope, task_status: trio.TaskStatu
             scope.cancel()
 
 
-def _tidy(directory: Path, *, kept: bool, passed: bool, console: Console) -> None:
-    """What was asked for stays; after a failure everything does, the nodes' data as well."""
-    if not passed:
-        console.print(f"Configuration, data, logs and ledgers are in {directory}")
-    elif kept:
-        shutil.rmtree(directory / "data")
-        console.print(f"Configuration, logs and ledgers are in {directory}")
-    else:
-        shutil.rmtree(directory)
+def _tidy(directory: Path, *, kept: bool) -> None:
+    """Remove what is not wanted any more: the nodes' data, or all there is."""
+    shutil.rmtree(directory / "data" if kept else directory)

@@ -22,20 +22,27 @@ class NodeProcess:
     def __init__(self, name: str, config: Path, log: Path) -> None:
         self.name = name
         self.log = log
+        self.starts = 0
         self._config = config
         self._process: trio.Process | None = None
-        self._to_end = False  # we asked for it
+        self._asked = ""  # what we did to end it
 
     @property
     def alive(self) -> bool:
         return self._process is not None and self._process.poll() is None
+
+    @property
+    def ended(self) -> str:
+        """`killed` or `stopped`, if we did that and it is no longer alive; else empty."""
+        return "" if self.alive else self._asked
 
     async def run(self) -> None:
         """From start to end of the process; it does not outlive a cancellation.
 
         Raises NodeFailedError when it ends without `kill` or `stop`, OSError where it cannot be started.
         """
-        self._to_end = False
+        self._asked = ""
+        self.starts += 1
         with self.log.open("ab") as log:
             # A session of its own: Ctrl-C is for the demo, which ends the nodes itself.
             process = self._process = await trio.lowlevel.open_process(
@@ -51,18 +58,18 @@ class NodeProcess:
             process.kill()
             with trio.CancelScope(shield=True):
                 status = await process.wait()
-        if not self._to_end:
+        if not self._asked:
             raise NodeFailedError(self.failure(_ended(status)))
 
     def kill(self) -> None:
         """kill -9."""
-        self._to_end = True
+        self._asked = "killed"
         if self._process is not None:
             self._process.kill()
 
     def stop(self) -> None:
         """Ask it to end gracefully."""
-        self._to_end = True
+        self._asked = "stopped"
         if self._process is not None:
             self._process.terminate()
 

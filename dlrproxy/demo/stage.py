@@ -5,6 +5,7 @@ The nodes are processes; the operator and the gateways play in this one, with th
 
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
@@ -37,7 +38,7 @@ _RECONNECT_MS: Final = (200.0, 1000.0)
 @frozen
 class NodeView:
     name: str
-    state: str  # starting, up, killed
+    state: str  # starting, up, killed, stopped
     submitted: int  # messages of its gateway that were accepted
     reports: int  # at its gateway
     claimed: int  # of these, over the ring
@@ -87,8 +88,8 @@ class Stage:
 
     async def run(self) -> Summary:
         """The whole run. Raises, in an ExceptionGroup, NodeFailedError and OSError. Leaves no process behind."""
-        with reserved(Addresses.count(self.plan)) as ports:
-            self._set(Addresses.of(self.plan, ports))
+        with reserved(Addresses.count(self.plan)) as ports, ExitStack() as closing:
+            self._set(Addresses.of(self.plan, ports), closing)
             async with trio.open_nursery() as nursery:
                 await nursery.start(self._operator.run)
                 nursery.start_soon(self._look)
@@ -102,8 +103,8 @@ class Stage:
         self._look_now()
         return self._judged()
 
-    def _set(self, addresses: Addresses) -> None:
-        """Put everything in its place, and start nothing."""
+    def _set(self, addresses: Addresses, closing: ExitStack) -> None:
+        """Put everything in its place, and start nothing. Raises OSError."""
         plan = self.plan
         configs, password = files.write(self._directory, plan, addresses)
         ledgers = self._directory / "ledgers"
@@ -117,7 +118,13 @@ class Stage:
             delay_ms=_REPORT_DELAY_MS,
             seed=plan.seed,
         )
-        self._operator = Operator(options, Ledger(ledgers / "operator.jsonl"))
+
+        def ledger(name: str) -> Ledger:
+            opened = Ledger(ledgers / f"{name}.jsonl")
+            closing.callback(opened.close)
+            return opened
+
+        self._operator = Operator(options, ledger("operator"))
         for name, config in configs.items():
             log = self._directory / f"{name}.log"
             self._nodes[name] = NodeProcess(name, config, log)
@@ -134,7 +141,7 @@ class Stage:
                 linger_s=float("inf"),  # until told to stop: others may not be done yet
                 seed=plan.seed,
             )
-            self._gateways[name] = Gateway(gateway, Ledger(ledgers / f"{name}.jsonl"))
+            self._gateways[name] = Gateway(gateway, ledger(name))
         self._balance = Balance(self._operator.ledger, [gateway.ledger for gateway in self._gateways.values()])
 
     # What is watched
@@ -157,9 +164,10 @@ class Stage:
             await self._looked.wait()
 
     def _state(self, name: str) -> str:
-        if not self._nodes[name].alive:
-            return "killed" if self.routes.starts[name] else "starting"
-        return "up" if self._is_up(name) else "starting"
+        node = self._nodes[name]
+        if node.ended:
+            return node.ended
+        return "up" if self.routes.starts[name] == node.starts else "starting"
 
     def _is_up(self, name: str, starts: int = 1) -> bool:
         """Running for that many times, with links to all others that are alive, as seen from both ends."""
@@ -255,11 +263,8 @@ class Stage:
         await self._operator.stop()
 
     def _judged(self) -> Summary:
-        operator = self._operator.ledger
-        gateways = {name: gateway.ledger for name, gateway in self._gateways.items()}
-        verdict = judge(operator.events, {name: ledger.events for name, ledger in gateways.items()})
-        for ledger in (operator, *gateways.values()):
-            ledger.close()
+        ledgers = {name: gateway.ledger.events for name, gateway in self._gateways.items()}
+        verdict = judge(self._operator.ledger.events, ledgers)
         return sum_up(
             self.plan,
             verdict,
