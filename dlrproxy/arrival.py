@@ -45,6 +45,7 @@ class Arrival:
         "frame",
         "gateway",
         "late",
+        "message_id",
         "owner",
         "raced",
         "record",
@@ -71,6 +72,7 @@ class Arrival:
         self.command = command
         self.sequence = sequence  # the operator's
         self.report = report  # None: an MO
+        self.message_id = (report.message_id or b"") if report is not None else b""  # as reported
         self.arrived_at = now
         self.stage = Stage.SEEKING
         self.record: OpenMessage | None = None
@@ -82,11 +84,6 @@ class Arrival:
         self.again = False  # a response came that may be its message's, while the store was being read
         self.raced = False  # it was held for a response
         self.late: tuple[int | None] | None = None  # the session's answer or end, before custody had it on disk
-
-    @property
-    def message_id(self) -> bytes:
-        """As reported; empty for an MO, and for a report that names no message."""
-        return self.report.message_id or b"" if self.report is not None else b""
 
     @property
     def subscriber(self) -> bytes:

@@ -122,7 +122,7 @@ class Arrivals:
         self._counters.matched += 1
         if self._custody.holds(self._operator.name, arrival.message_id):
             self._keep(arrival, owner=record.owner)
-        elif routing.matched(final=arrival.final, final_at=record.final_at) is Step.SWALLOW:
+        elif record.final_at and routing.matched(final=arrival.final, final_at=record.final_at) is Step.SWALLOW:
             self._counters.late_intermediate += 1
             self._close(arrival, c.ESME_ROK)
         elif record.message_id in self._unwritten:

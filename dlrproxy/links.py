@@ -158,7 +158,8 @@ class GatewaySession(Link[Request]):
     @property
     def has_room(self) -> bool:
         """It may be sent another request now."""
-        return self.session.receives and not self.window.full and not self.connection.congested
+        window = self.window
+        return self.session.receives and len(window.waiting) < window.size and not self.connection.congested
 
     def request(self, frame: bytes, entry: Request, now: float) -> None:
         """Send a request of the operator's or of custody's; `entry` learns what becomes of it."""

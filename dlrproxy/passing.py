@@ -105,7 +105,7 @@ class Passing:
             self._counters.from_custody += 1
             session.request(pdu, delivery, now)
 
-        if self._responses.unwritten(message_id):
+        if message_id in self._responses.unwritten:
             self._responses.follow(message_id, write)
         else:
             write(now)

@@ -4,7 +4,7 @@ A submit_sm_resp goes to the gateway only after its open message is on disk (pro
 only after the response: on the same session it then follows in the stream, on another one `receipt_delay_ms` later.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from functools import partial
 from typing import Final
 
@@ -66,9 +66,10 @@ class Responses:
             batch, self._batch = self._batch, []
             self._store.after_durable(partial(self._release, batch))
 
-    def unwritten(self, message_id: bytes) -> bool:
-        """Its response has not been written yet."""
-        return message_id in self._following
+    @property
+    def unwritten(self) -> Container[bytes]:
+        """The message ids whose responses have not been written yet. The same object for ever."""
+        return self._following
 
     def follow(self, message_id: bytes, follower: Follower) -> None:
         """Call when the response, which is unwritten, has been put on its session."""

@@ -56,7 +56,10 @@ class Submissions:
         self._pace = Pace(operator.max_per_s, around.now())
         self._paced = operator.max_per_s is not None
         self._transmitters: list[Bind] = []
-        self._turn = 0
+        self._turn = -1
+        self._refusal = c.ESME_ROK  # what answers MT in this batch
+        self._bind: Bind | None = None  # takes the next requests of this batch: as many as `_room`
+        self._room = 0
         self._queue: deque[_Queued] = deque()
         self._new: list[OpenMessage] = []
         self._freed = False
@@ -85,26 +88,36 @@ class Submissions:
             self._transmitters.append(bind)
             self._freed = True
 
+    def begin(self) -> None:
+        """The start of a batch from a gateway: what counts for all of it is looked at once."""
+        self._room = 0
+        if self.draining:
+            self._refusal = self._operator.busy_status
+        elif not self._store.accepting or self._responses.waiting >= MAX_WAITING:
+            self._refusal = c.ESME_RMSGQFUL
+        else:
+            self._refusal = c.ESME_ROK
+
     def submit(self, session: GatewaySession, frame: bytes, command: int, sequence: int, now: float) -> None:
-        """A request that the session's state allows. It is sent, queued or answered."""
+        """A request that the session's state allows. It is sent, queued or answered.
+
+        MT are refused before the operator accepts them, where an id that comes back could not be kept (promise 6).
+        """
         if not self._transmitters:
             self._refuse_no_bind(session, command, sequence)
-        elif command in MT and (refusal := self._refusal()):
-            self._answer(session, command, refusal, sequence)
+        elif self._refusal and command in MT:
+            self._refuse(session, command, sequence)
         elif self._queue or (bind := self._with_room()) is None or (self._paced and not self._pace.take(now)):
             self._enqueue(session, frame, command, sequence, now)
         else:
             self._send(bind, session, frame, command, sequence, now)
 
-    def _refusal(self) -> int:
-        """The status that answers MT now, or ESME_ROK. Asked before the operator accepts anything (promise 6)."""
+    def _refuse(self, session: GatewaySession, command: int, sequence: int) -> None:
         if self.draining:
             self._counters.refused_draining += 1
-            return self._operator.busy_status
-        if not self._store.accepting or self._responses.waiting >= MAX_WAITING:
+        else:
             self._counters.refused_store += 1
-            return c.ESME_RMSGQFUL
-        return c.ESME_ROK
+        self._answer(session, command, self._refusal, sequence)
 
     def _refuse_no_bind(self, session: GatewaySession, command: int, sequence: int) -> None:
         self._counters.refused_no_bind += 1
@@ -119,14 +132,15 @@ class Submissions:
 
     def _with_room(self) -> Bind | None:
         """One bind until its window is full, then the next: what one batch brings is written to few sockets."""
+        if self._room > 0:
+            return self._bind
         binds = self._transmitters
         for _ in range(len(binds)):
-            if self._turn >= len(binds):
-                self._turn = 0
+            self._turn = (self._turn + 1) % len(binds)
             bind = binds[self._turn]
             if bind.has_room:
+                self._bind, self._room = bind, bind.window.room
                 return bind
-            self._turn += 1
         return None
 
     def _enqueue(self, session: GatewaySession, frame: bytes, command: int, sequence: int, now: float) -> None:
@@ -139,6 +153,7 @@ class Submissions:
 
     def _send(self, bind: Bind, session: GatewaySession, frame: bytes, command: int, sequence: int, now: float) -> None:
         self._counters.requests += 1
+        self._room -= 1
         if command in WITHOUT_RESPONSE:
             bind.put(resequence(frame, bind.window.next_sequence()))
             return
@@ -200,11 +215,11 @@ class Submissions:
             self._opened(new)
         if self._freed:
             self._freed = False
-            self._turn += 1
             if self._queue:
                 self._send_queued(now)
 
     def _send_queued(self, now: float) -> None:
+        self._room = 0
         while self._queue and (bind := self._with_room()) is not None:
             if self._paced and not self._pace.take(now):
                 return
@@ -228,7 +243,7 @@ class Submissions:
 
     def next_due(self, now: Callable[[], float]) -> float | None:
         """When the pace lets the next queued request go; None if it is not the pace that it waits for."""
-        if not self._queue or not self._paced or self._with_room() is None:
+        if not self._queue or not self._paced or not any(bind.has_room for bind in self._transmitters):
             return None
         moment = now()
         return moment + self._pace.wait_s(moment)
@@ -237,6 +252,7 @@ class Submissions:
         """Nobody knows what became of what waited there: the gateways are told to try again."""
         if bind in self._transmitters:
             self._transmitters.remove(bind)
+        self._room = 0
         lost = bind.window.take_all()
         self._counters.unanswered_link_lost += len(lost)
         self._give_up(lost)
