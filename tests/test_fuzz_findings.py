@@ -1,7 +1,11 @@
 """What `make fuzz` found, each as a test of its own; the corpus holds the inputs."""
 
+import msgspec
+import pytest
 from relay_world import World, deliver_sm_resp, receipt, sequence_of
 
+from dlrproxy.store.layout import decode_keys, decode_open
+from dlrproxy.store.port import OpenMessage, StoreError
 from protocols.smpp import constants as c
 
 
@@ -28,3 +32,13 @@ async def test_a_report_given_up_while_it_waited_behind_another_is_answered_once
     await world.look_up()
     assert world.custody.accepted == []
     assert world.relay.in_flight == 0
+
+
+def test_a_damaged_record_whose_strings_are_no_utf_8_is_a_store_error():
+    row = msgspec.msgpack.encode(OpenMessage("acme", b"id1", "gw1", b"4477", b"SHOP", 7, 1.0, 2.0))
+    with pytest.raises(StoreError):
+        decode_open(row.replace(b"acme", b"acm\xe9"))
+    with pytest.raises(StoreError):
+        decode_open(b"\x9a" + row[1:] + b"\x91" * 5000)  # an appended field, nested too deeply to skip
+    with pytest.raises(StoreError):
+        decode_keys(b"\x91" * 5000)

@@ -21,6 +21,7 @@ import msgspec
 
 from dlrproxy.store.group import Group, Key, closed, with_id
 from dlrproxy.store.port import OpenMessage, StoreError, Table
+from protocols.peer.frames import UNDECODABLE
 from protocols.smpp.message_ids import normal
 
 OPEN: Final = "open"
@@ -60,7 +61,7 @@ def decode_keys(value: bytes) -> tuple[bytes, ...]:
     """Raises StoreError."""
     try:
         return _keys.decode(value)
-    except msgspec.MsgspecError as error:
+    except UNDECODABLE as error:
         raise StoreError(
             f"a row of the store is no list of keys ({error}); it was written by something else"
         ) from error
@@ -70,7 +71,7 @@ def decode_open(value: bytes) -> OpenMessage:
     """Raises StoreError."""
     try:
         return _open_message.decode(value)
-    except msgspec.MsgspecError as error:
+    except UNDECODABLE as error:
         raise StoreError(
             f"a row of the store is no open message ({error}); it was written by something else"
         ) from error
