@@ -22,6 +22,7 @@ from ring.commands import Ask, Closed, Finding, Recall
 from ring.custody import Custody as Machine
 from ring.custody import Offer
 from ring.rows import decode_custody, decode_parked, encode_key
+from ring.topology import Topology
 
 _TICK_S = 0.1  # alarms are for seconds; ten wake-ups a second cost next to nothing
 _SCAN = 1000  # rows read at a time while starting
@@ -123,6 +124,10 @@ class Keeper:
 
     def reachable(self, nodes: frozenset[str]) -> None:
         self._do(self._machine.reachable(nodes, self._clock.now()))
+
+    def retopologize(self, topology: Topology) -> None:
+        """The configured nodes have changed."""
+        self._do(self._machine.retopologize(topology, self._clock.now()))
 
     # People
 

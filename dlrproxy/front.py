@@ -16,16 +16,25 @@ class Front:
         self.name = relay.operator.name
         self.operators = Operators(relay, log)
         self._gateways = Gateways(relay, log)
+        self._scope = trio.CancelScope()
         self._binds = trio.CancelScope()
         self._binds_gone = trio.Event()
+        self._gone = trio.Event()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Until cancelled; started when it listens. Raises OSError for an address that cannot be listened on."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.relay.run)
-            await nursery.start(self._gateways.run)
-            nursery.start_soon(self._keep_binds)
-            task_status.started()
+        """Until closed or cancelled; started when it listens.
+
+        Raises OSError for an address that cannot be listened on.
+        """
+        try:
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self.relay.run)
+                    await nursery.start(self._gateways.run)
+                    nursery.start_soon(self._keep_binds)
+                    task_status.started()
+        finally:
+            self._gone.set()
 
     async def _keep_binds(self) -> None:
         try:
@@ -44,6 +53,14 @@ class Front:
         self.relay.draining = True
         with trio.CancelScope(deadline=deadline):
             await self.relay.settled()
+
+    async def close(self, drain_s: float) -> None:
+        """End this operator alone: finish what is in flight, unbind on both sides, release the listeners."""
+        await self.quiet(trio.current_time() + drain_s)
+        await self.release_binds()
+        await self.unbind_gateways()
+        self._scope.cancel()
+        await self._gone.wait()
 
     async def unbind_gateways(self) -> None:
         """Take no new sessions and unbind those there are, in a bounded time."""

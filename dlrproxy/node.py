@@ -13,11 +13,13 @@ from functools import partial
 from typing import Final
 
 import trio
+from attrs import evolve
 
 from dlrproxy.admin.server import serve
 from dlrproxy.admin.view import Drain
 from dlrproxy.clock import NodeClock
 from dlrproxy.config import Config
+from dlrproxy.config_changes import changes
 from dlrproxy.config_operator import Operator
 from dlrproxy.custody import Keeper, count_rows
 from dlrproxy.front import Front
@@ -45,6 +47,7 @@ class Node:
         self._emptying = trio.Event()
         self._log = logger("node")
         self._stop = trio.Event()
+        self._policies = ring.policies(config)
         self._routes = RouteLog(config.node.name, enabled=config.log.route_events)
 
     def stop(self) -> None:
@@ -83,12 +86,11 @@ class Node:
         self.keeper = await self._keeper(store)
         self.learners = await self._learners(store)
         for operator in self.config.operators:
-            relay = self._relay(operator, store, self.learners[operator.name])
-            self.fronts[operator.name] = Front(relay, logger("smpp"))
+            self.fronts[operator.name] = self._front(operator)
         self.ring = ring.RingMode(
             self.config, store.store_id, self.keeper, partial(_learned, self.learners), self._adopt, logger("ring")
         )
-        self.keeper.attach({name: front.relay for name, front in self.fronts.items()}, self.ring.send)
+        self._attach()
         async with trio.open_nursery() as inner:
             inner.start_soon(self.housekeeping.run)
             await self.keeper.restore()
@@ -96,6 +98,7 @@ class Node:
             await inner.start(self.ring.run)
             await inner.start(partial(serve, View(self), self.config, logger("admin")))
             async with trio.open_nursery() as outer:
+                self._outer = outer
                 for front in self.fronts.values():
                     await outer.start(front.run)
                 self._log.info(
@@ -119,15 +122,16 @@ class Node:
             topology=ring.topology(self.config),
             store_id=store.store_id,
             run=await next_run(store),
-            settings=ring.custody_settings(self.config),
+            settings=ring.custody_settings(self.config, self._policies),
             parked=await count_rows(store, Table.PARKED),
         )
         return Keeper(machine, store, self.clock, self._routes)
 
-    def _relay(self, operator: Operator, store: Store, learner: Learner) -> Relay:
-        return Relay(
+    def _front(self, operator: Operator) -> Front:
+        learner = self.learners[operator.name]
+        relay = Relay(
             operator,
-            store,
+            self.store,
             self.keeper,
             learner,
             routes=self._routes,
@@ -135,14 +139,12 @@ class Node:
             now=self.clock.now,
             learned=partial(self._rule_changed, operator.name, learner),
         )
+        return Front(relay, logger("smpp"))
 
     # What is learned of message ids
 
-    async def _learners(self, store: Store) -> Mapping[str, Learner]:
-        learners = {
-            operator.name: Learner(None if operator.message_id == "auto" else Rule(operator.message_id))
-            for operator in self.config.operators
-        }
+    async def _learners(self, store: Store) -> dict[str, Learner]:
+        learners = {operator.name: _learner(operator) for operator in self.config.operators}
         for name, rule, evidence in await learned_rules(store):
             if name in learners:
                 learners[name].adopt(rule, evidence)
@@ -161,6 +163,59 @@ class Node:
         if learner is not None and (change := learner.adopt(rule, evidence)):
             self._log.info("message_id.rule_adopted", operator=operator, before=change.before, after=change.after)
             write_rule(self.store, operator, learner.export())
+
+    # Reload
+
+    async def reload(self, config: Config) -> None:
+        """Take over other operators and peers; sessions of operators that stay as they are go on untouched.
+
+        What cannot be taken over while running is named in the log, and counts from the next start. `run` must be
+        running. Raises TlsError, ValueError, and then nothing has changed.
+        """
+        found = changes(self.config, config)
+        ring_taken = self.ring.reload(config)
+        if found.needs_restart or not ring_taken:
+            needs = [*found.needs_restart, *([] if ring_taken else ["peers"])]
+            self._log.warning("config.needs_restart", keys=needs)
+        self._policies.update(ring.policies(config))
+        for name in found.removed:
+            await self._end_front(name)
+            del self._policies[name]
+        for operator in found.changed:
+            await self._end_front(operator.name)
+        for operator in (*found.changed, *found.added):
+            await self._begin_front(operator)
+        self.config = evolve(self.config, operators=config.operators, peers=config.peers, ring=config.ring)
+        self._log.info(
+            "config.reloaded",
+            added=[operator.name for operator in found.added],
+            changed=[operator.name for operator in found.changed],
+            removed=list(found.removed),
+            peers=found.peers,
+        )
+
+    async def _end_front(self, name: str) -> None:
+        if front := self.fronts.pop(name, None):
+            await front.close(self.config.node.drain_s)
+        self._attach()
+
+    async def _begin_front(self, operator: Operator) -> None:
+        known = self.learners.get(operator.name)
+        learner = _learner(operator)
+        if known is not None and (learned := known.export()) is not None:
+            learner.adopt(*learned)
+        self.learners[operator.name] = learner
+        front = self._front(operator)
+        try:
+            await self._outer.start(front.run)
+        except OSError as error:
+            self._log.error("config.operator_not_started", operator=operator.name, detail=str(error))
+            return
+        self.fronts[operator.name] = front
+        self._attach()
+
+    def _attach(self) -> None:
+        self.keeper.attach({name: front.relay for name, front in self.fronts.items()}, self.ring.send)
 
     # The end
 
@@ -199,6 +254,10 @@ class Node:
         await self._release_binds()
         await self.keeper.empty()
         self._log.info("node.custody_empty")
+
+
+def _learner(operator: Operator) -> Learner:
+    return Learner(None if operator.message_id == "auto" else Rule(operator.message_id))
 
 
 def _learned(learners: Mapping[str, Learner]) -> dict[str, tuple[Rule, int]]:

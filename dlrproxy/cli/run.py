@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import trio
 
-from dlrproxy.config import load
+from dlrproxy.config import ConfigError, load
 from dlrproxy.log_sink import Sink
 from dlrproxy.logs import configure, logger
 from dlrproxy.node import Node
@@ -29,7 +29,8 @@ def run(config_file: Path) -> None:
 
     SIGTERM or SIGINT ends it gracefully within node.drain_s: MT are refused, what is in flight is finished, the binds
     are released; custody stays on disk for the next start. A second signal ends it at once; nothing that was
-    acknowledged is lost then either. SIGHUP opens the log file again.
+    acknowledged is lost then either. SIGHUP opens the log file again, and takes over operators and peers that were
+    added, changed or removed; a file with an error changes nothing.
     """
     config = load(config_file)
     try:
@@ -41,7 +42,7 @@ def run(config_file: Path) -> None:
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     node = Node(config)
     try:
-        finished = trio.run(_until_signal, node, sink, strict_exception_groups=True)
+        finished = trio.run(_until_signal, node, sink, config_file)
     except* StoreError as group:
         _end("store.lost", group)
     except* (OSError, ValueError) as group:  # a listener that cannot be bound, certificates that cannot be used
@@ -63,26 +64,29 @@ def _leaves(error: BaseException) -> list[BaseException]:
     return [error]
 
 
-async def _until_signal(node: Node, sink: Sink) -> bool:
+async def _until_signal(node: Node, sink: Sink, config_file: Path) -> bool:
     """True when the node has ended in good order."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         finished = False
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_obey, signals, node, sink, nursery.cancel_scope)
+            nursery.start_soon(_obey, signals, node, sink, config_file, nursery.cancel_scope)
             await node.run()
             finished = True
             nursery.cancel_scope.cancel()
     return finished
 
 
-async def _obey(signals: AsyncIterator[int], node: Node, sink: Sink, scope: trio.CancelScope) -> None:
-    """SIGHUP opens the log again; the first of the others ends the node gracefully, the second at once."""
+async def _obey(
+    signals: AsyncIterator[int], node: Node, sink: Sink, config_file: Path, scope: trio.CancelScope
+) -> None:
+    """SIGHUP reloads; the first of the others ends the node gracefully, the second at once."""
     log = logger("node")
     stopping = False
     async for number in signals:
         name = signal.Signals(number).name
         if number == signal.SIGHUP:
             _reopen(sink)
+            await _reload(node, config_file)
         elif not stopping:
             stopping = True
             log.info("node.signal", signal=name)
@@ -97,3 +101,13 @@ def _reopen(sink: Sink) -> None:
         sink.reopen()
     except OSError as error:
         logger("node").error("log.cannot_reopen", detail=str(error))
+
+
+async def _reload(node: Node, config_file: Path) -> None:
+    try:
+        await node.reload(load(config_file))
+    except ConfigError as error:
+        problems = [str(problem) for problem in error.problems]
+        logger("node").error("config.reload_refused", file=error.source, problems=problems)
+    except ValueError as error:  # certificates that cannot be used
+        logger("node").error("config.reload_refused", file=str(config_file), problems=[str(error)])

@@ -30,13 +30,18 @@ def topology(config: Config) -> Topology:
     return Topology(config.node_names, config.node.name)
 
 
-def custody_settings(config: Config) -> CustodySettings:
+def policies(config: Config) -> dict[str, OperatorPolicy]:
+    return {
+        operator.name: OperatorPolicy(operator.unclaimed, next(iter(operator.listen), ""))
+        for operator in config.operators
+    }
+
+
+def custody_settings(config: Config, operators: Mapping[str, OperatorPolicy]) -> CustodySettings:
+    """`operators` may change while the node runs."""
     ring, custody = config.ring, config.custody
     return CustodySettings(
-        operators={
-            operator.name: OperatorPolicy(operator.unclaimed, next(iter(operator.listen), ""))
-            for operator in config.operators
-        },
+        operators=operators,
         claim_for_s=ring.claim_for_s,
         lap_timeout_s=ring.lap_timeout_s,
         walk_retry_min_s=ring.retry_min_s,
@@ -73,6 +78,10 @@ def link_security(config: Config) -> tls.RingTls:
     return tls.plain()
 
 
+def _peer_urls(config: Config) -> dict[str, PeerUrl]:
+    return {peer.name: PeerUrl.parse(peer.url) for peer in config.peers}
+
+
 class RingMode:
     """The links of this node, and what they carry. A node alone has none, and its walks end where they begin."""
 
@@ -93,19 +102,35 @@ class RingMode:
         self._learnings = learnings
         self._adopt = adopt
         self._log = log
-        self._links: Links | None = None
-        if config.other_peers:
-            self._links = Links(
-                me=config.node.name,
-                cluster=config.ring.cluster,
-                peers={peer.name: PeerUrl.parse(peer.url) for peer in config.peers},
-                settings=link_settings(config),
-                tls=link_security(config),
-                store_id=store_id,
-                callbacks=self,
-                log=log,
-                on_reachable=keeper.reachable,
-            )
+        self._store_id = store_id
+        self._links = self._make_links(config)
+
+    def _make_links(self, config: Config) -> Links | None:
+        if not config.other_peers:
+            return None
+        return Links(
+            me=config.node.name,
+            cluster=config.ring.cluster,
+            peers=_peer_urls(config),
+            settings=link_settings(config),
+            tls=link_security(config),
+            store_id=self._store_id,
+            callbacks=self,
+            log=self._log,
+            on_reachable=self._keeper.reachable,
+        )
+
+    def reload(self, config: Config) -> bool:
+        """Take another table of nodes, other certificates or another secret. False: that needs a restart.
+
+        Raises TlsError, ValueError, and then nothing has changed.
+        """
+        if self._links is None:
+            return not config.other_peers
+        self._links.set_tls(link_security(config))
+        self._links.set_peers(_peer_urls(config))
+        self._keeper.retopologize(topology(config))
+        return True
 
     def send(self, peer: str, frame: Frame) -> bool:
         return self._links is not None and self._links.send(peer, frame)
