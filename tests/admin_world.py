@@ -7,6 +7,7 @@ from functools import partial
 import msgspec
 import structlog
 import trio
+from click.testing import CliRunner
 
 from dlrproxy.admin.client import Client
 from dlrproxy.admin.server import serve
@@ -21,6 +22,7 @@ from dlrproxy.admin.view import (
     SessionStatus,
     StoreStatus,
 )
+from dlrproxy.cli import main
 from dlrproxy.config import parse
 from protocols.peer.frames import Envelope, EnvelopeKey
 from protocols.smpp.message_ids import normal
@@ -196,9 +198,9 @@ def config(data_dir, extra=""):
 
 
 @asynccontextmanager
-async def serving(node, data_dir, extra=""):
+async def serving(node, data_dir, extra="", log=None):
     """The API of that node on a real unix socket, and on TCP if `extra` says so; gives the TCP address."""
-    log = structlog.get_logger()
+    log = log or structlog.get_logger()
     async with trio.open_nursery() as nursery:
         address = await nursery.start(partial(serve, node, config(data_dir, extra), log))
         try:
@@ -210,3 +212,16 @@ async def serving(node, data_dir, extra=""):
 async def asking(data_dir, method, *arguments):
     """A request of the synchronous client, from a thread."""
     return await trio.to_thread.run_sync(getattr(Client(data_dir, 5), method), *arguments)
+
+
+@asynccontextmanager
+async def commanding(node, data_dir):
+    """Gives a function that runs a `dlrproxy` command, with this node's data directory as its last argument."""
+    silent = structlog.wrap_logger(structlog.ReturnLogger())
+
+    async def run(*arguments, **options):
+        invoke = partial(CliRunner().invoke, main, [*map(str, arguments), "--data-dir", str(data_dir)], **options)
+        return await trio.to_thread.run_sync(invoke)
+
+    async with serving(node, data_dir, log=silent):
+        yield run

@@ -19,11 +19,11 @@ from admin_world import (
 )
 
 from dlrproxy.admin import parked
-from dlrproxy.admin.api import DrainState, Health
+from dlrproxy.admin.api import Health
 from dlrproxy.admin.client import RefusedError
 from dlrproxy.admin.lookup import Answer
 from dlrproxy.admin.parked import Done, Page, ParkedDetail
-from dlrproxy.admin.view import IdRule, NodeStatus, StoreStatus
+from dlrproxy.admin.view import DrainState, IdRule, NodeStatus, StoreStatus
 from dlrproxy.store.port import OpenMessage, StoreError
 from ring.rows import encode_key
 

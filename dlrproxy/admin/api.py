@@ -32,7 +32,7 @@ from dlrproxy.admin.lookup import Finder
 from dlrproxy.admin.metrics import CONTENT_TYPE, Metrics
 from dlrproxy.admin.parked import DEFAULT_LIMIT, Bulk, Filter, Parked, Replay, check_limit, id_bytes, key_bytes
 from dlrproxy.admin.problems import RequestError
-from dlrproxy.admin.view import Drain, NodeStatus, NodeView
+from dlrproxy.admin.view import Drain, DrainState, NodeView
 from dlrproxy.store.port import StoreError
 from ring.rows import RowError
 
@@ -43,18 +43,6 @@ T = TypeVar("T")
 
 class DrainRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     mode: Drain
-
-
-class DrainState(msgspec.Struct, frozen=True):
-    """How far it is."""
-
-    draining: Drain | None
-    in_flight: int
-    custody: int
-
-    @classmethod
-    def of(cls, status: NodeStatus) -> "DrainState":
-        return cls(status.draining, status.in_flight, status.custody.items)
 
 
 class Health(msgspec.Struct, frozen=True):

@@ -103,6 +103,7 @@ class ParkedDetail(ParkedItem, frozen=True, kw_only=True):
 
 
 class Page(msgspec.Struct, frozen=True, kw_only=True):
+    now: float
     items: tuple[ParkedItem, ...]
     next: str | None  # ask again with this as `after`; None: there are no more
 
@@ -156,12 +157,12 @@ def check_limit(limit: int) -> None:
 
 
 def id_bytes(text: str) -> bytes:
-    r"""An id as logs and this API show it, as bytes: what is not ASCII is written as \xff."""
+    r"""An id as logs and this API show it, as bytes: an octet that is no printable ASCII is written as \xff."""
     return _ESCAPED.sub(lambda found: bytes.fromhex(found[1].decode()), text.encode())
 
 
 def id_text(message_id: bytes) -> str:
-    return message_id.decode("ascii", "backslashreplace")
+    return "".join(chr(octet) if 0x20 <= octet < 0x7F else f"\\x{octet:02x}" for octet in message_id)
 
 
 def key_bytes(text: str) -> bytes:
@@ -185,7 +186,7 @@ class Parked:
         """Raises StoreError, RowError."""
         rows, following = await self._scan(wanted, after, limit)
         items = tuple(msgspec.convert(self._fields(key, row), ParkedItem) for key, row in rows)
-        return Page(items=items, next=following.hex() if following is not None else None)
+        return Page(now=self._view.status().now, items=items, next=following.hex() if following is not None else None)
 
     async def detail(self, key: bytes) -> ParkedDetail:
         """Raises RequestError, StoreError, RowError."""

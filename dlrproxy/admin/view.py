@@ -117,6 +117,18 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(reasons)
 
 
+class DrainState(msgspec.Struct, frozen=True):
+    """How far a drain is."""
+
+    draining: Drain | None
+    in_flight: int
+    custody: int
+
+    @classmethod
+    def of(cls, status: NodeStatus) -> "DrainState":
+        return cls(status.draining, status.in_flight, status.custody.items)
+
+
 class CustodyEntry(msgspec.Struct, frozen=True, kw_only=True):
     """Something in custody here: its row, and where it is on its way."""
 

@@ -1,0 +1,200 @@
+"""`dlrproxy status`, and how every command that asks a node finds it."""
+
+import json
+
+import msgspec
+import pytest
+from admin_world import FakeNode, commanding, operator, peer, status
+from click.testing import CliRunner
+from rich.console import Console
+
+from dlrproxy.admin.client import Client
+from dlrproxy.admin.view import BindStatus, GatewayStatus, IdRule, NodeStatus, StoreStatus
+from dlrproxy.cli import main
+from dlrproxy.cli.showing import duration, size
+from dlrproxy.cli.status import shown, watch_status
+
+
+@pytest.fixture
+def node():
+    return FakeNode()
+
+
+def text(**changes):
+    console = Console(width=200, markup=False, highlight=False)
+    with console.capture() as captured:
+        console.print(shown(status(**changes)))
+    return captured.get()
+
+
+def line(shown_text, start):
+    """The only line that starts so, with its columns one blank apart."""
+    lines = [" ".join(each.split()) for each in shown_text.splitlines()]
+    [found] = [each for each in lines if each.startswith(start)]
+    return found
+
+
+async def test_it_shows_the_node_that_is_asked(node, tmp_path):
+    async with commanding(node, tmp_path) as run:
+        result = await run("status")
+    assert result.exit_code == 0
+    assert result.output.startswith("gw1  serving  mode ring, version 1.2.3, up 1 d 2 h\n")
+
+
+async def test_json_is_the_apis_answer(node, tmp_path):
+    async with commanding(node, tmp_path) as run:
+        result = await run("status", "--json")
+    assert msgspec.json.decode(result.output, type=NodeStatus) == node.answer
+    assert json.loads(result.output)["ring"][0]["name"] == "gw2"
+
+
+def test_what_is_wrong_comes_first():
+    store = StoreStatus(accepting=False, free_bytes=100 << 20, min_free_bytes=256 << 20, store_id="00")
+    first, *_ = text(store=store, operators=()).splitlines()
+    assert first.startswith("gw1  NOT SERVING: the store takes no writes; no operator bind is up")
+    assert line(text(store=store), "store") == "store TAKES NO WRITES 100.0 MiB free; below 256.0 MiB MT are refused"
+
+
+def test_binds():
+    found = text()
+    assert line(found, "acme 1 ") == "acme 1 transceiver up 2 h 3/10 smsc.acme.example:2775"
+    assert line(found, "acme 2 ") == "acme 2 transceiver DOWN 1 min 5 s ESME_RALYBND, next in 240 s"
+
+
+def test_what_comes_from_elsewhere_is_no_markup():
+    bind = BindStatus(name="1", bind_type="transceiver", up=False, why="[Errno 111] Connection refused")
+    assert "[Errno 111] Connection refused" in text(operators=(operator(binds=(bind,)),))
+
+
+def test_an_operator_without_binds_is_not_overlooked():
+    assert line(text(operators=(operator(binds=()),)), "acme -") == "acme - none"
+
+
+def test_gateways():
+    found = text()
+    assert line(found, "acme shop1") == "acme shop1 127.0.0.1:2775 127.0.0.1:40000 transceiver 1/100"
+    assert line(found, "acme shop2") == "acme shop2 127.0.0.1:2776 not bound"
+
+
+def test_the_ring():
+    found = text()
+    assert line(found, "gw2") == "gw2 alive 0.4 s ago 2 h 0 12 34"
+    assert line(found, "gw3") == "gw3 dead, no link never - 0 12 34 connection refused"
+    assert "alive, draining" in text(ring=(peer(draining=True),))
+    assert "Ring" not in text(ring=())
+
+
+def test_custody_and_parked():
+    found = text()
+    assert line(found, "custody") == "custody 7 of 100,000 (2 walking, 3 waiting)"
+    assert line(found, "parked") == "parked 4 of 1,000,000 (since the start: unclaimed 1, refused 3)"
+    assert line(found, "not taken") == "not taken custody_full 2"
+
+
+def test_traffic_and_every_other_counter_that_has_counted():
+    found = text()
+    assert line(found, "acme 1,000") == "acme 1,000 0 900 800 100 0 0 0 0 4"
+    assert line(found, "also counted") == "also counted refused_busy 2"
+
+
+@pytest.mark.parametrize(
+    ("ids", "said"),
+    [
+        (
+            IdRule(rule=None, pinned=False, evidence={"case": 2}),
+            "no rule learned yet (reports that showed one: case 2)",
+        ),
+        (IdRule(rule="exact", pinned=True), "exact, pinned"),
+        (IdRule(rule="zeros", pinned=False, contradictions=7), "zeros, learned 7 reports in a row spoke against it"),
+    ],
+)
+def test_how_ids_match(ids, said):
+    assert line(text(operators=(operator(message_id=ids),)), "message ids") == f"message ids {said}"
+
+
+def test_a_drain():
+    assert "drains: 7 in custody, 4 in flight until custody is empty" in text(draining="custody")
+    empty = msgspec.structs.replace(status().custody, items=0)
+    assert "drained" in text(draining="custody", custody=empty, operators=(operator(in_flight=0),))
+    assert "stops" in text(draining="stop")
+
+
+def test_a_node_that_has_nothing_yet_is_shown_as_well():
+    assert "gw1" in text(operators=(), ring=())
+    assert "acme" in text(operators=(operator(gateways=(GatewayStatus(name="gw1", listen="[::]:2775"),), counters={}),))
+
+
+async def test_watching_goes_on_while_the_node_is_away(tmp_path, capsys):
+    rounds = []
+
+    def pause():
+        rounds.append(capsys.readouterr().out)
+        if len(rounds) == 3:
+            raise KeyboardInterrupt
+
+    watch_status(Client(tmp_path), pause)
+    assert len(rounds) == 3
+    assert "is no data directory" in "".join([*rounds, capsys.readouterr().out])
+
+
+# Which node is meant
+
+
+@pytest.fixture
+def invoke():
+    return lambda *arguments: CliRunner().invoke(main, list(map(str, arguments)))
+
+
+@pytest.mark.parametrize("arguments", [("status",), ("status", "gw1.toml", "--data-dir", "d"), ("lookup", "id")])
+def test_a_node_must_be_named_in_one_way(invoke, arguments):
+    result = invoke(*arguments)
+    assert result.exit_code == 2
+    assert "Say which node is meant" in result.stderr
+
+
+def test_the_config_says_where_the_node_is_even_if_the_rest_of_it_is_broken(invoke, tmp_path):
+    path = tmp_path / "gw1.toml"
+    path.write_text('[node]\nname = "gw1"\ndata_dir = "data"\n[operatrs]\n')
+    result = invoke("status", path)
+    assert result.exit_code == 1
+    assert result.stderr == f"Error: {tmp_path / 'data'}: no such directory; is it this node's data_dir?\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"[node]\nname = 'gw1'\n", "node.data_dir: missing; this key is required"),
+        (b"[node\n", "line 1, column 6"),
+        (b"\xff", "TOML is UTF-8, and this is not"),
+        (None, "cannot be read: No such file or directory"),
+    ],
+)
+def test_a_config_that_does_not_say_it(invoke, tmp_path, content, said):
+    path = tmp_path / "gw1.toml"
+    if content is not None:
+        path.write_bytes(content)
+    result = invoke("status", path)
+    assert result.exit_code == 2
+    assert said in result.stderr
+
+
+# Showing
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (None, "-"), (-1, "0.0 s"), (0.44, "0.4 s"), (10, "10 s"), (65, "1 min 5 s"), (120, "2 min"), (3601, "1 h"),
+        (93_784, "1 d 2 h"), (864_000, "10 d"),
+    ],
+)  # fmt: skip
+def test_durations(seconds, said):
+    assert duration(seconds) == said
+
+
+@pytest.mark.parametrize(
+    ("octets", "said"),
+    [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (256 << 20, "256.0 MiB"), (5 << 50, "5120.0 TiB")],
+)
+def test_sizes(octets, said):
+    assert size(octets) == said
