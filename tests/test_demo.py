@@ -250,7 +250,7 @@ def summary_of(operator, gateways, routes, *, unfinished=0):
     balance = Balance(operator, list(gateways.values()))
     balance.update()
     verdict = judge(operator.events, {name: ledger.events for name, ledger in gateways.items()})
-    return sum_up(Plan(), verdict, routes, undelivered=balance.undelivered, unfinished=unfinished)
+    return sum_up(Plan(), verdict, routes, balance, unfinished=unfinished)
 
 
 def test_what_is_delivered_everywhere_passes():
@@ -268,10 +268,21 @@ def test_what_is_answered_and_nowhere_is_lost_whether_or_not_the_id_was_told():
 
 
 def test_what_is_parked_is_not_lost():
-    parked = routes_of(line("gw1", "dlr.parked", 1, trace="t1", message_id="c", reason="unclaimed"))
-    gateways = {"gw1": gateway_ledger(*"abc", told="ab", received="ab")}
-    summary = summary_of(operator_ledger("a", "b", "c"), gateways, parked)
-    assert (summary.passed, summary.lost, summary.parked) == (True, 0, 1)
+    parked = routes_of(
+        line("gw1", "dlr.parked", 1, trace="t1", message_id="b", reason="owner_unreachable"),
+        line("gw1", "dlr.parked", 1, trace="t2", message_id="c", reason="unclaimed"),
+    )
+    gateways = {"gw1": gateway_ledger(*"abc", told="ab", received="a")}
+    summary = summary_of(operator_ledger("a", "b", "c"), gateways, parked, unfinished=1)
+    assert (summary.passed, summary.lost, summary.parked, summary.unfinished) == (True, 0, 2, 0)
+    assert summary.parked_reasons == {"owner_unreachable": 1, "unclaimed": 1}
+
+
+def test_a_parked_report_excuses_no_message_but_its_own():
+    parked = routes_of(line("gw1", "dlr.parked", 1, trace="t2", message_id="c", reason="unclaimed"))
+    gateways = {"gw1": gateway_ledger(*"ac", told="a", received="a")}
+    summary = summary_of(operator_ledger("a", "c"), gateways, parked, unfinished=1)
+    assert (summary.passed, summary.lost, summary.unfinished) == (False, 0, 1)
 
 
 def test_a_parked_copy_of_what_was_delivered_excuses_nothing():
@@ -332,7 +343,13 @@ def test_the_figures_fit_a_hundred_columns_without_breaking_a_line():
     assert "1 sent again by the operator, 2 when gw2 came back" in text
     assert "0 lost, 0 elsewhere" in text
     assert max(map(len, text.splitlines())) <= 100
-    assert all(re.match(r" {2,4}\S|\S|$", each) for each in text.splitlines())  # no line goes on in the next
+    assert all(re.match(r" {0,6}\S|$", each) for each in text.splitlines())  # no line goes on in the next
+
+
+def test_why_something_is_parked_is_said():
+    assert "gw2 took the response to their messages with it" in shown(a_summary(parked_reasons={"unclaimed": 5}))
+    both = shown(a_summary(parked_reasons={"unclaimed": 4, "owner_unreachable": 1}))
+    assert re.search(r"Parked +5 +4 unclaimed, 1 owner_unreachable", both)
 
 
 def test_a_failure_says_what_is_wrong():

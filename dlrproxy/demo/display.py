@@ -105,12 +105,17 @@ def _rows(summary: Summary) -> Iterator[Row]:
         yield f"    {hops} hop{'s' if hops != 1 else ''}", f"{count:,}", bar
     away = _note(f"{summary.killed} was away for a while", summary.killed is not None)
     yield "From operator to gateway, p50", f"{_milliseconds(summary.p50_ms)} ms", ""
-    yield "                          p99", f"{_milliseconds(summary.p99_ms)} ms", away
+    yield "From operator to gateway, p99", f"{_milliseconds(summary.p99_ms)} ms", away
     yield "Duplicates", f"{summary.duplicates:,}", _note(_why_duplicates(summary), summary.duplicates > 0)
-    why = f"{summary.killed} took the response to their messages with it"
-    yield "Parked", f"{summary.parked:,}", _note(why, summary.parked > 0 and summary.killed is not None)
+    yield "Parked", f"{summary.parked:,}", _note(_why_parked(summary))
     yield "Delivered to another gateway", *_count(summary.delivered_elsewhere + summary.unexpected), ""
     yield "Lost", *_count(summary.lost), ""
+
+
+def _why_parked(summary: Summary) -> str:
+    if summary.killed is not None and summary.parked_reasons.keys() == {"unclaimed"}:
+        return f"{summary.killed} took the response to their messages with it"
+    return ", ".join(f"{count:,} {reason}" for reason, count in summary.parked_reasons.items())
 
 
 def _why_duplicates(summary: Summary) -> str:

@@ -88,7 +88,7 @@ class Routes:
         self.forwarded: set[str] = set()  # message ids
         self.claimed: dict[str, int] = {}  # message ids, with the hops of the claim
         self.claimed_by: Counter[str] = Counter()  # by node
-        self._parked: dict[str, str] = {}  # traces, with their message id
+        self._parked: dict[str, Step] = {}  # by trace
         self._traces: dict[str, list[Step]] = {}
 
     def add(self, line: bytes) -> None:
@@ -110,7 +110,12 @@ class Routes:
     @property
     def parked(self) -> set[str]:
         """Message ids of what is parked now."""
-        return set(self._parked.values())
+        return {step.message_id for step in self._parked.values()}
+
+    @property
+    def parked_reasons(self) -> dict[str, int]:
+        """How much of it for which reason."""
+        return dict(Counter(step.reason for step in self._parked.values()))
 
     @property
     def hop_histogram(self) -> dict[int, int]:
@@ -138,7 +143,7 @@ class Routes:
                 self.claimed_by[step.node] += step.message_id not in self.claimed
                 self.claimed[step.message_id] = step.hop
             case "dlr.parked":
-                self._parked[step.trace] = step.message_id
+                self._parked[step.trace] = step
             case _ if step.event in _TAKEN_BACK or step.parked:
                 self._parked.pop(step.trace, None)
             case _:

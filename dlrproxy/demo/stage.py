@@ -29,9 +29,11 @@ _LOOK_S: Final = 0.05  # between looks at logs and ledgers
 _UP_S: Final = 60.0  # for a node to come up; on an idle machine it takes one second
 _DOWN_S: Final = 10.0  # for all nodes to end gracefully
 _AWAY_S: Final = 2.0  # how long the killed node is away
-_SETTLE_S: Final = 30.0  # for what is on its way when the last message is done; what is not there then is lost
+_SETTLE_S: Final = (
+    files.KILL_CLAIM_FOR_S + 25.0
+)  # for what is on its way when the last message is done; what is not there then is lost
 _LINGER_S: Final = 0.5  # for what should not come: duplicates
-_REPORT_DELAY_MS: Final = (20.0, 400.0)  # so that there is something in flight at any moment
+_REPORT_DELAY_MS: Final = (20.0, 800.0)  # so that there is something in flight at any moment
 _RECONNECT_MS: Final = (200.0, 1000.0)
 
 
@@ -269,7 +271,7 @@ class Stage:
             self.plan,
             verdict,
             self.routes,
-            undelivered=self._balance.undelivered,
+            self._balance,
             unfinished=sum(gateway.summary().unfinished for gateway in self._gateways.values()),
             in_flight_at_kill=self._killed_with,
         )

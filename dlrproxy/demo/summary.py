@@ -24,7 +24,7 @@ class Summary:
 
     # From the ledgers
     submitted: int  # messages that the operator accepted, those submitted again after a lost link included
-    unfinished: int  # messages whose gateway has no final report
+    unfinished: int  # messages without a final report at their gateway, and none of theirs is parked
     reports_sent: int  # answered ESME_ROK
     delivered_to_owner: int
     delivered_elsewhere: int
@@ -38,6 +38,7 @@ class Summary:
 
     # From the nodes' route events
     parked: int
+    parked_reasons: Mapping[str, int] = field(factory=dict)
     forwarded: int  # handed to another node at least once
     claimed: int  # by the owner, over the ring
     matched_locally: int  # delivered to the owner, and not claimed over the ring
@@ -45,7 +46,7 @@ class Summary:
 
     @property
     def passed(self) -> bool:
-        """Every message has its report, nothing is lost, nothing is at a gateway that it does not belong to."""
+        """Nothing is lost, nothing is at a gateway that it does not belong to, and no message came to nothing."""
         return not (self.lost or self.delivered_elsewhere or self.unexpected or self.unfinished)
 
     def as_dict(self) -> dict[str, object]:
@@ -59,17 +60,17 @@ def sum_up(
     plan: Plan,
     verdict: Verdict,
     routes: Routes,
+    balance: "Balance",
     *,
-    undelivered: set[str],
     unfinished: int,
     in_flight_at_kill: int | None = None,
 ) -> Summary:
-    """`undelivered` are the ids of reports that were answered ESME_ROK and that no gateway has.
+    """`unfinished` is the gateways' count of messages without a final report; the ledgers' balance is of the end.
 
-    One that is parked is not lost, and nothing else excuses one: in a demo every gateway is there at the end, and an
-    id that no gateway was told must be parked as well.
+    A report that was answered ESME_ROK, is at no gateway and is parked is not lost. Nothing else excuses one: in a
+    demo every gateway is there at the end, and a report with an id that no gateway was told must be parked as well.
     """
-    missing = verdict.lost + verdict.ownerless
+    excused = balance.undelivered & routes.parked
     return Summary(
         nodes=plan.nodes,
         messages=plan.messages,
@@ -78,7 +79,7 @@ def sum_up(
         killed=plan.kill,
         in_flight_at_kill=in_flight_at_kill,
         submitted=verdict.submitted,
-        unfinished=unfinished,
+        unfinished=unfinished - len(excused & balance.told),
         reports_sent=verdict.reports_sent,
         delivered_to_owner=verdict.delivered_to_owner,
         delivered_elsewhere=verdict.delivered_elsewhere,
@@ -86,10 +87,11 @@ def sum_up(
         resent=verdict.resent,
         order_violations=verdict.order_violations,
         unexpected=verdict.unexpected,
-        lost=missing - len(undelivered & routes.parked),
+        lost=verdict.lost + verdict.ownerless - len(excused),
         p50_ms=verdict.p50_ms,
         p99_ms=verdict.p99_ms,
         parked=len(routes.parked),
+        parked_reasons=routes.parked_reasons,
         forwarded=len(routes.forwarded),
         claimed=len(routes.claimed),
         matched_locally=max(0, verdict.delivered_to_owner - len(routes.claimed)),
@@ -106,6 +108,7 @@ class Balance:
     def __init__(self, operator: Ledger, gateways: Sequence[Ledger]) -> None:
         """The ledgers keep their events."""
         self.undelivered: set[str] = set()  # as of the last `update`, like the others
+        self.told: set[str] = set()  # ids that a gateway was given for a message of its own
         self.answered = 0
         self._operator = _Unread(operator)
         self._gateways = [_Unread(ledger) for ledger in gateways]
@@ -130,8 +133,13 @@ class Balance:
                     pass  # the judge's business
         for gateway in self._gateways:
             for event in gateway.events():
-                if isinstance(event, events.Reported) and event.status == 0:
-                    self._received.add(event.id)
+                match event:
+                    case events.Responded(status=0):
+                        self.told.add(event.id)
+                    case events.Reported(status=0):
+                        self._received.add(event.id)
+                    case _:
+                        pass  # likewise
         self.undelivered -= self._received  # costs as much as the smaller of the two
 
 
