@@ -55,7 +55,7 @@ wheel: $(VENV)/.ready  ## Build the wheel into dist/
 
 pin: $(VENV)/.ready  ## Write the installed versions to requirements.txt
 	{ echo "# Every version that development, tests and CI use; refresh with \`make pin\`."; \
-	  $(BIN)/pip freeze --exclude-editable; } > requirements.txt.new
+	  $(BIN)/pip freeze --exclude-editable | grep -v ' @ '; } > requirements.txt.new
 	mv requirements.txt.new requirements.txt
 
 clean:  ## Remove everything that set-up made

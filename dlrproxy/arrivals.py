@@ -194,7 +194,7 @@ class Arrivals:
         if arrival.stage is Stage.DONE:
             return  # given up while it waited
         if not arrival.bind.alive:
-            self._abandon(arrival)
+            self.abandon(arrival)
             return
         session = self._passing.choose(record.owner, record.session)
         if session is None:
@@ -270,7 +270,7 @@ class Arrivals:
     def _not_now(self, arrival: Arrival, token: int | None, gateway: str) -> None:
         """The gateway does not take it now. `token`: the session that may still answer."""
         if not arrival.bind.alive:
-            self._abandon(arrival)
+            self.abandon(arrival)
         elif routing.after_answer(None, self._operator.on_temporary_error) is Step.KEEP:
             self._keep(arrival, owner=gateway, token=token)
         else:
@@ -306,7 +306,6 @@ class Arrivals:
             self._close(arrival, self._operator.retry_status)
             if arrival.late == (c.ESME_ROK,):
                 self._delivered(arrival, self._now())
-        self._wrap_up()
 
     def _tell_custody(self, arrival: Arrival, status: int | None) -> None:
         if arrival.stage is Stage.KEEPING:
@@ -327,7 +326,7 @@ class Arrivals:
         self._reply(arrival, status)
         self._finish(arrival, Stage.DONE)
 
-    def _abandon(self, arrival: Arrival) -> None:
+    def abandon(self, arrival: Arrival) -> None:
         """Its bind is gone, and nobody has it yet: the operator, unanswered, sends it again."""
         self._counters.abandoned += 1
         self._finish(arrival, Stage.DONE)
@@ -360,7 +359,7 @@ class Arrivals:
             if arrival.bind.alive:
                 self._seek(arrival, now)
             else:
-                self._abandon(arrival)
+                self.abandon(arrival)
         self.seeking.settle()
         self._matching.settle()
 

@@ -46,10 +46,13 @@ class Keeper:
         self._route_log = route_log
         self._send: Callable[[str, Frame], bool] = _unlinked
         self._relays: Mapping[str, Deliveries] = {}
-        self._answers: dict[EnvelopeKey, Callable[[bool], None]] = {}
+        self._answers: dict[EnvelopeKey, tuple[str, Callable[[bool], None]]] = {}  # operator, answer
         self._with_session: dict[str, EnvelopeKey] = {}  # trace -> what a relay will say `answered` of
         self._todo: deque[commands.Command] = deque()
         self._working = False
+        self._to_wrap_up: set[str] = set()  # operators whose relays have something to send
+        self._tickets: list[int] = []  # of the writes that join the store's present group
+        self._group = -1
         self._lookups: list[Lookup] = []
         self._lookups_wanted = trio.Event()
         self._emptied = trio.Event()
@@ -93,7 +96,7 @@ class Keeper:
         if key is None:
             self._refuse(answer, "custody_full")
             return
-        self._answers[key] = answer
+        self._answers[key] = report.operator, answer
         if report.session is not None:
             self._with_session[report.trace] = key
         self._do(out)
@@ -119,8 +122,8 @@ class Keeper:
 
     def frames(self, sender: str, frames: Sequence[Frame]) -> None:
         """Frames about custody from another node."""
-        for frame in frames:
-            self._do(self._machine.frame(sender, frame, self._clock.now()))
+        now = self._clock.now()
+        self._do([command for frame in frames for command in self._machine.frame(sender, frame, now)])
 
     def reachable(self, nodes: frozenset[str]) -> None:
         self._do(self._machine.reachable(nodes, self._clock.now()))
@@ -241,6 +244,9 @@ class Keeper:
                 self._carry_out(self._todo.popleft())
         finally:
             self._working = False
+        while self._to_wrap_up:
+            if relay := self._relays.get(self._to_wrap_up.pop()):
+                relay.wrap_up()
 
     def _carry_out(self, command: commands.Command) -> None:
         match command:
@@ -253,8 +259,7 @@ class Keeper:
             case commands.Note():
                 self._note(command)
             case commands.Accepted():
-                if answer := self._answers.pop(command.key, None):
-                    answer(True)
+                self._answer(command.key)
             case Ask() if command.envelope.kind == "mo":
                 finding = self._find_mo_gateway(command)
                 self._do(self._machine.asked(command.envelope.key, finding, self._clock.now()))
@@ -271,10 +276,23 @@ class Keeper:
                 self._store.delete(table, row.key)
             else:
                 self._store.put(table, row.key, row.value)
-        self._store.after_durable(partial(self._durable, write.ticket))
+        if self._group == self._store.group:
+            self._tickets.append(write.ticket)
+        else:
+            # One callback a group: what a commit releases is worked through, and sent, together.
+            self._group = self._store.group
+            self._tickets = [write.ticket]
+            self._store.after_durable(partial(self._durable, self._tickets))
 
-    def _durable(self, ticket: int) -> None:
-        self._do(self._machine.durable(ticket, self._clock.now()))
+    def _durable(self, tickets: list[int]) -> None:
+        now = self._clock.now()
+        self._do([command for ticket in tickets for command in self._machine.durable(ticket, now)])
+
+    def _answer(self, key: EnvelopeKey) -> None:
+        operator, answer = self._answers.pop(key, ("", None))
+        if answer is not None:
+            self._to_wrap_up.add(operator)
+            answer(True)
 
     def _deliver(self, deliver: commands.Deliver) -> None:
         envelope = deliver.envelope
@@ -282,6 +300,8 @@ class Keeper:
         done = partial(self._delivered, envelope.key)
         if relay is None or not relay.deliver(deliver.gateway, envelope.message_id, envelope.pdu, done):
             self._do(self._machine.unsent(envelope.key, self._clock.now()))
+        else:
+            self._to_wrap_up.add(envelope.operator)
 
     def _delivered(self, key: EnvelopeKey, status: int | None) -> None:
         self._do(self._machine.answered(key, status, self._clock.now()))

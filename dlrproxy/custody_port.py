@@ -42,7 +42,7 @@ class Custody(Protocol):
 
     def accept(self, report: Accepted, answer: Callable[[bool], None]) -> None:
         """Write it down. `answer(True)` once it is durable; `answer(False)` if it is refused (quota, store), and then
-        nothing of it is kept. Exactly one of the two is called, once."""
+        nothing of it is kept. Exactly one of the two is called, once; `Deliveries.wrap_up` follows."""
 
     def answered(self, trace: str, status: int | None) -> None:
         """What became of an accepted report that was unanswered on a session: the late answer, or None when that
@@ -73,8 +73,11 @@ class Deliveries(Protocol):
     def bound_gateways(self) -> Collection[str]:
         """The gateways of this node with a session that takes deliver_sm, in the order of the configuration."""
 
+    def wrap_up(self) -> None:
+        """Send what was written since; custody calls it once for all that it has delivered and answered at a time."""
+
     def deliver(self, gateway: str, message_id: bytes, pdu: bytes, done: Callable[[int | None], None]) -> bool:
-        """Write it to a session of that gateway, the submitting one where that is possible.
+        """Write it to a session of that gateway, the submitting one where that is possible; `wrap_up` sends it.
 
         False: none is bound, or none has window room; nothing was done. True: `done` is called once, with the gateway's
         command_status, or with None when the session ended without an answer. A report whose submit_sm_resp has not

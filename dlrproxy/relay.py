@@ -309,7 +309,8 @@ class Relay:
     async def settled(self) -> None:
         """Wait until nothing is in flight; the caller sets the deadline."""
         while self.in_flight:
-            self._settled = trio.Event()
+            if self._settled is None or self._settled.is_set():
+                self._settled = trio.Event()
             await self._settled.wait()
 
     # For custody
@@ -318,9 +319,7 @@ class Relay:
         return self._passing.bound_gateways()
 
     def deliver(self, gateway: str, message_id: bytes, pdu: bytes, done: Callable[[int | None], None]) -> bool:
-        accepted = self._passing.deliver(gateway, message_id, pdu, done, self.now())
-        self.wrap_up()
-        return accepted
+        return self._passing.deliver(gateway, message_id, pdu, done, self.now())
 
     async def find_owners(self, wanted: Sequence[Wanted]) -> list[Verdict[OpenMessage]]:
         return await self._matching.judge(wanted, note=False)

@@ -55,6 +55,7 @@ class Custody:
         self.bound: list[str] = []
         self.opened: list[bytes] = []
         self.watching = False
+        self.wrap_up: Callable[[], None] = lambda: None  # the relay's, which follows every answer
 
     def holds(self, operator: str, message_id: bytes) -> bool:
         return (operator, message_id) in self.held
@@ -68,6 +69,7 @@ class Custody:
 
     def answer(self, durable: bool = True) -> None:
         self.answers.pop(0)(durable)
+        self.wrap_up()
 
     def answered(self, trace: str, status: int | None) -> None:
         self.late.append((trace, status))
@@ -102,6 +104,8 @@ class World:
             now=lambda: self.now,
         )
 
+        self.custody.wrap_up = self.relay.wrap_up
+
     @property
     def counters(self):
         return self.relay.counters
@@ -123,6 +127,12 @@ class World:
         frames = [submit_sm(sequence, **fields) for sequence in sequences]
         self.relay.from_gateway(session, frames)
         return frames
+
+    def deliver(self, gateway: str, message_id: bytes, pdu: bytes, done: Callable[[int | None], None]) -> bool:
+        """As custody delivers."""
+        taken = self.relay.deliver(gateway, message_id, pdu, done)
+        self.relay.wrap_up()
+        return taken
 
     def open(self, session: GatewaySession, bind: Bind, message_id: bytes, sequence: int = 1, **fields) -> None:
         """An MT and its response, both done with."""

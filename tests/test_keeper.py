@@ -25,6 +25,7 @@ class FakeRelay:
         self.owned = {}
         self.delivered = []
         self.closed = []
+        self.wrapped_up = 0
 
     def bound_gateways(self):
         return [self.gateway] if self.bound else []
@@ -40,6 +41,9 @@ class FakeRelay:
         await trio.lowlevel.checkpoint()
         found = [self.owned.get(each.message_id) for each in wanted]
         return [NoMatch() if message is None else Match(message, Rule.EXACT) for message in found]
+
+    def wrap_up(self):
+        self.wrapped_up += 1
 
     def close(self, message):
         self.closed.append(message)

@@ -1,6 +1,8 @@
 """The relay's core, driven by hand: whole PDUs in, whole PDUs out."""
 
 import pytest
+import trio
+import trio.testing
 from relay_world import (
     World,
     command_of,
@@ -250,8 +252,8 @@ def test_refusals_have_a_status_and_a_name(prepare, status, counter):
 def test_no_bind_may_close_the_session_instead():
     world = World(no_bind="close")
     session = world.session()
-    world.submit(session, 3)
-    assert [command_of(f) for f in session.connection.take()] == [c.SUBMIT_SM_RESP, c.UNBIND]
+    world.submit(session, 3, 4)  # all are answered before the goodbye
+    assert [command_of(f) for f in session.connection.take()] == [c.SUBMIT_SM_RESP, c.SUBMIT_SM_RESP, c.UNBIND]
     assert session.connection.ended == "no_operator_bind"
 
 
@@ -730,6 +732,33 @@ def test_a_lost_bind_and_a_temporary_error_leave_it_to_the_operator():
     assert world.custody.accepted == []
 
 
+@pytest.mark.parametrize("message_id", [b"id1", b"nobody"])
+async def test_what_is_looked_for_when_its_bind_is_lost_is_left_to_the_operator(message_id):
+    world = World()
+    bind, session = world.bind(), world.session()
+    world.open(session, bind, b"id1")
+    world.store.recent = lambda operator, message_id: None  # only the disk knows
+    world.relay.from_operator(bind, [receipt(1, message_id)])
+    world.relay.lost(bind)
+    await world.look_up()
+    assert (session.connection.take(), world.custody.accepted) == ([], [])
+    assert (world.counters.abandoned, world.relay.in_flight) == (1, 0)
+
+
+async def test_everybody_who_waits_for_the_end_of_traffic_hears_of_it():
+    world = World()
+    bind, session = world.bind(), world.session()
+    world.submit(session, 1)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(world.relay.settled)
+        nursery.start_soon(world.relay.settled)
+        await trio.testing.wait_all_tasks_blocked()
+        with trio.fail_after(1):
+            world.relay.from_operator(bind, [submit_sm_resp(1, b"id1")])
+            await trio.testing.wait_all_tasks_blocked()
+    assert world.relay.in_flight == 0
+
+
 def test_many_reports_of_one_message_do_not_nest():
     world = World()
     world.custody.at_once = True
@@ -856,7 +885,7 @@ def test_custody_delivers_to_the_submitting_session_and_hears_the_answer():
     bind, session, other = world.bind(), world.session(), world.session()
     world.open(other, bind, b"id1")
     heard: list[int | None] = []
-    assert world.relay.deliver("gw1", b"id1", receipt(77, b"id1"), heard.append)
+    assert world.deliver("gw1", b"id1", receipt(77, b"id1"), heard.append)
     assert session.connection.take() == []
     [frame] = other.connection.take()
     assert sequence_of(frame) == 1
@@ -869,17 +898,17 @@ def test_custody_hears_none_when_the_session_ends():
     world = World()
     session = world.session()
     heard: list[int | None] = []
-    assert world.relay.deliver("gw1", b"", mo(1), heard.append)
+    assert world.deliver("gw1", b"", mo(1), heard.append)
     world.relay.lost(session)
     assert heard == [None]
 
 
 def test_custody_cannot_deliver_without_a_session_with_room():
     world = World(gateway_window=1)
-    assert not world.relay.deliver("gw1", b"", mo(1), lambda status: None)
+    assert not world.deliver("gw1", b"", mo(1), lambda status: None)
     world.session()
-    assert world.relay.deliver("gw1", b"", mo(1), lambda status: None)
-    assert not world.relay.deliver("gw1", b"", mo(1), lambda status: None)
+    assert world.deliver("gw1", b"", mo(1), lambda status: None)
+    assert not world.deliver("gw1", b"", mo(1), lambda status: None)
 
 
 def test_custody_does_not_overtake_the_response():
@@ -887,7 +916,7 @@ def test_custody_does_not_overtake_the_response():
     bind, session = world.bind(), world.session()
     world.submit(session, 5)
     world.relay.from_operator(bind, [submit_sm_resp(1, b"id1")])
-    assert world.relay.deliver("gw1", b"id1", receipt(1, b"id1"), lambda status: None)
+    assert world.deliver("gw1", b"id1", receipt(1, b"id1"), lambda status: None)
     assert session.connection.take() == []
     world.store.commit()
     assert [command_of(f) for f in session.connection.take()] == [c.SUBMIT_SM_RESP, c.DELIVER_SM]

@@ -75,6 +75,7 @@ class MemoryStore:
         self.store_id = secrets.token_bytes(8) if store_id is None else store_id
         self.accepting = True
         self.commits = 0
+        self.group = 0
         self._now = now
         self._auto_commit = auto_commit
         self._visible = Rows()
@@ -163,6 +164,7 @@ class MemoryStore:
         if self._committing is not None or not self._collecting:
             return  # a callback wrote: its group is the next one
         group, self._collecting = self._collecting, Group()
+        self.group += 1
         self._committing = group
         self._durable.apply(group)
         self.commits += 1

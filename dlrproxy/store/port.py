@@ -113,6 +113,10 @@ class Store(Protocol):
         Raises StoreError, also when only some of the rows can be read.
         """
 
+    @property
+    def group(self) -> int:
+        """Counts the groups: what is written while it stays the same becomes durable together."""
+
     def after_durable(self, callback: Callable[[], None]) -> None:
         """Call back once everything written so far is durable; at once if it all is."""
 

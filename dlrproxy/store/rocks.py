@@ -67,6 +67,7 @@ class RocksStore:
         self._now = now
         self._recent = Recent(remembered)
         self._collecting = Group()
+        self.group = 0
         self._committing: Group | None = None
         self._work = trio.Event()
         self._expiring = trio.Lock()
@@ -295,6 +296,7 @@ class RocksStore:
                 if not self._collecting:
                     return
                 self._committing, self._collecting = self._collecting, Group()
+                self.group += 1
                 self._recent.take_turns()
             await self._make_durable(self._committing, give_up_s)
             self._committing.finish()
