@@ -11,6 +11,7 @@ connection ends with `output_overflow`.
 
 import socket
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Final
 
 import trio
@@ -132,19 +133,21 @@ class PlainConnection(Connection):
         super().__init__(peer)
         self._socket = socket.socket(fileno=stream.socket.detach())
         self._socket.setblocking(False)
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with suppress(OSError):  # the peer has gone already: the reader finds out
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     async def receive(self) -> bytes:
         while True:
             await trio.lowlevel.wait_readable(self._socket)
             try:
                 data = self._socket.recv(RECEIVE_SIZE)
-                if data and _QUICKACK is not None:
-                    self._socket.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
             except BlockingIOError:
                 continue
             except OSError as error:
                 raise trio.BrokenResourceError(error.strerror) from error
+            if _QUICKACK is not None:
+                with suppress(OSError):  # what was received counts, whatever became of the peer since
+                    self._socket.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
             return data
 
     def _send_now(self, data: bytes) -> int:
@@ -184,7 +187,8 @@ class TlsConnection(Connection):
     def __init__(self, stream: TlsStream, peer: str) -> None:
         super().__init__(peer)
         self._stream = stream
-        stream.transport_stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
+        with suppress(OSError):
+            stream.transport_stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
 
     async def receive(self) -> bytes:
         return bytes(await self._stream.receive_some(RECEIVE_SIZE))

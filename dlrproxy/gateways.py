@@ -83,8 +83,7 @@ class Gateways:
                 await self._all_gone.wait()
 
     async def _serve(self, gateway: str, stream: trio.SocketStream) -> None:
-        host, port, *_ = stream.socket.getpeername()
-        connection = PlainConnection(stream, str(Address(host, port)))
+        connection = PlainConnection(stream, _peer_of(stream))
         log = self._log.bind(gateway=gateway, peer=connection.peer)
         if len(self._sessions) >= MAX_SESSIONS:
             log.warning("gateway.too_many_sessions", limit=MAX_SESSIONS)
@@ -183,3 +182,11 @@ class Gateways:
             return system_id
         octet = bytes((self._operator.interface_version_octet,))
         return system_id + encode_tlvs(((c.TLV_SC_INTERFACE_VERSION, octet),))
+
+
+def _peer_of(stream: trio.SocketStream) -> str:
+    try:
+        host, port, *_ = stream.socket.getpeername()
+    except OSError:  # it has gone between our accepting it and now
+        return "unknown"
+    return str(Address(host, port))

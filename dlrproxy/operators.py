@@ -150,10 +150,10 @@ class Operators:
 
     async def _dial(self, address: Address) -> trio.SocketStream | TlsStream:
         """Certificates are read again for every connection, so that renewed ones count."""
+        context = await trio.to_thread.run_sync(_tls_context, self._operator) if self._operator.tls else None
         stream = await trio.open_tcp_stream(address.host, address.port, local_address=self._operator.source_ip)
-        if not self._operator.tls:
+        if context is None:
             return stream
-        context = await trio.to_thread.run_sync(_tls_context, self._operator)
         # Operators close without TLS's goodbye, as HTTPS servers do.
         secured = trio.SSLStream(stream, context, server_hostname=address.host, https_compatible=True)
         try:

@@ -35,6 +35,9 @@ class Outcome(Protocol):
     def unreadable(self, arrival: Arrival) -> None:
         """The store could not be read."""
 
+    def abandon(self, arrival: Arrival) -> None:
+        """Its bind is gone, and nobody has it yet."""
+
 
 class Seeking:
     """One operator's reports without a known message. Bounded by what bounds the reports: `Arrivals`."""
@@ -100,7 +103,9 @@ class Seeking:
             self._wrap_up()
 
     def _judged(self, arrival: Arrival, verdict: Verdict[OpenMessage], now: float) -> None:
-        if isinstance(verdict, Match):
+        if not arrival.bind.alive:
+            self._outcome.abandon(arrival)
+        elif isinstance(verdict, Match):
             if arrival.raced:
                 self._counters.race_resolved += 1
             self.forget(arrival)

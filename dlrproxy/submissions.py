@@ -62,6 +62,7 @@ class Submissions:
         self._room = 0
         self._queue: deque[_Queued] = deque()
         self._new: list[OpenMessage] = []
+        self._unserved: dict[GatewaySession, None] = {}  # to be closed at the end of the batch: no_bind = "close"
         self._freed = False
         self.draining = False
         self.last_ticket = 0  # rises with every request sent to the operator
@@ -123,7 +124,7 @@ class Submissions:
         self._counters.refused_no_bind += 1
         self._answer(session, command, self._operator.no_bind_status, sequence)
         if self._operator.no_bind == "close":
-            session.unbind("no_operator_bind")
+            self._unserved[session] = None
 
     @staticmethod
     def _answer(session: GatewaySession, command: int, status: int, sequence: int) -> None:
@@ -217,6 +218,10 @@ class Submissions:
             self._freed = False
             if self._queue:
                 self._send_queued(now)
+        if self._unserved:
+            for session in self._unserved:
+                session.unbind("no_operator_bind")
+            self._unserved.clear()
 
     def _send_queued(self, now: float) -> None:
         self._room = 0

@@ -1,5 +1,7 @@
 """The gateway side over real sockets."""
 
+import socket
+import struct
 from contextlib import asynccontextmanager
 
 import pytest
@@ -221,6 +223,18 @@ async def test_a_peer_that_vanishes_is_forgotten():
         await side.ended()
         assert side.world.relay.sessions == ()
         assert side.world.custody.bound == []
+
+
+async def test_a_peer_that_resets_the_connection_hurts_nobody_else():
+    async with gateway_side() as side:
+        side.world.bind()
+        staying = await side.bound()
+        for _ in range(20):
+            leaving = await side.dial()
+            leaving.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            await trio.aclose_forcefully(leaving.stream)
+        await staying.send(pack(c.ENQUIRE_LINK, 0, 2))
+        assert await staying.receive() == pack(c.ENQUIRE_LINK_RESP, 0, 2)
 
 
 async def test_unbind_is_answered_and_closed():

@@ -39,7 +39,7 @@ class Smsc:
         self.peers.append(peer)
         await self._send.send(peer)
         if self._tls is not None:
-            with suppress(trio.BrokenResourceError):
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
                 await stream.do_handshake()
         await trio.sleep_forever()
 
