@@ -89,37 +89,37 @@ class Passing:
         self, gateway: str, message_id: bytes, pdu: bytes, done: Callable[[int | None], None], now: float
     ) -> bool:
         """See `custody_port.Deliveries.deliver`."""
-        if self._choose_for(gateway, message_id) is None:
+        record = self._store.recent(self._operator.name, message_id) if message_id else None
+        token = record.session if record is not None else 0
+        if self.choose(gateway, token) is None:
             return False
-        delivery = _Delivery(done)
 
         def write(now: float) -> None:
-            session = self._choose_for(gateway, message_id)
+            session = self.choose(gateway, token)
             if session is None:
                 done(None)
                 return
-            ready_at = self._ready_at(session, message_id)
+            self._counters.from_custody += 1
+            session.request(pdu, _Delivery(done), now)
+
+        def write_in_time(now: float) -> None:
+            """The response is on its session; on another one the report follows after a while."""
+            session = self.choose(gateway, token)
+            ready_at = 0.0
+            if message_id and (session is None or session.token != token):
+                ready_at = self._responses.ready_elsewhere_at(message_id if record is not None else None)
             if ready_at > now:
                 self.later(ready_at, write)
-                return
-            self._counters.from_custody += 1
-            session.request(pdu, delivery, now)
+            else:
+                write(now)
 
-        if message_id in self._responses.unwritten:
-            self._responses.follow(message_id, write)
+        # Without a record the report is of a message whose id is written otherwise, and any response may be its own.
+        response = message_id if record is not None else self._responses.last_unwritten()
+        if message_id and response is not None and response in self._responses.unwritten:
+            self._responses.follow(response, write_in_time)
         else:
-            write(now)
+            write_in_time(now)
         return True
-
-    def _choose_for(self, gateway: str, message_id: bytes) -> GatewaySession | None:
-        record = self._store.recent(self._operator.name, message_id) if message_id else None
-        return self.choose(gateway, record.session if record is not None else 0)
-
-    def _ready_at(self, session: GatewaySession, message_id: bytes) -> float:
-        record = self._store.recent(self._operator.name, message_id) if message_id else None
-        if record is None or record.session == session.token:
-            return 0.0
-        return self._responses.ready_elsewhere_at(message_id)
 
     def pass_other(self, bind: Bind, frame: bytes, command: int, sequence: int, now: float) -> None:
         """A request of the operator's that is neither report nor MO: any receiver of this node may answer it."""

@@ -28,6 +28,9 @@ class Responses:
         "_counters",
         "_delay_s",
         "_following",
+        "_group",
+        "_grouped",
+        "_last_written_at",
         "_now",
         "_recent",
         "_recent_since",
@@ -43,6 +46,8 @@ class Responses:
         self._now = around.now
         self._wrap_up = around.wrap_up
         self._batch: list[_Held] = []
+        self._group = -1  # the store's group that `_grouped` waits for
+        self._grouped: list[_Held] = []
         # By message id: what follows its response, which has not been written.
         self._following: dict[bytes, list[Follower] | None] = {}
         # When a response was written, by message id: two generations, each of at least `delay_s`.
@@ -50,6 +55,7 @@ class Responses:
         self._recent: dict[bytes, float] = {}
         self._before: dict[bytes, float] = {}
         self._recent_since = 0.0
+        self._last_written_at = 0.0
 
     @property
     def waiting(self) -> int:
@@ -62,8 +68,13 @@ class Responses:
 
     def settle(self) -> None:
         """The end of a batch: release what it held once all of it is durable, in order."""
-        if self._batch:
-            batch, self._batch = self._batch, []
+        if not self._batch:
+            return
+        batch, self._batch = self._batch, []
+        if self._group == self._store.group:
+            self._grouped += batch  # one callback a group: what a commit releases is written together
+        else:
+            self._group, self._grouped = self._store.group, batch
             self._store.after_durable(partial(self._release, batch))
 
     @property
@@ -79,13 +90,24 @@ class Responses:
         else:
             followers.append(follower)
 
-    def ready_elsewhere_at(self, message_id: bytes) -> float:
-        """From when on a report may go to another session than the response; 0 for long ago."""
+    def last_unwritten(self) -> bytes | None:
+        """The id of the response that is written after all others, if any is unwritten."""
+        return next(reversed(self._following), None)
+
+    def ready_elsewhere_at(self, message_id: bytes | None) -> float:
+        """From when on a report may go to another session than the response; 0 for long ago.
+
+        None: it is not known which response; then all that have been written count.
+        """
+        if message_id is None:
+            return self._last_written_at + self._delay_s
         written_at = self._recent.get(message_id) or self._before.get(message_id)
         return 0.0 if written_at is None else written_at + self._delay_s
 
     def _release(self, batch: list[_Held]) -> None:
         now = self._now()
+        if batch is self._grouped:
+            self._group = -1  # whatever the store does next, nothing is added to what has been released
         following = self._following
         followers: list[Follower] = []
         for session, frame, message_id in batch:
@@ -102,6 +124,7 @@ class Responses:
         self._wrap_up()
 
     def _note_writing(self, batch: list[_Held], now: float) -> None:
+        self._last_written_at = now
         if now - self._recent_since > self._delay_s:
             self._before = self._recent if now - self._recent_since <= 2 * self._delay_s else {}
             self._recent = {}

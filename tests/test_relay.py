@@ -922,6 +922,53 @@ def test_custody_does_not_overtake_the_response():
     assert [command_of(f) for f in session.connection.take()] == [c.SUBMIT_SM_RESP, c.DELIVER_SM]
 
 
+def test_custody_does_not_overtake_a_response_whose_id_is_written_otherwise():
+    world = World(auto_commit=False, rule=Rule.HEX_DECIMAL)
+    bind, session = world.bind(), world.session()
+    world.submit(session, 5, 6)
+    world.relay.from_operator(bind, [submit_sm_resp(1, b"1a"), submit_sm_resp(2, b"ff")])
+    assert world.relay.deliver("gw1", b"26", receipt(1, b"26"), lambda status: None)
+    world.relay.wrap_up()
+    assert session.connection.take() == []
+    world.store.commit()
+    assert [command_of(f) for f in session.connection.take()] == [c.SUBMIT_SM_RESP, c.SUBMIT_SM_RESP, c.DELIVER_SM]
+
+
+def test_what_custody_delivers_follows_its_response_on_another_session_after_the_delay():
+    world = World(receipt_delay_ms=50)
+    bind = world.bind()
+    sender, receiver = world.session(command=c.BIND_TRANSMITTER_RESP), world.session(command=c.BIND_RECEIVER_RESP)
+    world.open(sender, bind, b"1a")
+    for message_id in (b"1a", b"26"):
+        assert world.relay.deliver("gw1", message_id, receipt(1, message_id), lambda status: None)
+    world.relay.wrap_up()
+    assert receiver.connection.take() == []
+    world.tick(0.06)
+    assert len(receiver.connection.take()) == 2
+
+
+def test_one_commit_releases_the_responses_of_many_batches_in_one_write():
+    world = World(auto_commit=False)
+    bind, session = world.bind(), world.session()
+    world.submit(session, 1, 2, 3)
+    for sequence in (1, 2, 3):
+        world.relay.from_operator(bind, [submit_sm_resp(sequence, b"id%d" % sequence)])
+    world.store.commit()
+    assert len(session.connection.take()) == 3
+    assert session.connection.writes == 1
+
+
+def test_a_batch_after_a_commit_waits_for_the_next_one():
+    world = World(auto_commit=False)
+    bind, session = world.bind(), world.session()
+    world.submit(session, 1, 2)
+    for sequence in (1, 2):
+        world.relay.from_operator(bind, [submit_sm_resp(sequence, b"id%d" % sequence)])
+        assert session.connection.take() == []
+        world.store.commit()
+        assert session.connection.take() == [submit_sm_resp(sequence, b"id%d" % sequence)]
+
+
 def test_custody_is_told_of_open_messages_only_while_it_watches():
     world = World()
     bind, session = world.bind(), world.session()
