@@ -7,7 +7,7 @@ store and the ring meet, all on one event loop, so nothing here waits but the lo
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import assert_never
+from typing import Final, assert_never
 
 import trio
 
@@ -26,6 +26,8 @@ from ring.topology import Topology
 
 _TICK_S = 0.1  # alarms are for seconds; ten wake-ups a second cost next to nothing
 _SCAN = 1000  # rows read at a time while starting
+
+_TABLES: Final = {table: Table(table) for table in commands.Table}
 
 Lookup = Ask | Recall | Closed
 
@@ -271,7 +273,7 @@ class Keeper:
 
     def _write(self, write: commands.Write) -> None:
         for row in write.rows:
-            table = Table(row.table.value)
+            table = _TABLES[row.table]
             if row.value is None:
                 self._store.delete(table, row.key)
             else:

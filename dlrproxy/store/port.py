@@ -14,7 +14,7 @@ Times are seconds on the node's own clock (`dlrproxy.clock`), which neither goes
 """
 
 from collections.abc import Callable, Sequence
-from enum import Enum
+from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -28,7 +28,7 @@ class StoreBusyError(StoreError):
     """Another process holds this data directory."""
 
 
-class Table(Enum):
+class Table(StrEnum):
     """Row tables whose values only their owner reads; the store keeps them in key order."""
 
     CUSTODY = "custody"  # accepted or claimed and not yet delivered, and the dedupe keys of claims
