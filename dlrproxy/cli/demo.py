@@ -5,6 +5,7 @@ import shutil
 import signal
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +70,8 @@ def demo(config_dir: Path | None, *, as_json: bool, **given: Any) -> None:
         raise click.UsageError(str(error)) from error
     directory = _directory(config_dir)
     console = Console(stderr=as_json, highlight=False)
-    console.print(display.headline(plan), style="bold")
-    stage = Stage(plan, directory, console.print)
+    console.print(display.headline(plan), style="bold", soft_wrap=True)
+    stage = Stage(plan, directory, partial(console.print, soft_wrap=True))
     summary = _play(stage, console, directory)
     if summary is None:
         _tidy(directory, kept=config_dir is not None)
@@ -81,10 +82,10 @@ def demo(config_dir: Path | None, *, as_json: bool, **given: Any) -> None:
     else:
         display.show(console, summary, stage.routes.examples())
     if not summary.passed:
-        console.print(f"Configuration, data, logs and ledgers are in {directory}")
+        console.print(f"Configuration, data, logs and ledgers are in {directory}", soft_wrap=True)
         sys.exit(_FAILED)
     if config_dir is not None:
-        console.print(f"Configuration, logs and ledgers are in {directory}")
+        console.print(f"Configuration, logs and ledgers are in {directory}", soft_wrap=True)
     _tidy(directory, kept=config_dir is not None)
 
 

@@ -108,6 +108,8 @@ def _rows(summary: Summary) -> Iterator[Row]:
     yield "From operator to gateway, p99", f"{_milliseconds(summary.p99_ms)} ms", away
     yield "Duplicates", f"{summary.duplicates:,}", _note(_why_duplicates(summary), summary.duplicates > 0)
     yield "Parked", f"{summary.parked:,}", _note(_why_parked(summary))
+    if summary.order_violations:
+        yield "Out of order", *_count(summary.order_violations), _note("before the response to their message")
     yield "Delivered to another gateway", *_count(summary.delivered_elsewhere + summary.unexpected), ""
     yield "Lost", *_count(summary.lost), ""
 
@@ -141,9 +143,8 @@ def _milliseconds(value: float | None) -> str:
 
 def _verdict(summary: Summary) -> Text:
     if summary.passed:
-        return Text(
-            "Every report is at the gateway that sent the message: 0 lost, 0 elsewhere (by the ledgers).", _GOOD
-        )
+        parked = f", {summary.parked:,} parked" if summary.parked else ""
+        return Text(f"PASSED: 0 lost, 0 elsewhere{parked} (judged from the simulators' ledgers).", _GOOD)
     faults = {
         "lost": summary.lost,
         "delivered to another gateway": summary.delivered_elsewhere,

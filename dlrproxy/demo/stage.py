@@ -169,7 +169,7 @@ class Stage:
         node = self._nodes[name]
         if node.ended:
             return node.ended
-        return "up" if self.routes.starts[name] == node.starts else "starting"
+        return "up" if node.alive and self.routes.starts[name] == node.starts else "starting"
 
     def _is_up(self, name: str, starts: int = 1) -> bool:
         """Running for that many times, with links to all others that are alive, as seen from both ends."""
@@ -220,14 +220,15 @@ class Stage:
         async with trio.open_nursery() as acts:
             if self.plan.kill is not None:
                 acts.start_soon(self._kill_and_restart, self._nodes[self.plan.kill], nursery)
-            await self._until(lambda: all(map(self._is_done, self._gateways.values())))
+            await self._until(self._all_done)
 
-    def _is_done(self, gateway: Gateway) -> bool:
-        return not gateway.summary().unfinished or gateway.options.name in self._ended
+    def _all_done(self) -> bool:
+        return all(name in self._ended or not gateway.summary().unfinished for name, gateway in self._gateways.items())
 
     async def _kill_and_restart(self, node: NodeProcess, nursery: trio.Nursery) -> None:
+        """At the first moment from half way on with something in flight; a handful of messages may not have one."""
         half = self.plan.messages / 2
-        await self._until(lambda: self._made() >= half and self._operator.summary().open > 0)
+        await self._until(lambda: (self._made() >= half and self._operator.summary().open > 0) or self._all_done())
         self._killed_with = self._operator.summary().open
         node.kill()
         self._say(f"{node.name} is killed (kill -9) with {self._killed_with} messages in flight")
