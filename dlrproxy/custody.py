@@ -27,7 +27,7 @@ from ring.topology import Topology
 _TICK_S = 0.1  # alarms are for seconds; ten wake-ups a second cost next to nothing
 _SCAN = 1000  # rows read at a time while starting
 
-_TABLES: Final = {table: Table(table) for table in commands.Table}
+_TABLES: Final = {table: Table(table.value) for table in commands.Table}
 
 Lookup = Ask | Recall | Closed
 
