@@ -15,7 +15,7 @@ from dlrproxy.clock import NodeClock
 from dlrproxy.custody_port import Accepted, Deliveries, Wanted
 from dlrproxy.logs import RouteLog
 from dlrproxy.store.port import OpenMessage, Store, Table
-from protocols.peer.frames import EnvelopeKey, Frame
+from protocols.peer.frames import EnvelopeKey, Finished, Forgotten, Frame
 from protocols.smpp.message_ids import Inexact, Match, Verdict
 from ring import commands
 from ring.commands import Ask, Closed, Finding, Recall
@@ -52,6 +52,7 @@ class Keeper:
         self._with_session: dict[str, EnvelopeKey] = {}  # trace -> what a relay will say `answered` of
         self._todo: deque[commands.Command] = deque()
         self._working = False
+        self._unhurried: dict[str, list[Frame]] = {}  # by node
         self._to_wrap_up: set[str] = set()  # operators whose relays have something to send
         self._tickets: list[int] = []  # of the writes that join the store's present group
         self._group = -1
@@ -191,6 +192,8 @@ class Keeper:
         while True:
             await trio.sleep(_TICK_S)
             self._do(self._machine.tick(self._clock.now()))
+            for to in list(self._unhurried):
+                self._send_unhurried(to)
             if not self.in_custody():
                 self._emptied.set()
 
@@ -254,7 +257,10 @@ class Keeper:
         match command:
             case commands.Write():
                 self._write(command)
+            case commands.Send(to=to, frame=Finished() | Forgotten() as frame):
+                self._unhurried.setdefault(to, []).append(frame)
             case commands.Send():
+                self._send_unhurried(command.to)
                 self._send(command.to, command.frame)
             case commands.Deliver():
                 self._deliver(command)
@@ -270,6 +276,14 @@ class Keeper:
                 self._lookups_wanted.set()
             case _:
                 assert_never(command)
+
+    def _send_unhurried(self, to: str) -> None:
+        """Frames that nobody waits for: they go in front of the next one that somebody does, or with the next tick.
+
+        A frame that travels alone costs a hundred times one of a full batch.
+        """
+        for frame in self._unhurried.pop(to, ()):
+            self._send(to, frame)
 
     def _write(self, write: commands.Write) -> None:
         for row in write.rows:
