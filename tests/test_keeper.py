@@ -104,8 +104,8 @@ async def test_a_report_is_answered_claimed_by_its_owner_and_delivered_there():
     [(message_id, pdu, done)] = pair.relays["b"].delivered
     assert (message_id, pdu) == (b"id1", b"pdu id1")
     done(ESME_ROK)
-    await run_until(pair, lambda: pair.relays["b"].closed)
-    assert [keeper.in_custody() for keeper in pair.keepers.values()] == [0, 0]
+    await run_until(pair, lambda: not any(keeper.in_custody() for keeper in pair.keepers.values()))
+    assert [message.message_id for message in pair.relays["b"].closed] == [b"id1"]
     assert [await count_rows(store, Table.CUSTODY) for store in pair.stores.values()] == [0, 0]
     assert pair.keepers["b"].counts["claimed"] == 1
 
