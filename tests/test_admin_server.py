@@ -1,14 +1,17 @@
 """The HTTP API over real sockets: who gets in, what the sockets are like, how it starts and ends."""
 
+import contextlib
 import gc
 import json
 import os
 import socket
 import stat
+import struct
 
 import h11
 import hypercorn.config
 import pytest
+import structlog
 import trio
 from admin_world import FakeNode, asking, serving
 
@@ -185,6 +188,88 @@ async def test_what_is_not_http_is_refused_and_hurts_nobody(node, tmp_path):
                     except trio.BrokenResourceError:
                         answer = b""
             assert answer == b"" or answer.startswith(b"HTTP/1.1 4")
+        assert (await fetch(address))[0] == 200
+
+
+async def test_clients_that_misbehave_end_nothing_but_their_connection(node, tmp_path, monkeypatch):
+    """Requests behind one another, cut short and broken off: hypercorn's own server ended on these."""
+    monkeypatch.setattr(server, "_IDLE_S", 0.2)
+    good = b"GET /status HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    bad = [
+        good + b"GET /status HTTP/1.1\r\nHost: local",
+        good + b"\xff\xfe\xfd\r\n\r\n",
+        b"GET /status HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n" + good,
+        b"GET /%ff%00 HTTP/1.1\r\nHost: localhost\r\n\r\n" * 2 + b"GET http://[::1 HTTP/1.1\r\nHost: [\r\n\r\n",
+        b"POST /drain HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{",
+        b"POST /drain HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n" + good,
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(9),
+    ]
+
+    async def misbehave(address, number):
+        for data in bad[number % len(bad) :] + bad[: number % len(bad)]:
+            stream = await trio.open_tcp_stream(address.host, address.port)
+            stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # the end is a reset
+            with contextlib.suppress(trio.BrokenResourceError):
+                await stream.send_all(data)
+                if number % 2:
+                    await stream.receive_some()
+            await trio.aclose_forcefully(stream)
+
+    async with serving(node, tmp_path, LISTEN) as address:
+        with trio.fail_after(20):
+            async with trio.open_nursery() as nursery:
+                for number in range(3 * len(bad)):
+                    nursery.start_soon(misbehave, address, number)
+        assert (await fetch(address))[0] == 200
+    assert node.drains == []
+
+
+@pytest.mark.parametrize(
+    "failure", [trio.BusyResourceError("sending"), ExceptionGroup("tasks", [trio.BusyResourceError("sending")])]
+)
+async def test_what_hypercorn_raises_ends_the_connection_and_is_said(node, tmp_path, monkeypatch, failure):
+    class Failing:
+        def __init__(self, *_):
+            pass
+
+        def __await__(self):
+            return self.run().__await__()
+
+        async def run(self):
+            await trio.lowlevel.checkpoint()
+            raise failure
+
+    with structlog.testing.capture_logs() as logged:
+        async with serving(node, tmp_path, LISTEN) as address:
+            with monkeypatch.context() as patch:
+                patch.setattr(server, "TCPServer", Failing)
+                async with await trio.open_tcp_stream(address.host, address.port) as stream:
+                    with contextlib.suppress(trio.BrokenResourceError):
+                        assert await stream.receive_some() == b""
+            assert (await fetch(address))[0] == 200
+    [event] = [event for event in logged if event["event"] == "admin.connection_failed"]
+    assert event["error"] == "BusyResourceError('sending')"
+
+
+async def test_connections_are_bounded_and_the_unix_socket_has_its_own(node, tmp_path, monkeypatch):
+    monkeypatch.setattr(server, "MAX_CONNECTIONS", 2)
+    async with serving(node, tmp_path, LISTEN) as address:
+        held = []
+        for _ in range(2):
+            stream = await trio.open_tcp_stream(address.host, address.port)
+            await stream.send_all(b"GET /status HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert await stream.receive_some()
+            held.append(stream)
+        one_more = await trio.open_tcp_stream(address.host, address.port)
+        with trio.fail_after(5), contextlib.suppress(trio.BrokenResourceError):
+            assert await one_more.receive_some() == b""
+        await one_more.aclose()
+        assert (await asking(tmp_path, "get", "/status", NodeStatus)).node == "gw1"
+        for stream in held:
+            await stream.send_eof()
+            async for _ in stream:
+                pass
+            await stream.aclose()
         assert (await fetch(address))[0] == 200
 
 

@@ -22,7 +22,7 @@ from typing import Final, TypeVar
 import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 from structlog.typing import FilteringBoundLogger
@@ -101,6 +101,8 @@ class Api:
                 return await serve(request)
             except RequestError as error:
                 return problem(error.status, str(error))
+            except ClientDisconnect:
+                return Response(status_code=400)  # nobody gets it
             except (StoreError, RowError) as error:
                 self._log.error("admin.store_failed", path=request.url.path, error=str(error))
                 return problem(503, str(error))

@@ -9,6 +9,7 @@ from dlrproxy.admin.view import NodeView, OperatorStatus
 from dlrproxy.logs import mask
 from dlrproxy.store.port import Lookup, OpenMessage
 from protocols.smpp.message_ids import Ambiguous, Inexact, Match, Rule, candidates, judge, relation
+from ring.rows import encode_key
 
 _PARKED_SHOWN = 20
 
@@ -107,7 +108,7 @@ class Finder:
     def _custody(self, operator: str, forms: tuple[bytes, ...]) -> tuple[FoundInCustody, ...]:
         return tuple(
             FoundInCustody(
-                key=(envelope := entry.row.envelope).key.store.hex() + f"{envelope.key.number:016x}",
+                key=encode_key((envelope := entry.row.envelope).key).hex(),
                 kind=envelope.kind,
                 message_id=id_text(envelope.message_id),
                 state=entry.state,

@@ -1,7 +1,11 @@
-"""Serves the HTTP API: always on a unix socket in the data directory, on TCP where [admin].listen is set."""
+"""Serves the HTTP API: always on a unix socket in the data directory, on TCP where [admin].listen is set.
+
+Hypercorn's own server ends, and the node with it, when a client breaks off or misbehaves at the wrong moment: a
+request behind one that is still being answered makes two tasks write at once, and nothing catches that. So the
+connections are accepted here, a bounded number, and each is given to hypercorn on its own.
+"""
 
 import logging
-import socket
 import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,7 +16,9 @@ from typing import Any, Final, cast
 import hypercorn.config
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
-from hypercorn.trio.run import worker_serve
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import ConnectionState
 from starlette.types import ASGIApp
 from structlog.typing import FilteringBoundLogger
 
@@ -23,9 +29,10 @@ from dlrproxy.admin.view import NodeView
 from dlrproxy.config import Config
 from dlrproxy.config_keys import Address
 
+MAX_CONNECTIONS: Final = 50  # on TCP, and as many on the unix socket: strangers cannot lock the commands out
 _BACKLOG: Final = 100
 _IDLE_S: Final = 15  # between two bytes of a request: clients are scripts and scrapers
-_KEEP_ALIVE_S: Final = 5.0
+_KEEP_ALIVE_S: Final = 1.0  # also how long hypercorn keeps a connection that was reset
 
 
 async def serve(
@@ -37,31 +44,64 @@ async def serve(
 ) -> None:
     """Until cancelled. Started with the TCP address that is listened on, if any; the data directory's lock is held.
 
-    Raises OSError, which names the socket, when one cannot be made.
+    Raises OSError, which names the socket, when one cannot be made. Whatever a client does ends its connection alone.
     """
     api = Api(view, log, full_numbers=config.log.full_numbers)
-    admin = config.admin
     with ExitStack() as sockets:
-        serving: list[tuple[ASGIApp, list[socket.socket]]] = [
-            (api.app, [sockets.enter_context(_unix_listener(config.node.data_dir))]),
-        ]
+        unix = sockets.enter_context(_unix_listener(config.node.data_dir))
+        served = [(_Front(api.app, log), [unix])]
         address = None
-        if admin.listen is not None:
-            guarded = NoForeignHost(api.app) if admin.token is None else TokenRequired(api.app, admin.token)
-            listeners = [sockets.enter_context(each) for each in await _tcp_listeners(admin.listen)]
-            serving.append((guarded, listeners))
-            address = Address(admin.listen.host, listeners[0].getsockname()[1])
+        if config.admin.listen is not None:
+            token = config.admin.token
+            guarded = NoForeignHost(api.app) if token is None else TokenRequired(api.app, token)
+            listeners = await _tcp_listeners(config.admin.listen)
+            for listener in listeners:
+                sockets.enter_context(listener.socket)
+            served.append((_Front(guarded, log), listeners))
+            address = Address(config.admin.listen.host, listeners[0].socket.getsockname()[1])
         async with trio.open_nursery() as nursery:
-            for app, listening in serving:
-                await nursery.start(partial(_serve, app, listening))
+            for front, listeners in served:
+                nursery.start_soon(partial(trio.serve_listeners, front.serve, listeners))
             log.info("admin.listening", listen=None if address is None else str(address))
             task_status.started(address)
 
 
-async def _serve(app: ASGIApp, listening: list[socket.socket], *, task_status: trio.TaskStatus[list[str]]) -> None:
-    sockets = hypercorn.config.Sockets([], listening, [])
-    wrapped = ASGIWrapper(cast("Any", app))  # two packages' names for one protocol
-    await worker_serve(wrapped, _settings(), sockets=sockets, task_status=task_status)
+class _Front:
+    """The connections of one kind, and the application that they reach."""
+
+    def __init__(self, app: ASGIApp, log: FilteringBoundLogger) -> None:
+        self._app = ASGIWrapper(cast("Any", app))  # two packages' names for one protocol
+        self._log = log
+        self._settings = _settings()
+        self._context = WorkerContext(None)
+        self._connections = 0
+        self._full = False  # and it was said
+
+    async def serve(self, stream: trio.SocketStream) -> None:
+        if self._connections >= MAX_CONNECTIONS:
+            if not self._full:
+                self._full = True
+                self._log.warning("admin.too_many_connections", limit=MAX_CONNECTIONS)
+            await trio.aclose_forcefully(stream)
+            return
+        self._connections += 1
+        try:
+            # Hypercorn takes a stream without TLS as well, by looking.
+            await TCPServer(self._app, self._settings, self._context, ConnectionState({}), cast("Any", stream))
+        except* Exception as group:  # noqa: BLE001 - whatever a client can make hypercorn raise ends here, and is said
+            self._log.info("admin.connection_failed", error=", ".join(sorted({repr(leaf) for leaf in _leaves(group)})))
+        finally:
+            self._connections -= 1
+            self._full = False
+            await trio.aclose_forcefully(stream)
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error
 
 
 def _settings() -> hypercorn.config.Config:
@@ -77,7 +117,7 @@ def _settings() -> hypercorn.config.Config:
 
 
 @contextmanager
-def _unix_listener(data_dir: Path) -> Iterator[socket.socket]:
+def _unix_listener(data_dir: Path) -> Iterator[trio.SocketListener]:
     path = data_dir / unix_socket.NAME
     try:
         listener = unix_socket.listener(data_dir)
@@ -86,7 +126,7 @@ def _unix_listener(data_dir: Path) -> Iterator[socket.socket]:
     made = path.stat(follow_symlinks=False)
     try:
         with listener:
-            yield listener
+            yield trio.SocketListener(trio.socket.from_stdlib_socket(listener))
     finally:
         _unlink(path, made.st_ino)
 
@@ -101,10 +141,9 @@ def _unlink(path: Path, inode: int) -> None:
         pass
 
 
-async def _tcp_listeners(address: Address) -> list[socket.socket]:
+async def _tcp_listeners(address: Address) -> list[trio.SocketListener]:
     """One for each address that the host's name has."""
     try:
-        listeners = await trio.open_tcp_listeners(address.port, host=address.host, backlog=_BACKLOG)
+        return await trio.open_tcp_listeners(address.port, host=address.host, backlog=_BACKLOG)
     except OSError as error:
         raise OSError(error.errno, f"admin.listen: cannot listen on {address}: {error}") from error
-    return [socket.socket(fileno=listener.socket.detach()) for listener in listeners]
