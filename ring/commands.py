@@ -4,7 +4,7 @@ The driver carries the commands out in the order in which they were given. What 
 `ring.custody.Custody` (named in each docstring), now or at any later time.
 """
 
-from enum import Enum
+from enum import Enum, StrEnum
 from typing import Literal
 
 from attrs import frozen
@@ -12,7 +12,7 @@ from attrs import frozen
 from protocols.peer.frames import Envelope, EnvelopeKey, Frame
 
 
-class Table(Enum):
+class Table(StrEnum):
     """The two tables of rows that the machine keeps."""
 
     CUSTODY = "custody"
@@ -48,8 +48,8 @@ class Send:
 class Ask:
     """Look for the owner at this node; then call `asked(key, finding)`.
 
-    For an MO the owner is the gateway of its rule or any that is bound. `inexact` allows a match by a rule that has
-    not been learned yet.
+    `inexact` allows a match by a rule that has not been learned yet. An MO goes to its `envelope.gateway` if that is
+    bound here; without one, to the bound gateway in conversation with its sender, or with `inexact` to any bound one.
     """
 
     envelope: Envelope
@@ -119,6 +119,8 @@ EventName = Literal[
     "replayed",
     "dropped",
     "busy",
+    "gathered",
+    "split",
 ]
 
 

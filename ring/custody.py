@@ -9,10 +9,14 @@ An item moves through these states; what is not listed cannot happen, and a late
     STORING     row written            -> LINED_UP
     LINED_UP    first in its line      -> READY (no owner known) or QUEUED (owner is a gateway of this node)
     READY       room to walk           -> WALKING
+                a part of an MO        -> GATHERING
     WALKING     claimed                -> RELEASING
                 owner found here       -> DECIDING
                 lap over, nobody       -> READY (again, inexact), WAITING, or by policy: DECIDING, parked, dropped
-    WAITING     time, or a node joins  -> READY
+                a part of an MO        -> GATHERING
+    GATHERING   its parts go there     -> READY
+                no gateway is bound    -> WAITING, or by policy
+    WAITING     time, or a node joins, or (an MO) a gateway has bound -> READY
     DECIDING    row written            -> QUEUED
     RELEASING   row written            -> GRANTED
     GRANTED     claimer has finished   -> FORGETTING
@@ -38,21 +42,27 @@ import msgspec
 from attrs import frozen
 
 from protocols.peer.frames import (
+    Bound,
     Claimed,
+    Decided,
     Envelope,
     EnvelopeKey,
     Finished,
     Forgotten,
     Forward,
     Frame,
+    Gather,
     LapDone,
+    PartOf,
     Settled,
 )
 from protocols.smpp.message_ids import normal
 from ring.claims import Claims
 from ring.commands import Accepted, Command, Finding, Reason, Row, Table
 from ring.delivery import Delivery
+from ring.gathering import Gathering
 from ring.passing import Passing
+from ring.presence import Presence
 from ring.rows import CustodyRow, Kind, ParkedRow, encode_key
 from ring.settings import CustodySettings
 from ring.shelf import Alarm, Item, Shelf, State
@@ -80,9 +90,10 @@ class Offer:
     pdu: bytes
     final: bool
     trace: str
-    gateway: str = ""  # the owner, if it is a gateway of this node; for an MO that a rule gives to a gateway: that one
+    gateway: str = ""  # the owner, if it is a gateway of this node; or where an MO goes, wherever that is bound
     local: bool = False  # deliver to `gateway` from here, rather than looking for it in the ring
     sent: bool = False  # it is with a session already: `answered` will follow
+    part: PartOf | None = None  # one part of a concatenated MO, without `gateway`: it goes where all its parts go
 
 
 @frozen
@@ -109,7 +120,11 @@ class Custody:
         self._shelf = Shelf()
         self._delivery = Delivery(self._shelf, settings, self._proceed, self._finished)
         self._delivery.parked = parked
-        self._walk = Walk(self._shelf, settings, topology, run, self._delivery)
+        self._presence = Presence(self._shelf, settings, topology)
+        self._gathering = Gathering(
+            self._shelf, settings, topology, self._presence, self._next_key, self._placed, self._unplaced
+        )
+        self._walk = Walk(self._shelf, settings, topology, run, self._delivery, self._gathering)
         self._claims = Claims(self._shelf, settings, self._me, store_id, self._delivery, self._walk, self._proceed)
         self._passing = Passing(self._shelf, settings, topology, store_id, self._claims)
 
@@ -137,8 +152,8 @@ class Custody:
 
     def next_due(self) -> float | None:
         """When `tick` has something to do."""
-        dues = [due for due in (self._shelf.alarms.next_due(), self._passing.next_due()) if due is not None]
-        return min(dues, default=None)
+        dues = (self._shelf.alarms.next_due(), self._passing.next_due(), self._gathering.next_due())
+        return min((due for due in dues if due is not None), default=None)
 
     # Events
 
@@ -174,7 +189,7 @@ class Custody:
     def _envelope(self, offer: Offer) -> Envelope:
         return Envelope(
             self._next_key(), self._me, offer.operator, offer.kind, offer.message_id, offer.destination, offer.pdu,
-            offer.trace, offer.final, "" if offer.local else offer.gateway,
+            offer.trace, offer.final, "" if offer.local else offer.gateway, part=offer.part,
         )  # fmt: skip
 
     def _next_key(self) -> EnvelopeKey:
@@ -195,6 +210,12 @@ class Custody:
     def _finished(self, item: Item, now: float) -> None:
         self._claims.repeat(item, now)
 
+    def _placed(self, item: Item, now: float) -> None:
+        self._walk.ready(item)
+
+    def _unplaced(self, item: Item, now: float) -> None:
+        self._walk.unplaced(item, now)
+
     def durable(self, ticket: int, now: float) -> list[Command]:
         self._shelf.durable(ticket, now)
         return self._done(now)
@@ -214,6 +235,13 @@ class Custody:
                 self._claims.finished(frame, sender)
             case Forgotten():
                 self._claims.forgotten(frame)
+            case Gather():
+                self._gathering.asked(frame, sender, now)
+            case Decided():
+                self._gathering.told(frame, now)
+            case Bound():
+                for gateway in self._presence.heard(sender, frame):
+                    self._walk.wake_mo(frame.operator, gateway)
             case _:
                 raise TypeError(f"{type(frame).__name__} is no frame of custody")
         return self._done(now)
@@ -244,6 +272,8 @@ class Custody:
     def reachable(self, nodes: AbstractSet[str], now: float) -> list[Command]:
         """The set of nodes that can be reached has changed."""
         self._passing.reachable(nodes)
+        self._presence.reachable(nodes)
+        self._gathering.reachable(nodes, now)
         self._claims.reachable(nodes, now)
         self._walk.reachable(nodes, now)
         return self._done(now)
@@ -251,6 +281,8 @@ class Custody:
     def retopologize(self, topology: Topology, now: float) -> list[Command]:
         """The configured nodes have changed."""
         self._passing.retopologize(topology)
+        self._presence.retopologize(topology)
+        self._gathering.retopologize(topology)
         self._walk.retopologize(topology)
         return self._done(now)
 
@@ -259,7 +291,13 @@ class Custody:
         outlet = (operator, gateway)
         self._shelf.alarms.cancel(Alarm.PUMP, outlet)
         self._delivery.pump(outlet)
-        self._walk.wake_all(kind="mo")
+        self._presence.bound(operator, gateway)
+        self._walk.wake_mo(operator, gateway)
+        return self._done(now)
+
+    def gateway_gone(self, operator: str, gateway: str, now: float) -> list[Command]:
+        """The last receiver session of a gateway of this node has ended."""
+        self._presence.gone(operator, gateway)
         return self._done(now)
 
     def appeared(self, operator: str, response_id: bytes, now: float) -> list[Command]:
@@ -279,7 +317,7 @@ class Custody:
         if self._claims.is_recalling(old.key):
             return None, []
         key = old.key if old.key.store == self._store_id else self._next_key()
-        envelope = msgspec.structs.replace(old, key=key, origin=self._me, gateway="")
+        envelope = msgspec.structs.replace(old, key=key, origin=self._me)
         item = Item(envelope, now, State.STORING, claimed=False, gateway=gateway, lap=parked.lap)
         self._shelf.items[key] = item
         self._shelf.lines.join(item)
@@ -307,6 +345,9 @@ class Custody:
 
     def restore(self, row: CustodyRow, now: float) -> None:
         """A row found on disk at start, in key order; `resume` follows after the last one."""
+        if row.kind is Kind.DECISION:
+            self._gathering.restore(row, now)
+            return
         item = Item(
             envelope=row.envelope,
             accepted_at=min(row.accepted_at, now),
@@ -339,12 +380,15 @@ class Custody:
             elif item := self._shelf.items.get(name):
                 self._ring_alarm(alarm, item, now)
         self._passing.tick(now)
+        self._gathering.tick(now)
         return self._done(now)
 
     def _ring_alarm(self, alarm: Alarm, item: Item, now: float) -> None:
         match alarm:
             case Alarm.LAP:
                 self._walk.lap_timed_out(item, now)
+            case Alarm.GATHER:
+                self._gathering.timed_out(item, now)
             case Alarm.WAKE:
                 self._walk.wake(item)
             case Alarm.RETRY:

@@ -7,7 +7,7 @@ submit_sm_resp that comes just after it still claims it.
 from collections import deque
 from collections.abc import Set as AbstractSet
 
-from protocols.peer.frames import EnvelopeKey, Forward, LapDone
+from protocols.peer.frames import EnvelopeKey, Forward, LapDone, Place
 from ring.claims import Claims
 from ring.commands import Ask, Finding, Note, Send
 from ring.settings import CustodySettings
@@ -46,6 +46,9 @@ class Passing:
         if key in self._asking:
             self._asking[key] = frame  # the origin has begun another lap: answer that one
             return
+        if frame.envelope.node not in ("", self._topology.me):
+            self._pass_on(frame)
+            return
         if len(self._asking) >= self._settings.max_passing:
             self._busy(frame)
             return
@@ -58,7 +61,10 @@ class Passing:
     def asked(self, key: EnvelopeKey, finding: Finding | None, now: float) -> None:
         frame = self._asking.pop(key)
         passed_on = self._passed.get(key) is frame  # then this was a second look, and the walk is elsewhere by now
-        if finding is not None and self._claims.claim(frame, finding, now):
+        envelope = frame.envelope
+        if finding is not None and envelope.part is not None and not envelope.gateway:
+            self._tell_conversation(frame, finding.gateway)
+        elif finding is not None and self._claims.claim(frame, finding, now):
             self._passed.pop(key, None)
         elif finding is not None and not passed_on:
             self._busy(frame)
@@ -77,6 +83,12 @@ class Passing:
         self._shelf.command(Note("forwarded", frame.envelope, frame.lap, hop, (("to", target),)))
         onward = Forward(frame.envelope, frame.lap, hop, visited, frame.inexact, frame.age_s, frame.run)
         self._shelf.command(Send(target, onward))
+
+    def _tell_conversation(self, frame: Forward, gateway: str) -> None:
+        """A part of a concatenated MO, whose origin only asks: its coordinator names the gateway."""
+        me, key = self._topology.me, frame.envelope.key
+        done = LapDone(key, frame.lap, (*frame.visited, me), run=frame.run, conversation=Place(gateway, me))
+        self._shelf.send(frame.envelope.origin, done)
 
     def _busy(self, frame: Forward) -> None:
         """We cannot take it or look for it now. The lap ends here; the origin begins another one later."""

@@ -6,6 +6,7 @@ A row is written before anything is promised on the strength of it, so a restart
     GRANTED    we let go of it in favour of `granted_to`: only that node may have it
     CLAIM      we claimed it: ask its origin (again), and deliver it with the origin's word
     DELIVERED  we delivered or parked what we were given; its origin has not forgotten it: recognise another copy
+    DECISION   we decided where all parts of a concatenated MO go: `envelope` names the message and the place
 
 Keys are the origin's store id and the envelope's number, big-endian: key order is the order of arrival at an origin.
 """
@@ -29,6 +30,7 @@ class Kind(IntEnum):
     GRANTED = 2
     CLAIM = 3
     DELIVERED = 4
+    DECISION = 5
 
 
 class CustodyRow(msgspec.Struct, frozen=True, array_like=True, gc=False):

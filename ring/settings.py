@@ -31,6 +31,10 @@ class CustodySettings:
     max_parked: int = 1_000_000  # custody.max_parked
     max_walking: int = 2_000  # ring.max_walking: bounds the frames in flight that this node has started
     max_passing: int = 10_000  # lookups under way, and envelopes remembered, for other nodes
+    conversations: bool = False  # mo.conversation_s is above 0: before any gateway takes an MO, ask who converses
+    concat_wait_s: float = 5.0  # mo.concat_wait_s
+    decision_for_s: float = 600.0  # how long it is remembered where the parts of an MO go; they come within seconds
+    max_decisions: int = 10_000  # of those; beyond it the oldest is forgotten, and a part that comes so late may split
     delivery_window: int = 32  # unanswered deliveries from custody to one gateway; passing traffic has the rest
 
     def policy(self, operator: str) -> OperatorPolicy:

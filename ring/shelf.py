@@ -7,12 +7,12 @@ driver yet. It decides nothing.
 import heapq
 from collections import deque
 from collections.abc import Callable
-from enum import Enum, auto
+from enum import IntEnum, auto
 
 import msgspec
 from attrs import define, field
 
-from protocols.peer.frames import Envelope, EnvelopeKey, Frame
+from protocols.peer.frames import Envelope, EnvelopeKey, Frame, Place
 from protocols.smpp.message_ids import candidates, normal
 from ring import commands
 from ring.rows import CustodyRow, Kind, encode_key, encode_row
@@ -20,12 +20,13 @@ from ring.rows import CustodyRow, Kind, encode_key, encode_row
 Outlet = tuple[str, str]  # operator and gateway: the sessions of one gateway for one operator
 
 
-class State(Enum):
+class State(IntEnum):
     """Where an item is. `ring/custody.py` opens with the transitions."""
 
     STORING = auto()
     LINED_UP = auto()
     READY = auto()
+    GATHERING = auto()
     WALKING = auto()
     WAITING = auto()
     DECIDING = auto()
@@ -39,10 +40,11 @@ class State(Enum):
     DELIVERED = auto()
 
 
-class Alarm(Enum):
+class Alarm(IntEnum):
     """What an alarm is for. One of each kind an item; setting it again moves it."""
 
     LAP = auto()  # the lap has taken too long
+    GATHER = auto()  # the coordinator has taken too long
     WAKE = auto()  # walk again
     RETRY = auto()  # deliver again
     REPEAT = auto()  # say Claimed or Finished again
@@ -66,6 +68,8 @@ class Item:
     inexact: bool = False
     sent_to: str = ""
     waits: int = 0
+    conversation: Place | None = None  # where its sender is in conversation, if a lap has said so
+    asked: dict[str, None] = field(factory=dict)  # coordinators that have been asked where its parts go, in order
     granted_to: str = ""
     # the claim, at the owner's node
     claim_hop: int = 0
@@ -77,6 +81,11 @@ class Item:
     @property
     def key(self) -> EnvelopeKey:
         return self.envelope.key
+
+    @property
+    def ungathered(self) -> bool:
+        """A part of a concatenated MO, and it is not known where its parts go."""
+        return self.envelope.part is not None and not self.envelope.gateway
 
     @property
     def outlet(self) -> Outlet:
@@ -260,7 +269,7 @@ class Shelf:
         """Forget the item and its alarms; its row is the caller's business."""
         self.items.pop(item.key, None)
         self.watch.discard(item.key)
-        for alarm in (Alarm.LAP, Alarm.WAKE, Alarm.RETRY, Alarm.REPEAT):
+        for alarm in (Alarm.LAP, Alarm.GATHER, Alarm.WAKE, Alarm.RETRY, Alarm.REPEAT):
             self.alarms.cancel(alarm, item.key)
 
 

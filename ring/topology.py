@@ -7,6 +7,7 @@ order while a reload is on its way round.
 """
 
 from collections.abc import Collection, Iterable
+from hashlib import blake2b
 
 import attrs
 
@@ -49,3 +50,10 @@ class Topology:
     def missing(self, visited: Collection[str]) -> tuple[str, ...]:
         """The configured nodes that have not answered in this lap; a lap is complete when there is none."""
         return tuple(node for node in (self.me, *self.others) if node not in visited)
+
+    def ranked(self, name: bytes) -> tuple[str, ...]:
+        """All nodes, in the order in which they would decide about what is so named (rendezvous hashing).
+
+        Every node with the same table says the same, and a node more or less moves only what it ranks first for.
+        """
+        return tuple(sorted(self.nodes, key=lambda node: blake2b(node.encode() + b"\0" + name).digest()))

@@ -7,12 +7,17 @@ an answer that does not come ends it as incomplete after `lap_timeout_s`.
 
 The first lap asks for the exact id. If it is complete and nobody claims, the next one starts at once and allows an
 owner by a rule that is not learned yet. Two nodes might claim then; this node grants it to the first.
+
+Of an MO that is for no certain gateway, the first lap asks for the gateway in conversation with its sender; the next
+one, at once, for any that is bound, this node's own before the others. A part of a concatenated MO goes to the gateway
+that its coordinator names (`gathering.py`): the lap before that only asks who is in conversation, and nobody claims it.
 """
 
 from collections import deque
 from collections.abc import Set as AbstractSet
+from typing import Protocol
 
-from protocols.peer.frames import EnvelopeKey, Forward, LapDone
+from protocols.peer.frames import EnvelopeKey, Forward, LapDone, Place
 from ring.commands import Ask, Finding, Reason
 from ring.delivery import Delivery
 from ring.rows import Kind
@@ -21,15 +26,30 @@ from ring.shelf import Alarm, Item, Shelf, State, backoff
 from ring.topology import Topology
 
 
+class Gatherer(Protocol):
+    """Finds out where the parts of a concatenated MO go."""
+
+    def looks_first(self, item: Item) -> bool: ...
+
+    def ask(self, item: Item, conversation: Place | None, now: float) -> None: ...
+
+
 class Walk:
     def __init__(
-        self, shelf: Shelf, settings: CustodySettings, topology: Topology, run: int, delivery: Delivery
+        self,
+        shelf: Shelf,
+        settings: CustodySettings,
+        topology: Topology,
+        run: int,
+        delivery: Delivery,
+        gatherer: Gatherer,
     ) -> None:
         self._shelf = shelf
         self._settings = settings
         self._topology = topology
         self._run = run
         self._delivery = delivery
+        self._gatherer = gatherer
         self._reachable: AbstractSet[str] = frozenset()
         self._ready: deque[Item] = deque()
         self._walking: dict[EnvelopeKey, Item] = {}
@@ -57,13 +77,18 @@ class Walk:
                 self._start_lap(item, now)
 
     def _start_lap(self, item: Item, now: float) -> None:
+        if item.ungathered and not self._gatherer.looks_first(item):
+            self._gatherer.ask(item, None, now)
+            return
+        if item.envelope.kind == "mo" and (item.envelope.gateway or not self._settings.conversations):
+            item.inexact = True
         item.state = State.WALKING
         item.lap += 1
         item.answered = {self._topology.me: None}
         item.sent_to = ""
         self._walking[item.key] = item
         self._shelf.alarms.set(now + self._settings.lap_timeout_s, Alarm.LAP, item.key)
-        if item.looked:
+        if item.looked or item.envelope.node not in ("", self._topology.me):
             item.looked = False
             self._step(item, now)
         else:
@@ -73,7 +98,9 @@ class Walk:
         """What this node's own store says of an envelope of its own."""
         if item.state not in (State.WALKING, State.WAITING, State.READY):
             return
-        if finding is not None:
+        if finding is not None and item.ungathered:
+            self._gather(item, Place(finding.gateway, self._topology.me), now)
+        elif finding is not None:
             self.decide(item, finding.gateway, now, superseded=finding.finished and not item.envelope.final)
         elif item.state is State.WALKING and not item.sent_to:
             self._step(item, now)
@@ -99,6 +126,8 @@ class Walk:
         if frame.busy:
             self._shelf.note("busy", item, nodes=" ".join(frame.busy))
             self._end_lap(item, complete=False, now=now)
+        elif frame.conversation is not None and item.ungathered:
+            self._gather(item, frame.conversation, now)
         else:
             self._step(item, now)
 
@@ -108,10 +137,26 @@ class Walk:
 
     def _end_lap(self, item: Item, complete: bool, now: float) -> None:
         self.leave(item)
-        if complete and not item.inexact and item.envelope.kind == "dlr":
+        if item.ungathered:
+            self._gather(item, None, now)
+        elif not item.inexact and (complete or item.envelope.kind == "mo"):
             item.inexact = True
             self.ready(item)
-            return
+        else:
+            self._wait(item, complete, now)
+
+    def _gather(self, item: Item, conversation: Place | None, now: float) -> None:
+        """The lap is over; the coordinator is asked."""
+        self.leave(item)
+        self._gatherer.ask(item, conversation, now)
+
+    def unplaced(self, item: Item, now: float) -> None:
+        """A part of an MO, and its coordinator knows of no bound gateway."""
+        item.answered = dict.fromkeys((self._topology.me, *sorted(self._reachable)))
+        self._wait(item, not self._topology.missing(item.answered), now)
+
+    def _wait(self, item: Item, complete: bool, now: float) -> None:
+        """Nobody has claimed it: again later, until it is given up."""
         left_s = item.accepted_at + self._settings.claim_for_s - now
         if left_s <= 0:
             self._give_up(item, complete, now)
@@ -130,6 +175,8 @@ class Walk:
         policy = self._settings.policy(item.envelope.operator)
         if not complete:
             self._delivery.park(item, Reason.OWNER_UNREACHABLE, now)
+        elif item.envelope.gateway:  # an MO for that gateway and no other
+            self._delivery.park(item, Reason.UNCLAIMED, now)
         elif policy.unclaimed == "local" and policy.local_gateway:
             self.decide(item, policy.local_gateway, now)
         elif policy.unclaimed == "drop":
@@ -160,12 +207,21 @@ class Walk:
 
     def wake(self, item: Item) -> None:
         if item.state is State.WAITING:
+            if item.envelope.kind == "mo":
+                item.inexact = False  # the gateway in conversation with its sender may be bound again
             self.ready(item)
 
-    def wake_all(self, kind: str | None = None) -> None:
-        """A node has joined, or a gateway has bound (then only MO, `kind`): what waits tries again at once."""
-        for item in [item for item in self._waiting.values() if kind is None or item.envelope.kind == kind]:
+    def wake_all(self) -> None:
+        """A node has joined: what waits tries again at once."""
+        for item in list(self._waiting.values()):
             self.wake(item)
+
+    def wake_mo(self, operator: str, gateway: str) -> None:
+        """A gateway has bound, here or at another node: the MO that wait for it, or for any."""
+        for item in list(self._waiting.values()):
+            envelope = item.envelope
+            if envelope.kind == "mo" and envelope.operator == operator and envelope.gateway in ("", gateway):
+                self.wake(item)
 
     def reachable(self, nodes: AbstractSet[str], now: float) -> None:
         """The nodes that can be reached have changed."""

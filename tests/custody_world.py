@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from attrs import define, field
 
-from protocols.peer.frames import Envelope, EnvelopeKey, Forward, Frame
+from protocols.peer.frames import Envelope, EnvelopeKey, Forward, Frame, PartOf
 from ring import commands as c
 from ring.custody import Custody, Offer
 from ring.rows import decode_custody, decode_key, decode_parked, encode_key
@@ -27,7 +27,10 @@ SETTINGS = CustodySettings(
     deliver_retry_min_s=1.0,
     deliver_retry_max_s=5.0,
     repeat_s=5.0,
+    concat_wait_s=5.0,
 )
+
+ANYBODY = "anybody"  # the owner of an MO that any gateway may have, but only one
 
 
 @define
@@ -58,6 +61,7 @@ class Delivery:
     node: str
     trace: str
     final: bool
+    gateway: str
     answered: bool = False
 
 
@@ -71,17 +75,22 @@ class Node:
     open: dict[bytes, str] = field(factory=dict)  # exact message id -> gateway
     inexact: dict[bytes, str] = field(factory=dict)  # reported id -> gateway, by a rule not learned
     finished: set[bytes] = field(factory=set)
+    gateway: str = "gw"
     gateway_up: bool = True
+    conversing: set[bytes] = field(factory=set)  # subscribers that its gateway is in conversation with
     at_gateway: deque[tuple[EnvelopeKey, Delivery]] = field(factory=deque)
 
 
 class World:
-    """`N` nodes named n0, n1, ...; every node's gateway is called "gw"."""
+    """`N` nodes named n0, n1, ...; every node's gateway is called "gw", or with `named` after its node: "gw-n0"."""
 
-    def __init__(self, size: int, settings: CustodySettings = SETTINGS) -> None:
+    def __init__(self, size: int, settings: CustodySettings = SETTINGS, named: bool = False) -> None:
         self.settings = settings
         self.names = [f"n{i}" for i in range(size)]
         self.nodes = {name: Node(name, bytes([i]) * 8) for i, name in enumerate(self.names)}
+        if named:
+            for name, node in self.nodes.items():
+                node.gateway = f"gw-{name}"
         self.now = 1_000_000.0
         self.cut: set[frozenset[str]] = set()
         self.wires: dict[tuple[str, str], deque[Frame]] = {}
@@ -93,8 +102,10 @@ class World:
         self.forwards: list[tuple[str, str, Forward]] = []
         self._offers: dict[tuple[str, EnvelopeKey], str] = {}
         self.owners: dict[str, str] = {}
+        self.messages: dict[bytes, list[str]] = {}  # traces of the parts of each concatenated MO
         for name in self.names:
             self.start(name)
+        self.settle_down()  # they have told each other which gateways are bound
 
     # Processes, links, gateways
 
@@ -112,6 +123,8 @@ class World:
                 assert decode_key(key) == row.envelope.key
                 node.machine.restore(row, self.now)
         self.do(name, node.machine.resume(self.now))
+        if node.gateway_up:
+            self.do(name, node.machine.gateway_bound("acme", node.gateway, self.now))
         self.links_changed()
 
     def crash(self, name: str) -> None:
@@ -160,8 +173,10 @@ class World:
         node.gateway_up = up
         if not up:
             self.lose_session(name)
+            if node.machine is not None:
+                self.do(name, node.machine.gateway_gone("acme", node.gateway, self.now))
         elif node.machine is not None:
-            self.do(name, node.machine.gateway_bound("acme", "gw", self.now))
+            self.do(name, node.machine.gateway_bound("acme", node.gateway, self.now))
 
     # What the outside does
 
@@ -183,9 +198,26 @@ class World:
         if node.machine is None:
             return False
         offer = Offer("acme", kind, message_id, b"4479", b"pdu-" + trace.encode(), final, trace)  # type: ignore[arg-type]
-        key, out = node.machine.accept(offer, self.now)
+        return self._offer(name, offer, owner)
+
+    def mo(self, name: str, trace: str, owner: str = ANYBODY, *, gateway: str = "", part: PartOf | None = None) -> bool:
+        """The operator sends an MO: for that gateway by rule, or one part of a message. Its sender is `trace` up to "/"."""
+        node = self.nodes[name]
+        if node.machine is None:
+            return False
+        sender = trace.partition("/")[0].encode()
+        offer = Offer("acme", "mo", b"", sender, b"pdu-" + trace.encode(), False, trace, gateway, part=part)
+        if part is not None:
+            self.messages.setdefault(part.message, []).append(trace)
+        return self._offer(name, offer, owner)
+
+    def _offer(self, name: str, offer: Offer, owner: str) -> bool:
+        machine = self.nodes[name].machine
+        assert machine is not None
+        key, out = machine.accept(offer, self.now)
         if key is None:
             return False
+        trace = offer.trace
         self.owners[trace] = owner
         self._offers[name, key] = trace
         self.do(name, out)
@@ -254,7 +286,10 @@ class World:
 
     def _find(self, node: Node, envelope: Envelope, inexact: bool) -> c.Finding | None:
         if envelope.kind == "mo":
-            return c.Finding("gw", exact=True) if node.gateway_up else None
+            wanted = inexact or envelope.destination in node.conversing
+            if envelope.gateway:
+                wanted = envelope.gateway == node.gateway
+            return c.Finding(node.gateway, exact=True) if node.gateway_up and wanted else None
         finished = envelope.message_id in node.finished
         if envelope.message_id in node.open:
             return c.Finding("gw", exact=True, finished=finished)
@@ -268,7 +303,7 @@ class World:
             self.do(node.name, node.machine.unsent(envelope.key, self.now))
             return
         assert envelope.pdu == b"pdu-" + envelope.trace.encode()
-        delivery = Delivery(node.name, envelope.trace, envelope.final)
+        delivery = Delivery(node.name, envelope.trace, envelope.final, node.gateway)
         self.delivered.append(delivery)
         node.at_gateway.append((envelope.key, delivery))
 
@@ -327,12 +362,27 @@ class World:
                 assert not rows, f"{trace}: superseded and still in {rows}"
             elif owner:
                 assert places, f"{trace}: answered ESME_ROK and never delivered; rows {rows}"
-                assert set(places) == {owner}, f"{trace}: owner {owner}, delivered at {places}"
+                one = len(set(places)) == 1 if owner == ANYBODY else set(places) == {owner}
+                assert one, f"{trace}: owner {owner}, delivered at {places}"
                 assert not rows, f"{trace}: delivered and still in {rows}"
                 assert len(places) == 1 or trace in self.disturbed, f"{trace}: delivered {len(places)} times"
             else:
                 assert not places, f"{trace}: nobody's, delivered at {places}"
                 assert len(rows) == 1, f"{trace}: held {rows}"
+        for message in self.messages:
+            gateways = self.gateways_of(message)
+            assert len(gateways) < 2 or message in self.split(), (
+                f"{message!r} split over {gateways}, and nobody says so"
+            )
         for name, node in self.nodes.items():
             left = [key for table, key in node.disk.rows if table is c.Table.CUSTODY]
             assert not left, f"{name} keeps {len(left)} custody rows"
+
+    def split(self) -> set[bytes]:
+        """Messages whose parts are said to have been split."""
+        parts = [note.envelope.part for _, note in self.notes if note.event == "split"]
+        return {part.message for part in parts if part is not None}
+
+    def gateways_of(self, message: bytes) -> set[str]:
+        """Where the parts of a message were delivered."""
+        return {delivery.gateway for delivery in self.delivered if delivery.trace in self.messages[message]}

@@ -309,6 +309,7 @@ def test_what_is_with_a_session_is_not_sent_again_until_that_session_answers_or_
 def test_a_claim_of_a_restarted_origin_with_another_data_directory_parks_where_a_grant_is_needed():
     world = World(2)
     world.set_gateway("n0", up=False)
+    world.settle_down()
     world.report("n0", b"", "mo1", owner="n1", kind="mo")
     world.commit("n0")
     world.deliver_frame(("n0", "n1"))

@@ -9,16 +9,21 @@ from hypothesis import strategies as st
 
 from protocols.peer import frames, hello
 from protocols.peer.frames import (
+    Bound,
     Claimed,
+    Decided,
     Envelope,
     EnvelopeKey,
     Finished,
     Forgotten,
     Forward,
     FrameError,
+    Gather,
     Heartbeat,
     LapDone,
     Learned,
+    PartOf,
+    Place,
     Settled,
 )
 from protocols.peer.hello import Challenge, Hello, HelloError, Introduction, Ready
@@ -44,6 +49,9 @@ EVERY_FRAME = [
     Forgotten(KEY),
     Heartbeat(draining=True),
     Learned("acme", rule="hex-decimal", evidence=3),
+    Gather("acme", "t1", PartOf(b"message", "gw2", certain=False), Place("gw3", "n3"), Place("gw1", "n1")),
+    Decided(b"message", Place("gw2"), "n2", 1.5),
+    Bound("acme", ("gw1", "gw4")),
 ]
 HELLO = Hello("gw1", "gw2", "prod", 1, 2, b"store-id", b"boot", 3, b"n" * 32, ("a", "b"))
 

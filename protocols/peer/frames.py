@@ -30,6 +30,21 @@ class EnvelopeKey(msgspec.Struct, frozen=True, array_like=True, gc=False, order=
     number: int
 
 
+class Place(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Where an MO goes."""
+
+    gateway: str
+    node: str = ""  # only there; empty: wherever the gateway is bound
+
+
+class PartOf(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What makes an MO one part of a concatenated message, and what its origin knows of where the message goes."""
+
+    message: bytes  # the same for all parts on every node (ring.coordinator.name_of)
+    rule: str = ""  # the gateway of the first [[mo.rules]] that applies; empty for none
+    certain: bool = True  # False: a rule by keyword may come before that one, and only the first part has the keyword
+
+
 class Envelope(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A report or MO in custody, as it travels and as it is stored."""
 
@@ -42,7 +57,9 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True, gc=False):
     pdu: bytes  # the deliver_sm or data_sm, byte for byte
     trace: str  # joins the route events of every node
     final: bool  # the report's state is final
-    gateway: str = ""  # an MO that a rule gives to this gateway; a report once its owner is known
+    gateway: str = ""  # an MO that goes to this gateway, wherever it is bound
+    node: str = ""  # and if so, at this node only; empty for any
+    part: PartOf | None = None  # one part of a concatenated MO: without a gateway until its coordinator has named one
 
 
 class Forward(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
@@ -65,6 +82,7 @@ class LapDone(msgspec.Struct, frozen=True, array_like=True, tag=2, gc=False):
     visited: tuple[str, ...]
     busy: tuple[str, ...] = ()  # nodes that own it and cannot take it now (custody quota, store not accepting)
     run: int = 0
+    conversation: Place | None = None  # a part of an MO, and this gateway is in conversation with its sender
 
 
 class Claimed(msgspec.Struct, frozen=True, array_like=True, tag=3, gc=False):
@@ -115,7 +133,36 @@ class Learned(msgspec.Struct, frozen=True, array_like=True, tag=7, gc=False):
     evidence: int  # how many reports showed it
 
 
-Frame = Forward | LapDone | Claimed | Settled | Finished | Forgotten | Heartbeat | Learned
+class Gather(msgspec.Struct, frozen=True, array_like=True, tag=9, gc=False):
+    """To the coordinator of a concatenated MO: a part of it is here; where do all parts go?"""
+
+    operator: str
+    trace: str
+    part: PartOf
+    conversation: Place | None = None  # the gateway in conversation with its sender, if a lap has found one
+    bound: Place | None = None  # a bound gateway: the sender's own, else any that it knows of
+
+
+class Decided(msgspec.Struct, frozen=True, array_like=True, tag=10, gc=False):
+    """From the coordinator, to everybody: all parts of that message go to one place."""
+
+    message: bytes
+    place: Place | None  # None, only to the node that asked: no gateway is bound anywhere, ask again later
+    by: str  # the node that decided
+    age_s: float = 0.0  # since it did
+
+
+class Bound(msgspec.Struct, frozen=True, array_like=True, tag=11, gc=False):
+    """The sender's gateways that are bound to receive from that operator, all of them, the first to be chosen first.
+
+    Sent when they change, and to a node that joins.
+    """
+
+    operator: str
+    gateways: tuple[str, ...]
+
+
+Frame = Forward | LapDone | Claimed | Settled | Finished | Forgotten | Heartbeat | Learned | Gather | Decided | Bound
 
 # MessagePack's array headers: the first byte, or the byte in front of a count of 16 or 32 bits, big endian.
 _FIXARRAY, _FIXARRAY_LIMIT = 0x90, 16

@@ -1,0 +1,71 @@
+"""Which gateways are bound where: what every node tells the others of its own, so that an MO finds one."""
+
+from collections.abc import Set as AbstractSet
+
+from protocols.peer.frames import Bound, Place
+from ring.settings import CustodySettings
+from ring.shelf import Shelf
+from ring.topology import Topology
+
+
+class Presence:
+    """Bounded by what is configured: nodes, operators, and the gateways that peers have listeners for."""
+
+    def __init__(self, shelf: Shelf, settings: CustodySettings, topology: Topology) -> None:
+        self._shelf = shelf
+        self._settings = settings
+        self._topology = topology
+        self._reachable: AbstractSet[str] = frozenset()
+        self._here: dict[str, list[str]] = {}  # by operator
+        self._elsewhere: dict[str, dict[str, tuple[str, ...]]] = {}  # by node and operator
+
+    def bound(self, operator: str, gateway: str) -> None:
+        """A gateway of this node is bound to receive. The one that takes what is local comes first."""
+        here = self._here.setdefault(operator, [])
+        if gateway in here:
+            return
+        if gateway == self._settings.policy(operator).local_gateway:
+            here.insert(0, gateway)
+        else:
+            here.append(gateway)
+        self._tell(operator)
+
+    def gone(self, operator: str, gateway: str) -> None:
+        here = self._here.get(operator, [])
+        if gateway in here:
+            here.remove(gateway)
+            self._tell(operator)
+
+    def _tell(self, operator: str) -> None:
+        frame = Bound(operator, tuple(self._here[operator]))
+        for node in sorted(self._reachable):
+            self._shelf.send(node, frame)
+
+    def heard(self, sender: str, frame: Bound) -> tuple[str, ...]:
+        """Returns the gateways that were not bound before."""
+        operators = self._elsewhere.setdefault(sender, {})
+        before = operators.get(frame.operator, ())
+        operators[frame.operator] = frame.gateways
+        return tuple(gateway for gateway in frame.gateways if gateway not in before)
+
+    def reachable(self, nodes: AbstractSet[str]) -> None:
+        joined, lost = nodes - self._reachable, self._reachable - nodes
+        self._reachable = nodes
+        for node in lost:
+            self._elsewhere.pop(node, None)
+        for node in sorted(joined):
+            for operator, gateways in self._here.items():
+                self._shelf.send(node, Bound(operator, tuple(gateways)))
+
+    def retopologize(self, topology: Topology) -> None:
+        self._topology = topology
+
+    def any_bound(self, operator: str) -> Place | None:
+        """A bound gateway of this node, else of the next one in the ring that has one; None if nobody has."""
+        me = self._topology.me
+        if here := self._here.get(operator):
+            return Place(here[0], me)
+        for node in self._topology.others:
+            if gateways := self._elsewhere.get(node, {}).get(operator):
+                return Place(gateways[0], node)
+        return None
