@@ -120,7 +120,7 @@ async def test_replay_round_the_ring(node, run):
 
 
 async def test_replay_by_key_to_a_gateway(node, run):
-    result = await run("parked", "replay", "--key", key(1), "--key", key(9), "--to", "shop2")
+    result = await run("parked", "replay", key(1), key(9), "--to", "shop2")
     assert result.output == "1 replayed\n1 not parked (any more)\n"
     assert node.replayed == [(1, "shop2")]
 
@@ -166,7 +166,7 @@ async def test_drop_asks_before(node, run):
 
 
 async def test_drop_by_key_with_yes(node, run):
-    assert (await run("parked", "drop", "--key", key(2), "--yes")).output == "1 dropped\n"
+    assert (await run("parked", "drop", key(2), "--yes")).output == "1 dropped\n"
     assert parked_numbers(node) == [1, 3]
 
 
@@ -175,8 +175,8 @@ async def test_drop_by_key_with_yes(node, run):
     [
         [],
         ["--all", "--reason", "refused"],
-        ["--key", "00", "--all"],
-        ["--key", "00", "--operator", "acme"],
+        ["00", "--all"],
+        ["00", "--operator", "acme"],
         ["--until", "2h"],
         ["--all", "--until", "2h"],
     ],

@@ -4,7 +4,8 @@ import json
 
 import msgspec
 import pytest
-from admin_world import FakeNode, commanding, operator, peer, status
+import trio
+from admin_world import STORE_ID, FakeNode, commanding, operator, parked_row, peer, status
 from click.testing import CliRunner
 from rich.console import Console
 
@@ -13,6 +14,8 @@ from dlrproxy.admin.view import BindStatus, GatewayStatus, IdRule, NodeStatus, S
 from dlrproxy.cli import main
 from dlrproxy.cli.showing import duration, size
 from dlrproxy.cli.status import shown, watch_status
+
+KEY = (STORE_ID + (1).to_bytes(8, "big")).hex()
 
 
 @pytest.fixture
@@ -145,11 +148,31 @@ def invoke():
     return lambda *arguments: CliRunner().invoke(main, list(map(str, arguments)))
 
 
-@pytest.mark.parametrize("arguments", [("status",), ("status", "gw1.toml", "--data-dir", "d"), ("lookup", "id")])
-def test_a_node_must_be_named_in_one_way(invoke, arguments):
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["status"], "Say which node is meant: its CONFIG.toml, or --data-dir DIR."),
+        (["status", "--data-dir", "d", "gw1.toml"], "Give CONFIG or --data-dir, and nothing else."),
+        (["lookup", "--data-dir", "d"], "Give ID behind CONFIG or with --data-dir."),
+        (["parked", "show", "--data-dir", "d", "1", "2"], "Give KEY behind CONFIG or with --data-dir."),
+    ],
+)
+def test_it_must_be_clear_which_node_and_what_is_meant(invoke, arguments, said):
     result = invoke(*arguments)
     assert result.exit_code == 2
-    assert "Say which node is meant" in result.stderr
+    assert said in result.stderr
+
+
+async def test_the_config_stands_before_what_is_asked_about(node, tmp_path, invoke):
+    path = tmp_path / "gw1.toml"
+    path.write_text('[node]\nname = "gw1"\ndata_dir = "data"\n')
+    (tmp_path / "data").mkdir()
+    node.park(parked_row(1))
+    async with commanding(node, tmp_path / "data"):
+        for arguments in (["status", path], ["lookup", path, "4F2A"], ["parked", "drop", path, KEY, "--yes"]):
+            result = await trio.to_thread.run_sync(invoke, *arguments)
+            assert result.exit_code == 0, result.output
+    assert node.dropped == [1]
 
 
 def test_the_config_says_where_the_node_is_even_if_the_rest_of_it_is_broken(invoke, tmp_path):

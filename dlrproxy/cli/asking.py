@@ -16,24 +16,46 @@ P = ParamSpec("P")
 
 
 def asks_node(command: Callable[Concatenate[Client, P], None]) -> Callable[..., None]:
-    """A command with [CONFIG] as its last argument so far, and --data-dir; it is called with a client of that node."""
+    """A command that names a node, by CONFIG or --data-dir, and is called with a client of it."""
 
-    @click.argument("config_file", metavar="[CONFIG]", required=False, type=click.Path(path_type=Path))
-    @click.option("--data-dir", type=click.Path(path_type=Path), help="The node's data_dir, instead of CONFIG.")
-    @functools.wraps(command)
-    def wrapped(config_file: Path | None, data_dir: Path | None, *args: P.args, **kwargs: P.kwargs) -> None:
-        if config_file is not None and data_dir is None:
-            client = Client(data_dir_of(config_file))
-        elif data_dir is not None and config_file is None:
-            client = Client(data_dir)
-        else:
-            raise click.UsageError("Say which node is meant: its CONFIG.toml, or --data-dir DIR.")
-        try:
-            command(client, *args, **kwargs)
-        except AdminError as error:
-            raise click.ClickException(str(error)) from error
+    def alone(client: Client, _: tuple[str, ...], /, *args: P.args, **kwargs: P.kwargs) -> None:
+        command(client, *args, **kwargs)
 
-    return wrapped
+    return asks_node_about("")(functools.wraps(command)(alone))
+
+
+def asks_node_about(
+    what: str, least: int = 0, most: int = 0
+) -> Callable[[Callable[Concatenate[Client, tuple[str, ...], P], None]], Callable[..., None]]:
+    """The same with further words behind CONFIG, from `least` to `most`; they are the command's second argument.
+
+    click could not tell an optional CONFIG from the word that follows it.
+    """
+
+    def decorate(command: Callable[Concatenate[Client, tuple[str, ...], P], None]) -> Callable[..., None]:
+        @click.argument("words", metavar=f"[CONFIG] {what}".strip(), nargs=-1)
+        @click.option("--data-dir", type=click.Path(path_type=Path), help="The node's data_dir, instead of CONFIG.")
+        @functools.wraps(command)
+        def wrapped(words: tuple[str, ...], data_dir: Path | None, *args: P.args, **kwargs: P.kwargs) -> None:
+            if data_dir is not None:
+                client = Client(data_dir)
+            elif words:
+                client, words = Client(data_dir_of(Path(words[0]))), words[1:]
+            else:
+                raise click.UsageError("Say which node is meant: its CONFIG.toml, or --data-dir DIR.")
+            if not least <= len(words) <= most:
+                wanted = (
+                    f"{what} behind CONFIG or with --data-dir" if what else "CONFIG or --data-dir, and nothing else"
+                )
+                raise click.UsageError(f"Give {wanted}.")
+            try:
+                command(client, words, *args, **kwargs)
+            except AdminError as error:
+                raise click.ClickException(str(error)) from error
+
+        return wrapped
+
+    return decorate
 
 
 def data_dir_of(path: Path) -> Path:

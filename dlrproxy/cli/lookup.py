@@ -9,7 +9,7 @@ from rich.text import Text
 
 from dlrproxy.admin.client import Client
 from dlrproxy.admin.lookup import Answer, Found, FoundInCustody, FoundMessage
-from dlrproxy.cli.asking import asks_node
+from dlrproxy.cli.asking import asks_node_about
 from dlrproxy.cli.parked import parked_table
 from dlrproxy.cli.showing import BAD, DOUBTFUL, GOOD, QUIET, console, duration, moment, table
 
@@ -23,16 +23,15 @@ _NOTHING = 1
 
 
 @click.command()
-@click.argument("message_id", metavar="ID")
-@asks_node
+@asks_node_about("ID", 1, 1)
 @click.option("--operator", default="", help="This operator's only; else all.")
 @click.option("--json", "as_json", is_flag=True, help="Print the API's answer as it is.")
-def lookup(client: Client, message_id: str, operator: str, *, as_json: bool) -> None:
+def lookup(client: Client, words: tuple[str, ...], operator: str, *, as_json: bool) -> None:
     """Show what the node of CONFIG knows of ID: open messages that it may mean, reports in custody and parked ones.
 
     ID is a report's, or a response's as the gateway got it. Exit code 1 when there is nothing.
     """
-    content = client.get("/lookup", msgspec.Raw, {"id": message_id, "operator": operator})
+    content = client.get("/lookup", msgspec.Raw, {"id": words[0], "operator": operator})
     answer = msgspec.json.decode(content, type=Answer)
     if as_json:
         click.echo(bytes(content), nl=False)

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from dlrproxy.admin.client import Client
 from dlrproxy.admin.parked import DEFAULT_LIMIT, MAX_LIMIT, Done, Filter, Page, ParkedDetail, ParkedItem
-from dlrproxy.cli.asking import asks_node
+from dlrproxy.cli.asking import asks_node, asks_node_about
 from dlrproxy.cli.showing import QUIET, console, count, details, duration, moment, table
 from ring.commands import Reason
 
@@ -112,12 +112,11 @@ def parked_table(page: Page) -> Table:
 
 
 @parked.command()
-@click.argument("key")
-@asks_node
+@asks_node_about("KEY", 1, 1)
 @click.option("--json", "as_json", is_flag=True, help="Print the API's answer as it is.")
-def show(client: Client, key: str, *, as_json: bool) -> None:
+def show(client: Client, words: tuple[str, ...], *, as_json: bool) -> None:
     """Show one, by the KEY that the list shows."""
-    content = client.get(f"/parked/{key}", msgspec.Raw)
+    content = client.get(f"/parked/{words[0]}", msgspec.Raw)
     if as_json:
         click.echo(bytes(content), nl=False)
         return
@@ -142,30 +141,29 @@ def _rows(item: ParkedDetail) -> Iterator[tuple[str, str]]:
 
 
 def chooses(command: Callable[..., None]) -> Callable[..., None]:
-    """Options that say which ones to act on."""
-    command = click.option("--all", "take_all", is_flag=True, help="All that are parked.")(narrows(command))
-    return click.option("--key", "keys", multiple=True, help="This one; may be repeated.")(command)
+    """Options that say which ones to act on, where no KEY does."""
+    return click.option("--all", "take_all", is_flag=True, help="All that are parked.")(narrows(command))
 
 
 @parked.command()
-@asks_node
+@asks_node_about("[KEY]...", 0, MAX_LIMIT)
 @chooses
 @click.option("--to", required=True, metavar="ring|GATEWAY", help="Round the ring again, or to this node's gateway.")
-def replay(client: Client, to: str, **choice: Any) -> None:
-    """Take parked ones back into custody, to be delivered after all.
+def replay(client: Client, keys: tuple[str, ...], to: str, **choice: Any) -> None:
+    """Take parked ones back into custody, by KEY or by options, to be delivered after all.
 
     Those that a gateway refuses again are parked again.
     """
-    _act(client, "/parked/replay", "replayed", _choice(**choice) | {"to": to})
+    _act(client, "/parked/replay", "replayed", _choice(keys, **choice) | {"to": to})
 
 
 @parked.command()
-@asks_node
+@asks_node_about("[KEY]...", 0, MAX_LIMIT)
 @chooses
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def drop(client: Client, *, yes: bool, **choice: Any) -> None:
-    """Give parked ones up for good. Nothing brings them back."""
-    body = _choice(**choice)
+def drop(client: Client, keys: tuple[str, ...], *, yes: bool, **choice: Any) -> None:
+    """Give parked ones up for good, by KEY or by options. Nothing brings them back."""
+    body = _choice(keys, **choice)
     if not yes:
         click.confirm(f"Drop {_described(body)} for good?", abort=True, err=True)
     _act(client, "/parked/drop", "dropped", body)
@@ -176,7 +174,7 @@ def _choice(keys: tuple[str, ...], take_all: bool, **criteria: Any) -> dict[str,
     wanted = _filter(**criteria)
     narrowed = not wanted.takes_all or bool(wanted.until)
     if sum((bool(keys), narrowed, take_all)) != 1:
-        raise click.UsageError("Say which ones: by --key, or by options such as --reason; or --all, alone.")
+        raise click.UsageError("Say which ones: by KEY, or by options such as --reason; or --all, alone.")
     if keys:
         return {"keys": keys}
     if wanted.takes_all and not take_all:
