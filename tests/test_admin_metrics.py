@@ -48,6 +48,11 @@ def test_every_counter_of_an_operator_is_a_metric_of_its_name(node, value, name)
     assert value(f"dlrproxy_{name}_total", operator="other") == 0
 
 
+def test_what_the_node_counts_beside_the_relay_is_a_metric_too(node, value):
+    node.change(operators=(operator(counters={"expired": 5}),))
+    assert value("dlrproxy_expired_total", operator="acme") == 5
+
+
 def test_every_give_up_has_a_series_from_the_start(value):
     found = {reason.value: value("dlrproxy_parked_total", reason=reason.value) for reason in Reason}
     assert found == {reason.value: 0 for reason in Reason} | {"refused": 3, "unclaimed": 1}

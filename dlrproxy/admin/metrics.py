@@ -100,10 +100,13 @@ def _operators(operators: tuple[OperatorStatus, ...]) -> Iterator[Metric]:
 
 
 def _traffic(operators: tuple[OperatorStatus, ...]) -> Iterator[Metric]:
-    for field in fields(Counters):
-        metric = _counter(field.name, f"{field.name.replace('_', ' ').capitalize()}; see the README.", "operator")
+    # The node may count more than the relay does; the relay's are there also while no operator is.
+    names = dict.fromkeys(field.name for field in fields(Counters))
+    names |= dict.fromkeys(name for operator in operators for name in operator.counters)
+    for name in names:
+        metric = _counter(name, f"{name.replace('_', ' ').capitalize()}; see the README.", "operator")
         for operator in operators:
-            metric.add_metric([operator.name], operator.counters.get(field.name, 0))
+            metric.add_metric([operator.name], operator.counters.get(name, 0))
         yield metric
 
 

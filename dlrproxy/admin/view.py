@@ -67,7 +67,7 @@ class OperatorStatus(msgspec.Struct, frozen=True, kw_only=True):
     gateways: tuple[GatewayStatus, ...]
     message_id: IdRule
     in_flight: int  # requests of either side that somebody waits for an answer to
-    counters: Mapping[str, int]  # the fields of `dlrproxy.counters.Counters`
+    counters: Mapping[str, int]  # the fields of `dlrproxy.counters.Counters`, and what the node counts beside them
 
 
 class StoreStatus(msgspec.Struct, frozen=True, kw_only=True):
