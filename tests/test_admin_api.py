@@ -414,5 +414,5 @@ async def test_a_failure_half_way_still_logs_what_was_done(node, tmp_path):
 @pytest.mark.parametrize("mode", ["custody", "stop"])
 async def test_drain_begins_and_says_how_far_it_is(node, ask, mode):
     state = await ask("post", "/drain", DrainState, {"mode": mode})
-    assert state == DrainState(mode, 4, 7)
+    assert state == DrainState(mode, 1, 4, 7)
     assert node.drains == [mode]

@@ -11,7 +11,7 @@ from dlrproxy.cli.drain import follow, pause
 
 
 class Scripted:
-    """A client whose node answers from a script: numbers in custody and in flight, or an error."""
+    """A client whose node answers from a script: numbers in custody, in flight and of binds, or an error."""
 
     def __init__(self, *script):
         self.script = list(script)
@@ -27,24 +27,26 @@ class Scripted:
 class ScriptedStatus:
     draining = "custody"
 
-    def __init__(self, custody, in_flight):
+    def __init__(self, custody, in_flight, binds_up=0):
+        self.binds_up = binds_up
         self.custody = type("Custody", (), {"items": custody})
         self.in_flight = in_flight
 
 
 def followed(mode, *script, wait=lambda: True):
-    return follow(Scripted(*script), mode, DrainState(mode, 1, 1200), wait)
+    return follow(Scripted(*script), mode, DrainState(mode, 1, 1, 1200), wait)
 
 
 def test_it_ends_when_custody_is_empty_and_nothing_in_flight(capsys):
-    assert followed("custody", (1200, 0), (3, 0), (0, 2), (0, 0), AssertionError("asked again"))
+    assert followed("custody", (1200, 0, 1), (3, 0), (0, 2), (0, 0, 1), (0, 0), AssertionError("asked again"))
     assert capsys.readouterr().out.splitlines() == [
-        "in custody 1,200, in flight 1",
-        "in custody 1,200, in flight 0",
-        "in custody 3, in flight 0",
-        "in custody 0, in flight 2",
-        "in custody 0, in flight 0",
-        "custody is empty",
+        "in custody 1,200, in flight 1, operator binds up 1",
+        "in custody 1,200, in flight 0, operator binds up 1",
+        "in custody 3, in flight 0, operator binds up 0",
+        "in custody 0, in flight 2, operator binds up 0",
+        "in custody 0, in flight 0, operator binds up 1",
+        "in custody 0, in flight 0, operator binds up 0",
+        "custody is empty, and the operators have been let go",
     ]
 
 
@@ -90,14 +92,19 @@ async def test_the_command_drains_and_waits(node, tmp_path, monkeypatch):
     def status():
         if node.drains:
             items, in_flight = next(states)
-            node.change(custody=replace(node.answer.custody, items=items), operators=(operator(in_flight=in_flight),))
+            node.change(
+                custody=replace(node.answer.custody, items=items), operators=(operator(in_flight=in_flight, binds=()),)
+            )
         return real()
 
     node.status = status
     async with commanding(node, tmp_path) as run:
         result = await run("drain")
     assert node.drains == ["custody"]
-    assert (result.exit_code, result.output.splitlines()[-1]) == (0, "custody is empty")
+    assert (result.exit_code, result.output.splitlines()[-1]) == (
+        0,
+        "custody is empty, and the operators have been let go",
+    )
 
 
 async def test_the_command_gives_up_in_time_and_says_that_the_drain_goes_on(node, tmp_path):

@@ -116,9 +116,9 @@ def test_how_ids_match(ids, said):
 
 
 def test_a_drain():
-    assert "drains: 7 in custody, 4 in flight until custody is empty" in text(draining="custody")
+    assert "drains: in custody 7, in flight 4, operator binds up 1" in text(draining="custody")
     empty = msgspec.structs.replace(status().custody, items=0)
-    assert "drained" in text(draining="custody", custody=empty, operators=(operator(in_flight=0),))
+    assert "drained" in text(draining="custody", custody=empty, operators=(operator(in_flight=0, binds=()),))
     assert "stops" in text(draining="stop")
 
 

@@ -101,6 +101,10 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
     custody: CustodyStatus
 
     @property
+    def binds_up(self) -> int:
+        return sum(bind.up for operator in self.operators for bind in operator.binds)
+
+    @property
     def in_flight(self) -> int:
         return sum(operator.in_flight for operator in self.operators)
 
@@ -112,21 +116,29 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
             reasons.append("the node drains")
         if not self.store.accepting:
             reasons.append("the store takes no writes")
-        if not any(bind.up for operator in self.operators for bind in operator.binds):
+        if not self.binds_up:
             reasons.append("no operator bind is up")
         return tuple(reasons)
 
 
 class DrainState(msgspec.Struct, frozen=True):
-    """How far a drain is."""
+    """How far a drain is. While a bind is up, reports may come, and what is empty need not stay so."""
 
     draining: Drain | None
+    binds_up: int
     in_flight: int
     custody: int
 
     @classmethod
     def of(cls, status: NodeStatus) -> "DrainState":
-        return cls(status.draining, status.in_flight, status.custody.items)
+        return cls(status.draining, status.binds_up, status.in_flight, status.custody.items)
+
+    @property
+    def empty(self) -> bool:
+        return not (self.binds_up or self.in_flight or self.custody)
+
+    def __str__(self) -> str:
+        return f"in custody {self.custody:,}, in flight {self.in_flight:,}, operator binds up {self.binds_up:,}"
 
 
 class CustodyEntry(msgspec.Struct, frozen=True, kw_only=True):

@@ -54,10 +54,10 @@ def follow(client: Client, mode: Drain, state: DrainState, wait: Callable[[], bo
     said = None
     while True:
         if state != said:
-            click.echo(f"in custody {count(state.custody)}, in flight {count(state.in_flight)}")
+            click.echo(str(state))
             said = state
-        if mode == "custody" and not state.custody and not state.in_flight:
-            click.echo("custody is empty")
+        if mode == "custody" and state.empty:
+            click.echo("custody is empty, and the operators have been let go")
             return True
         if not wait():
             return False

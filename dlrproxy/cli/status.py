@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.text import Text
 
 from dlrproxy.admin.client import AdminError, Client
-from dlrproxy.admin.view import BindStatus, CustodyStatus, NodeStatus, OperatorStatus, StoreStatus
+from dlrproxy.admin.view import BindStatus, CustodyStatus, DrainState, NodeStatus, OperatorStatus, StoreStatus
 from dlrproxy.cli.asking import asks_node
 from dlrproxy.cli.showing import BAD, DOUBTFUL, GOOD, QUIET, console, count, details, duration, size, table
 from ring.commands import Reason
@@ -83,15 +83,11 @@ def _head(status: NodeStatus) -> Text:
     head.append(f"NOT SERVING: {'; '.join(why_not)}" if why_not else "serving", BAD if why_not else GOOD)
     head.append(f"  mode {status.mode}, version {status.version}, up {duration(status.uptime_s)}", QUIET)
     if status.draining == "custody":
-        head.append(f"\ndrains: {_left(status)} until custody is empty" if _left(status) else "\ndrained", DOUBTFUL)
+        state = DrainState.of(status)
+        head.append("\ndrained" if state.empty else f"\ndrains: {state}", DOUBTFUL)
     elif status.draining == "stop":
         head.append("\nstops", DOUBTFUL)
     return head
-
-
-def _left(status: NodeStatus) -> str:
-    parts = [(status.custody.items, "in custody"), (status.in_flight, "in flight")]
-    return ", ".join(f"{count(number)} {what}" for number, what in parts if number)
 
 
 def _custody_and_store(custody: CustodyStatus, store: StoreStatus) -> RenderableType:
