@@ -59,6 +59,7 @@ class Keeper:
         self._lookups: list[Lookup] = []
         self._lookups_wanted = trio.Event()
         self._emptied = trio.Event()
+        self._parked_rows = trio.Lock()  # reading a parked row and deciding about it are one step
         self.counts: Counter[str] = Counter()  # route events, by name; parked ones also as "parked.REASON"
         self.refused: Counter[str] = Counter()  # what was not taken into custody, by reason
 
@@ -91,9 +92,10 @@ class Keeper:
             report.pdu,
             report.final,
             report.trace,
-            gateway=report.owner or "",
+            gateway=report.owner or report.designated,
             local=report.owner is not None,
             sent=report.session is not None,
+            part=report.part,
         )
         key, out = self._machine.accept(offer, self._clock.now())
         if key is None:
@@ -116,7 +118,7 @@ class Keeper:
         self._do(self._machine.gateway_bound(operator, gateway, self._clock.now()))
 
     def gateway_gone(self, operator: str, gateway: str) -> None:
-        """Nothing to do: each delivery that was under way is told of by its own callback."""
+        self._do(self._machine.gateway_gone(operator, gateway, self._clock.now()))
 
     def open_message(self, message: OpenMessage) -> None:
         self._do(self._machine.appeared(message.operator, message.message_id, self._clock.now()))
@@ -156,20 +158,21 @@ class Keeper:
 
         False when there is no such row, or a late claim has just taken it. Raises StoreError.
         """
-        value = await self._store.get(Table.PARKED, key)
-        if value is None:
-            return False
-        taken, out = self._machine.replay(decode_parked(value), gateway, self._clock.now())
-        self._do(out)
-        return taken is not None
+        async with self._parked_rows:
+            value = await self._store.get(Table.PARKED, key)
+            if value is None:
+                return False
+            taken, out = self._machine.replay(decode_parked(value), gateway, self._clock.now())
+            self._do(out)
+            return taken is not None
 
     async def drop(self, key: bytes) -> bool:
-        """A person drops a parked row. False when there is none. Raises StoreError."""
-        value = await self._store.get(Table.PARKED, key)
-        if value is None:
-            return False
-        self._do(self._machine.drop_parked(decode_parked(value), self._clock.now()))
-        return True
+        """A person drops a parked row. False as for `replay`. Raises StoreError."""
+        async with self._parked_rows:
+            value = await self._store.get(Table.PARKED, key)
+            out = [] if value is None else self._machine.drop_parked(decode_parked(value), self._clock.now())
+            self._do(out)
+            return bool(out)
 
     # Tasks
 
@@ -231,10 +234,16 @@ class Keeper:
 
     def _find_mo_gateway(self, ask: Ask) -> Finding | None:
         relay = self._relays.get(ask.envelope.operator)
-        bound = relay.bound_gateways() if relay is not None else ()
-        wanted = ask.envelope.gateway
-        gateway = next((name for name in bound if not wanted or name == wanted), None)
-        return None if gateway is None else Finding(gateway, exact=True)
+        if relay is None:
+            return None
+        bound, envelope = relay.bound_gateways(), ask.envelope
+        if envelope.gateway:
+            gateway: str | None = envelope.gateway
+        elif ask.inexact:
+            gateway = next(iter(bound), None)
+        else:
+            gateway = relay.conversing(envelope.pdu)
+        return Finding(gateway, exact=True) if gateway is not None and gateway in bound else None
 
     # Carrying out
 

@@ -336,7 +336,9 @@ class Custody:
         return key, self._done(now)
 
     def drop_parked(self, parked: ParkedRow, now: float) -> list[Command]:
-        """A person drops a parked row."""
+        """A person drops a parked row. Nothing is done when a late claim is just taking it."""
+        if self._claims.is_recalling(parked.envelope.key):
+            return []
         self._delivery.parked -= 1
         item = Item(parked.envelope, parked.accepted_at, State.DELIVERED, claimed=False)
         self._shelf.note("dropped", item, reason="by_hand", parked=parked.reason)
