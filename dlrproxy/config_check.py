@@ -116,6 +116,9 @@ def _operators(draft: Draft) -> Iterator[Problem]:
         for lonely, other in (("cert_file", "key_file"), ("key_file", "cert_file")):
             if getattr(operator, lonely) is not None and getattr(operator, other) is None:
                 yield Problem(f"{path}.{other}", f"is required with {lonely}")
+        for name in ("listen_cert_file", "listen_key_file"):
+            if operator.listen_tls and getattr(operator, name) is None:
+                yield Problem(f"{path}.{name}", "is required with listen_tls")
 
 
 def _bind_cap(draft: Draft) -> Iterator[Problem]:
@@ -218,9 +221,10 @@ def _catch_all_rules(draft: Draft) -> Iterator[Problem]:
 
 def _unused_tls_files(draft: Draft) -> Iterator[Problem]:
     for path, operator in draft.operators.items():
-        for name in ("ca_file", "cert_file", "key_file"):
-            if not operator.tls and getattr(operator, name) is not None:
-                yield Problem(f"{path}.{name}", "has no effect without tls = true")
+        for switch, prefix in (("tls", ""), ("listen_tls", "listen_")):
+            for name in (f"{prefix}ca_file", f"{prefix}cert_file", f"{prefix}key_file"):
+                if not getattr(operator, switch) and getattr(operator, name) is not None:
+                    yield Problem(f"{path}.{name}", f"has no effect without {switch} = true")
 
 
 def _long_passwords(draft: Draft) -> Iterator[Problem]:

@@ -11,7 +11,6 @@ from attrs import evolve
 from dlrproxy.config_check import Check, Draft
 from dlrproxy.config_operator import Operator
 from dlrproxy.config_problems import Problem
-from dlrproxy.config_tables import Ring
 from dlrproxy.secret import Secret, SecretError, from_environment, from_file, readable_by_others
 
 
@@ -45,23 +44,26 @@ def with_secrets(draft: Draft, environ: Mapping[str, str]) -> tuple[Draft, list[
 
 
 def _certificates(draft: Draft) -> Iterator[Problem]:
-    for path, table in _tables_with_certificates(draft):
-        files = {"ca_file": table.ca_file, "cert_file": table.cert_file, "key_file": table.key_file}
+    for prefix, ca_file, cert_file, key_file in _certificate_keys(draft):
+        files = {"ca_file": ca_file, "cert_file": cert_file, "key_file": key_file}
         unreadable = {name: why for name, file in files.items() if file is not None and (why := _unreadable(file))}
         for name, why in unreadable.items():
-            yield Problem(f"{path}.{name}", why)
-        if table.ca_file is not None and "ca_file" not in unreadable and not _holds_certificates(table.ca_file):
-            yield Problem(f"{path}.ca_file", f"{table.ca_file} holds no certificate in PEM")
-        if table.cert_file is None or table.key_file is None or unreadable.keys() & {"cert_file", "key_file"}:
+            yield Problem(f"{prefix}{name}", why)
+        if ca_file is not None and "ca_file" not in unreadable and not _holds_certificates(ca_file):
+            yield Problem(f"{prefix}ca_file", f"{ca_file} holds no certificate in PEM")
+        if cert_file is None or key_file is None or unreadable.keys() & {"cert_file", "key_file"}:
             continue
-        if (refused := _refused_pair(table.cert_file, table.key_file)) is not None:
-            yield Problem(f"{path}.cert_file", refused)
+        if (refused := _refused_pair(cert_file, key_file)) is not None:
+            yield Problem(f"{prefix}cert_file", refused)
 
 
-def _tables_with_certificates(draft: Draft) -> Iterator[tuple[str, Ring | Operator]]:
-    yield from draft.operators.items()
+def _certificate_keys(draft: Draft) -> Iterator[tuple[str, Path | None, Path | None, Path | None]]:
+    """What stands before the names of the three keys, and their values."""
+    for path, operator in draft.operators.items():
+        yield f"{path}.", operator.ca_file, operator.cert_file, operator.key_file
+        yield f"{path}.listen_", operator.listen_ca_file, operator.listen_cert_file, operator.listen_key_file
     if draft.ring is not None:
-        yield "ring", draft.ring
+        yield "ring.", draft.ring.ca_file, draft.ring.cert_file, draft.ring.key_file
 
 
 def _unreadable(file: Path) -> str | None:
@@ -118,7 +120,7 @@ def _open_secrets(draft: Draft) -> Iterator[Problem]:
 def _secret_files(draft: Draft) -> Iterator[tuple[str, Path]]:
     tables = [*draft.operators.items(), ("ring", draft.ring), ("admin", draft.admin)]
     for path, table in tables:
-        for name in ("password_file", "secret_file", "token_file", "key_file"):
+        for name in ("password_file", "secret_file", "token_file", "key_file", "listen_key_file"):
             file = getattr(table, name, None)
             if file is not None:
                 yield f"{path}.{name}", file

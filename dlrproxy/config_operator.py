@@ -143,6 +143,32 @@ class Operator:
             example="127.0.0.1:2775",
         ),
     )
+    listen_tls: bool = field(
+        default=False,
+        metadata=key(
+            "Speak TLS to the gateways, with listen_cert_file and listen_key_file; they are read again when renewed."
+        ),
+    )
+    listen_cert_file: Path | None = field(
+        default=None,
+        metadata=key(
+            "With listen_tls: our certificate and what signed it, in PEM.", example="/etc/dlrproxy/listen.pem"
+        ),
+    )
+    listen_key_file: Path | None = field(
+        default=None,
+        metadata=key("With listen_tls: the certificate's key, in PEM.", example="/etc/dlrproxy/listen.key"),
+    )
+    listen_ca_file: Path | None = field(
+        default=None,
+        metadata=key(
+            "With listen_tls: what signs the gateways' certificates, in PEM; a gateway without one is then refused.",
+            example="/etc/dlrproxy/gateways-ca.pem",
+        ),
+    )
+    listen_tls_min: Literal["1.2", "1.3"] = field(
+        default="1.2", metadata=key("With listen_tls: the oldest version of TLS that a gateway may speak.")
+    )
     message_id: IdRule = field(
         default="auto",
         metadata=key(

@@ -190,6 +190,10 @@ class TlsConnection(Connection):
         with suppress(OSError):
             stream.transport_stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
 
+    async def handshake(self) -> None:
+        """Agree on keys, and check certificates where that is asked for. Raises trio.BrokenResourceError."""
+        await self._stream.do_handshake()
+
     async def receive(self) -> bytes:
         return bytes(await self._stream.receive_some(RECEIVE_SIZE))
 
@@ -202,8 +206,22 @@ class TlsConnection(Connection):
         return len(data)
 
     async def aclose(self, *, linger: bool) -> None:
-        with trio.move_on_after(GOODBYE_S if linger else 0):
-            await self._stream.aclose()
+        transport = self._stream.transport_stream
+        try:
+            if linger:
+                with trio.move_on_after(GOODBYE_S):
+                    await self._linger(transport)
+        finally:
+            await trio.aclose_forcefully(transport)
+
+    async def _linger(self, transport: trio.SocketStream) -> None:
+        """TLS's own goodbye, then TCP's, as over plain TCP. A peer may answer neither, or be sending still."""
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            await self._stream.unwrap()
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            await transport.send_eof()
+            while await transport.receive_some():
+                pass
 
 
 def connection_over(stream: trio.SocketStream | TlsStream, peer: str) -> Connection:

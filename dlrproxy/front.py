@@ -24,7 +24,7 @@ class Front:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Until closed or cancelled; started when it listens.
 
-        Raises OSError for an address that cannot be listened on.
+        Raises OSError for an address that cannot be listened on, TlsError for certificates that cannot be used.
         """
         try:
             with self._scope:
@@ -61,6 +61,10 @@ class Front:
         await self.unbind_gateways()
         self._scope.cancel()
         await self._gone.wait()
+
+    def renew_certificates(self) -> None:
+        """Those towards the gateways, if they have changed; the operator side reads its own for every connection."""
+        self._gateways.renew_certificates()
 
     async def unbind_gateways(self) -> None:
         """Take no new sessions and unbind those there are, in a bounded time."""

@@ -14,8 +14,9 @@ import trio
 from structlog.typing import FilteringBoundLogger
 
 from dlrproxy.config_keys import Address
-from dlrproxy.connection import GOODBYE_S, Connection, Incoming, PlainConnection, converse
+from dlrproxy.connection import GOODBYE_S, Connection, Incoming, TlsConnection, TlsStream, connection_over, converse
 from dlrproxy.links import GatewaySession
+from dlrproxy.listen_tls import ListenTls
 from dlrproxy.relay import Relay
 from protocols.smpp import constants as c
 from protocols.smpp.framing import HEADER, FramingError
@@ -35,6 +36,7 @@ class Gateways:
         self._relay = relay
         self._operator = relay.operator
         self._log = log.bind(operator=relay.operator.name)
+        self._tls: ListenTls | None = None
         self._sessions: dict[GatewaySession, None] = {}
         self._listening = trio.CancelScope()
         self._all_gone = trio.Event()
@@ -42,8 +44,10 @@ class Gateways:
     async def run(self, task_status: trio.TaskStatus[Mapping[str, Address]] = trio.TASK_STATUS_IGNORED) -> None:
         """Listen and serve until cancelled or stopped. Started with the addresses listened on, by gateway.
 
-        Raises OSError, which names the address, when one cannot be listened on.
+        Raises OSError, which names the address, when one cannot be listened on, and TlsError for certificates.
         """
+        if self._operator.listen_tls:
+            self._tls = ListenTls(self._operator, self._log)
         opened = await self._open()
         async with trio.open_nursery() as sessions:
             with self._listening:
@@ -72,6 +76,11 @@ class Gateways:
             self._log.info("gateway.listening", gateway=gateway, address=str(address))
         return opened
 
+    def renew_certificates(self) -> None:
+        """Read them again if they have changed; sessions stay as they are."""
+        if self._tls is not None:
+            self._tls.renew()
+
     async def stop(self) -> None:
         """Take no new sessions, unbind those there are, and wait for their end, for a bounded time."""
         self._listening.cancel()
@@ -83,7 +92,8 @@ class Gateways:
                 await self._all_gone.wait()
 
     async def _serve(self, gateway: str, stream: trio.SocketStream) -> None:
-        connection = PlainConnection(stream, _peer_of(stream))
+        peer = _peer_of(stream)
+        connection = connection_over(stream if self._tls is None else _secured(stream, self._tls), peer)
         log = self._log.bind(gateway=gateway, peer=connection.peer)
         if len(self._sessions) >= MAX_SESSIONS:
             log.warning("gateway.too_many_sessions", limit=MAX_SESSIONS)
@@ -102,6 +112,8 @@ class Gateways:
             log.info("gateway.gone", reason=connection.ended or "node_stops")
 
     async def _read(self, session: GatewaySession, connection: Connection, log: FilteringBoundLogger) -> None:
+        if isinstance(connection, TlsConnection) and not await self._agree(connection, log):
+            return
         incoming = Incoming(connection)
         try:
             frames = await self._until_bound(session, incoming, log)
@@ -114,6 +126,17 @@ class Gateways:
             session.put(pack(c.GENERIC_NACK, c.ESME_RINVCMDLEN, 0))
             session.flush()
             connection.end("unreadable_stream")
+
+    async def _agree(self, connection: TlsConnection, log: FilteringBoundLogger) -> bool:
+        """The TLS handshake, for as long as the session may take to bind."""
+        try:
+            await connection.handshake()
+        except trio.BrokenResourceError as error:
+            self._relay.counters.tls_failed += 1
+            log.warning("gateway.tls_failed", error=str(error.__cause__ or error))
+            connection.end("tls_failed")
+            return False
+        return True
 
     async def _until_bound(self, session: GatewaySession, incoming: Incoming, log: FilteringBoundLogger) -> list[bytes]:
         """Serve the session up to its bind. What came behind that in one receive; nothing when the session ended."""
@@ -182,6 +205,11 @@ class Gateways:
             return system_id
         octet = bytes((self._operator.interface_version_octet,))
         return system_id + encode_tlvs(((c.TLV_SC_INTERFACE_VERSION, octet),))
+
+
+def _secured(stream: trio.SocketStream, tls: ListenTls) -> TlsStream:
+    # Gateways close without TLS's goodbye; that is an end like any other.
+    return trio.SSLStream(stream, tls.context(), server_side=True, https_compatible=True)
 
 
 def _peer_of(stream: trio.SocketStream) -> str:

@@ -21,10 +21,12 @@ from dlrproxy.clock import NodeClock
 from dlrproxy.config import Config
 from dlrproxy.config_changes import changes
 from dlrproxy.config_operator import Operator
+from dlrproxy.conversations import Conversations
 from dlrproxy.custody import Keeper, count_rows
 from dlrproxy.front import Front
 from dlrproxy.housekeeping import Housekeeping, learned_rules, next_run, read_clock, write_rule
 from dlrproxy.logs import RouteLog, logger
+from dlrproxy.mo_routing import MoRouting
 from dlrproxy.modes import ring
 from dlrproxy.node_view import View
 from dlrproxy.relay import Relay
@@ -32,6 +34,7 @@ from dlrproxy.store.port import Store, Table
 from dlrproxy.store.rocks import RocksStore
 from protocols.smpp.message_ids import Change, Learner, Rule
 from ring.custody import Custody as Machine
+from ring.tls import TlsError
 
 _RELEASE_S: Final = 10.0  # unbinding from operators and gateways, each bounded on its own; the sum of it
 
@@ -47,6 +50,7 @@ class Node:
         self._emptying = trio.Event()
         self._log = logger("node")
         self._stop = trio.Event()
+        self.conversations = Conversations(config.mo.conversation_s)
         self._policies = ring.policies(config)
         self._routes = RouteLog(config.node.name, enabled=config.log.route_events)
 
@@ -138,6 +142,7 @@ class Node:
             log=logger("relay", operator=operator.name),
             now=self.clock.now,
             learned=partial(self._rule_changed, operator.name, learner),
+            mo=MoRouting(operator, self.config.mo, self.conversations, alone=not self.config.other_peers),
         )
         return Front(relay, logger("smpp"))
 
@@ -178,6 +183,8 @@ class Node:
             needs = [*found.needs_restart, *([] if ring_taken else ["peers"])]
             self._log.warning("config.needs_restart", keys=needs)
         self._policies.update(ring.policies(config))
+        for front in self.fronts.values():
+            front.renew_certificates()
         for name in found.removed:
             await self._end_front(name)
             del self._policies[name]
@@ -208,7 +215,7 @@ class Node:
         front = self._front(operator)
         try:
             await self._outer.start(front.run)
-        except OSError as error:
+        except (OSError, TlsError) as error:
             self._log.error("config.operator_not_started", operator=operator.name, detail=str(error))
             return
         self.fronts[operator.name] = front

@@ -55,22 +55,22 @@ def plain() -> RingTls:
 
 def mutual(ca_file: Path, cert_file: Path, key_file: Path, secret: bytes | None = None) -> RingTls:
     """Both ends show a certificate signed by `ca_file`; a secret, if given, is asked for as well. Raises TlsError."""
-    server = _context(ssl.PROTOCOL_TLS_SERVER)
-    client = _context(ssl.PROTOCOL_TLS_CLIENT)
+    server = new_context(ssl.PROTOCOL_TLS_SERVER)
+    client = new_context(ssl.PROTOCOL_TLS_CLIENT)
     client.check_hostname = False  # the handshake checks names, for both roles and by the same rule
     for context in (server, client):
         context.verify_mode = ssl.CERT_REQUIRED
-        _load_authority(context, ca_file)
-        _load_certificate(context, cert_file, key_file)
+        load_authority(context, ca_file)
+        load_certificate(context, cert_file, key_file)
     return RingTls(server, client, _fingerprint_of(cert_file), _checked(secret), mutual=True)
 
 
 def shared_secret(secret: bytes) -> RingTls:
     """TLS with a throw-away certificate, and the handshake's proof over it. Raises TlsError for a short secret."""
     _checked(secret)
-    server = _context(ssl.PROTOCOL_TLS_SERVER)
+    server = new_context(ssl.PROTOCOL_TLS_SERVER)
     fingerprint = _load_throw_away_certificate(server)
-    client = _context(ssl.PROTOCOL_TLS_CLIENT)
+    client = new_context(ssl.PROTOCOL_TLS_CLIENT)
     client.check_hostname = False
     client.verify_mode = ssl.CERT_NONE  # the proof takes its place
     return RingTls(server, client, fingerprint, secret)
@@ -100,14 +100,16 @@ def canonical_name(name: str) -> str:
         return name.lower().rstrip(".")
 
 
-def _context(protocol: int) -> ssl.SSLContext:
+def new_context(protocol: int) -> ssl.SSLContext:
+    """TLS 1.2 at least, and without what has been attacked before. It holds no certificates yet."""
     context = ssl.SSLContext(protocol)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
     return context
 
 
-def _load_authority(context: ssl.SSLContext, ca_file: Path) -> None:
+def load_authority(context: ssl.SSLContext, ca_file: Path) -> None:
+    """The certificates that sign those of the other side. Raises TlsError."""
     try:
         context.load_verify_locations(ca_file)
     except ssl.SSLError as error:
@@ -116,7 +118,8 @@ def _load_authority(context: ssl.SSLContext, ca_file: Path) -> None:
         raise TlsError(f"ca_file {ca_file} cannot be read: {error.strerror}") from error
 
 
-def _load_certificate(context: ssl.SSLContext, cert_file: Path, key_file: Path) -> None:
+def load_certificate(context: ssl.SSLContext, cert_file: Path, key_file: Path) -> None:
+    """Our own certificate and its key. Raises TlsError."""
     try:
         # The empty password keeps OpenSSL from asking for one on the terminal when the key is encrypted.
         context.load_cert_chain(cert_file, key_file, password="")

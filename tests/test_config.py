@@ -522,6 +522,21 @@ def test_client_certificates_of_an_operator(certificates):
     assert list(unused) == ["operators[0].cert_file", "operators[0].key_file"]
 
 
+def test_certificates_towards_the_gateways(certificates):
+    assert problems(MINIMAL + "listen_tls = true\n") == {
+        "operators[0].listen_cert_file": "is required with listen_tls",
+        "operators[0].listen_key_file": "is required with listen_tls",
+    }
+    files = 'listen_cert_file = "node.pem"\nlisten_key_file = "{}"\nlisten_ca_file = "ca.pem"\n'
+    assert list(warnings(MINIMAL + files.format("node.key"), base=certificates)) == [
+        "operators[0].listen_ca_file",
+        "operators[0].listen_cert_file",
+        "operators[0].listen_key_file",
+    ]
+    found = problems(MINIMAL + "listen_tls = true\n" + files.format("other.key"), base=certificates)
+    assert "does not belong to the certificate" in found["operators[0].listen_cert_file"]
+
+
 def test_the_data_directory_is_a_directory(tmp_path):
     (tmp_path / "data").write_text("a file")
     assert problems(MINIMAL, base=tmp_path) == {"node.data_dir": f"{tmp_path / 'data'} is not a directory"}

@@ -2,60 +2,20 @@
 
 import socket
 import struct
-from contextlib import asynccontextmanager
 
 import pytest
 import structlog
 import trio
 import trio.testing
+from gateway_world import gateway_side
 from relay_world import World, command_of, heads, submit_sm, submit_sm_resp
-from smpp_peer import Peer, bind_request
+from smpp_peer import bind_request
 
 from dlrproxy.config_keys import Address
 from dlrproxy.gateways import MAX_SESSIONS, Gateways
 from protocols.smpp import constants as c
 from protocols.smpp.framing import MAX_PDU_SIZE, resequence
 from protocols.smpp.pdu import pack
-
-
-class Side:
-    def __init__(self, world: World, gateways: Gateways, addresses, nursery: trio.Nursery) -> None:
-        self.world = world
-        self.gateways = gateways
-        self.addresses = addresses
-        self.nursery = nursery
-        self.peers: list[Peer] = []
-
-    async def dial(self, gateway: str = "gw1") -> Peer:
-        self.peers.append(Peer(await trio.open_tcp_stream("127.0.0.1", self.addresses[gateway].port)))
-        return self.peers[-1]
-
-    async def bound(self, gateway: str = "gw1", command: int = c.BIND_TRANSCEIVER) -> Peer:
-        peer = await self.dial(gateway)
-        await peer.send(bind_request(command=command))
-        assert (await peer.receive())[8:12] == b"\0\0\0\0"
-        return peer
-
-    async def ended(self) -> None:
-        """Wait until no session is left."""
-        with trio.fail_after(5):
-            while self.gateways._sessions:
-                await trio.testing.wait_all_tasks_blocked(0.005)
-
-
-@asynccontextmanager
-async def gateway_side(**settings):
-    world = World(**settings)
-    gateways = Gateways(world.relay, structlog.get_logger())
-    async with trio.open_nursery() as nursery:
-        addresses = await nursery.start(gateways.run)
-        side = Side(world, gateways, addresses, nursery)
-        try:
-            yield side
-        finally:
-            for peer in side.peers:
-                await trio.aclose_forcefully(peer.stream)
-        nursery.cancel_scope.cancel()
 
 
 async def test_a_bind_is_accepted_and_mt_go_through():
