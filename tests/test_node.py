@@ -1,0 +1,186 @@
+"""A whole node inside the test: start, reload, drain, stop, and what it keeps for its next start."""
+
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+from attrs import evolve
+from smpp_peer import Peer, bind_request
+
+from dlrproxy.config import Address, Config, Node, Operator, Secret
+from dlrproxy.custody_port import Accepted
+from dlrproxy.demo.ports import LOOPBACK, reserved
+from dlrproxy.node import Node as RunningNode
+from dlrproxy.node_view import View
+from dlrproxy.simulator.operator import Operator as SimulatedOperator
+from dlrproxy.simulator.options import OperatorOptions
+from dlrproxy.store.port import StoreBusyError
+from protocols.smpp import constants as c
+from protocols.smpp.framing import HEADER
+from protocols.smpp.message_ids import Rule
+from protocols.smpp.pdu import Message, pack
+
+
+@pytest.fixture
+async def smsc(nursery):
+    operator = SimulatedOperator(OperatorOptions(port=0))
+    await nursery.start(operator.run)
+    yield operator
+    await operator.stop()
+
+
+def operator(name, smsc, port, **settings):
+    settings = {"reconnect_min_s": 0.05, "reconnect_max_s": 0.2, **settings}
+    return Operator(
+        name=name,
+        host=LOOPBACK,
+        port=smsc.port,
+        system_id="shop",
+        password=Secret(b"secret"),
+        listen={"gw1": Address(LOOPBACK, port)},
+        **settings,
+    )
+
+
+def config(tmp_path, *operators):
+    node = Node(name="gw1", data_dir=tmp_path / "data", min_free_mb=16, drain_s=2.0)
+    return Config(node=node, operators=operators)
+
+
+@asynccontextmanager
+async def running(settings):
+    node = RunningNode(settings)
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(node.run)
+            yield node
+            node.stop()
+
+
+@pytest.fixture
+async def dial():
+    """A gateway's transceiver session, bound; all are closed in the end."""
+    peers = []
+
+    async def dial(port):
+        peer = Peer(await trio.open_tcp_stream(LOOPBACK, port))
+        peers.append(peer)
+        await peer.send(bind_request())
+        _, command, status, _ = HEADER.unpack_from(await peer.receive())
+        assert (command, status) == (c.BIND_TRANSCEIVER_RESP, c.ESME_ROK)
+        return peer
+
+    yield dial
+    for peer in peers:
+        await peer.aclose()
+
+
+async def submit(peer, sequence=2):
+    body = Message(source=b"7000", destination=b"447911123456", registered_delivery=1, short_message=b"hello").encode()
+    await peer.send(pack(c.SUBMIT_SM, 0, sequence, body))
+
+
+async def status_of_response(peer, command=c.SUBMIT_SM_RESP):
+    while True:
+        _, found, status, _ = HEADER.unpack_from(await peer.receive())
+        if found == command:
+            return status
+
+
+async def test_a_message_goes_out_and_the_node_stops_in_good_order(tmp_path, smsc, dial):
+    with reserved(1) as (port,):
+        async with running(config(tmp_path, operator("acme", smsc, port))) as node:
+            gateway = await dial(port)
+            await submit(gateway)
+            assert await status_of_response(gateway) == c.ESME_ROK
+            status = View(node).status()
+            assert [bind.up for bind in status.operators[0].binds] == [True]
+            assert status.why_not_serving == ()
+            assert status.operators[0].counters["open_messages"] == 1
+        assert node.draining == "stop"
+        assert not smsc.binds
+        ended = [HEADER.unpack_from(frame)[1] for frame in await gateway.receive_until_end()]
+        assert c.UNBIND in ended
+
+
+async def test_a_reload_leaves_the_sessions_of_unchanged_operators_alone(tmp_path, smsc, dial):
+    with reserved(3) as (first, second, third):
+        acme, beta, gamma = (
+            operator(name, smsc, port) for name, port in (("acme", first), ("beta", second), ("gamma", third))
+        )
+        before = config(tmp_path, acme, beta)
+        async with running(before) as node:
+            untouched, changed = await dial(first), await dial(second)
+            relay = node.fronts["acme"].relay
+            await node.reload(evolve(before, operators=(acme, evolve(beta, window=3), gamma)))
+            assert node.fronts["acme"].relay is relay
+            await submit(untouched)
+            assert await status_of_response(untouched) == c.ESME_ROK
+            assert c.UNBIND in [HEADER.unpack_from(frame)[1] for frame in await changed.receive_until_end()]
+            for port in (second, third):
+                again = await dial(port)
+                await submit(again)
+                assert await status_of_response(again) == c.ESME_ROK
+            await node.reload(evolve(before, operators=(acme,)))
+            assert list(node.fronts) == ["acme"]
+            with pytest.raises(OSError, match="all attempts"):
+                await trio.open_tcp_stream(LOOPBACK, third)
+
+
+async def test_a_drain_of_custody_holds_no_binds_and_waits_until_it_is_empty(tmp_path, smsc, dial):
+    with reserved(1) as (port,):
+        async with running(config(tmp_path, operator("acme", smsc, port))) as node:
+            pdu = pack(c.DELIVER_SM, 0, 7, Message(esm_class=4, short_message=b"id:1 stat:DELIVRD").encode())
+            accepted = trio.Event()
+            report = Accepted("acme", "dlr", b"1", b"", pdu, True, "t1", "gw1")
+            node.keeper.accept(report, lambda durable: accepted.set())
+            await accepted.wait()
+            node.drain("custody")
+            while smsc.binds:
+                await trio.lowlevel.checkpoint()
+            assert node.keeper.in_custody() == 1
+            gateway = await dial(port)  # what is in custody waits for it, so it may bind
+            await submit(gateway)
+            delivery = None
+            while delivery is None:
+                frame = await gateway.receive()
+                _, command, status, sequence = HEADER.unpack_from(frame)
+                if command == c.SUBMIT_SM_RESP:
+                    assert status == c.ESME_RTHROTTLED
+                elif command == c.DELIVER_SM:
+                    delivery = frame
+            assert delivery[16:] == pdu[16:]
+            await gateway.send(pack(c.DELIVER_SM_RESP, 0, sequence, b"\0"))
+            await node.keeper.empty()
+
+
+async def test_what_is_learned_of_ids_is_known_at_the_next_start(tmp_path, smsc):
+    with reserved(1) as (port,):
+        settings = config(tmp_path, operator("acme", smsc, port))
+        async with running(settings) as node:
+            node._adopt("acme", Rule.HEX_DECIMAL, 5)
+            assert node.learners["acme"].rule is Rule.HEX_DECIMAL
+        async with running(settings) as node:
+            assert node.learners["acme"].rule is Rule.HEX_DECIMAL
+
+
+async def test_custody_and_the_clock_survive_a_restart(tmp_path, smsc):
+    with reserved(1) as (port,):
+        settings = config(tmp_path, operator("acme", smsc, port))
+        async with running(settings) as node:
+            answered = trio.Event()
+            report = Accepted("acme", "dlr", b"1", b"", b"pdu", True, "t1", "gw1")
+            node.keeper.accept(report, lambda durable: answered.set())
+            await answered.wait()
+            stopped_at = node.clock.now()
+        async with running(settings) as node:
+            assert node.keeper.in_custody() == 1
+            assert node.clock.now() >= stopped_at
+            assert node.keeper.machine.of_message("acme", [b"1"])[0].envelope.pdu == b"pdu"
+
+
+async def test_a_second_node_on_the_same_directory_does_not_start(tmp_path, smsc):
+    with reserved(2) as (one, other):
+        async with running(config(tmp_path, operator("acme", smsc, one))):
+            with pytest.raises(StoreBusyError, match="data"):
+                await RunningNode(config(tmp_path, operator("acme", smsc, other))).run()
