@@ -19,13 +19,16 @@ from dlrproxy.arrival import Arrival, Stage
 from dlrproxy.custody_port import Accepted
 from dlrproxy.links import Bind, GatewaySession
 from dlrproxy.matching import Matching
+from dlrproxy.mo_routing import Why
 from dlrproxy.passing import Passing
+from dlrproxy.renaming import Renaming
 from dlrproxy.responses import Responses
 from dlrproxy.routing import Step
 from dlrproxy.seeking import Seeking
 from dlrproxy.store.port import OpenMessage
 from dlrproxy.submissions import Submissions
 from dlrproxy.surroundings import Surroundings
+from protocols.peer.frames import PartOf
 from protocols.smpp import constants as c
 from protocols.smpp.framing import resequence
 from protocols.smpp.message_ids import Ambiguous, Inexact, Verdict
@@ -49,11 +52,13 @@ class Arrivals:
         submissions: Submissions,
         passing: Passing,
         matching: Matching,
+        renaming: Renaming,
     ) -> None:
         self._operator = around.operator
         self._store = around.store
         self._custody = around.custody
         self._counters = around.counters
+        self._mo = around.mo
         self._routes = around.routes
         self._new_trace = around.new_trace
         self._now = around.now
@@ -62,6 +67,7 @@ class Arrivals:
         self._unwritten = responses.unwritten
         self._passing = passing
         self._matching = matching
+        self._renaming = renaming
         self._open: dict[Arrival, None] = {}
         self._lines: dict[bytes, deque[Arrival] | None] = {}  # by reported id: what is behind the one under way
         self._next: deque[Arrival] = deque()  # first in their lines since the last `settle`
@@ -84,7 +90,7 @@ class Arrivals:
         self._open[arrival] = None
         if report is None:
             self._counters.mo += 1
-            self._place_locally(arrival, now)
+            self._place_mo(arrival, now)
             return
         self._counters.reports += 1
         message_id = report.message_id
@@ -172,8 +178,26 @@ class Arrivals:
 
     # On to a gateway
 
+    def _place_mo(self, arrival: Arrival, now: float) -> None:
+        placing = self._mo.place(arrival.frame, self._passing.bound_gateways(), now)
+        match placing.why:
+            case Why.PART:
+                self._counters.mo_parts += 1
+            case Why.RULE:
+                self._counters.mo_by_rule += 1
+            case Why.CONVERSATION:
+                self._counters.mo_in_conversation += 1
+        if placing.step is Step.KEEP:
+            self._keep(arrival, designated=placing.gateway, part=placing.part)
+        elif placing.step is Step.LOCAL:
+            self._place_locally(arrival, now)
+        elif (session := self._passing.choose(placing.gateway, 0)) is not None:
+            self._write(arrival, session, now)
+        else:
+            self._not_now(arrival, None, placing.gateway)
+
     def _place_locally(self, arrival: Arrival, now: float) -> None:
-        """An MO, or a report that names no message."""
+        """An MO that any gateway of this node may have, or a report that names no message."""
         bound = bool(self._passing.bound_gateways())
         if routing.placed_locally(bound=bound) is Step.KEEP:
             self._keep(arrival)
@@ -214,7 +238,10 @@ class Arrivals:
         arrival.gateway = session.gateway
         arrival.token = session.token
         self._counters.passed += 1
-        session.request(arrival.frame, arrival, now)
+        frame = arrival.frame
+        if self._renaming.enabled and arrival.record is not None:
+            frame = self._renaming.renamed(frame, arrival.report, arrival.record.message_id)
+        session.request(frame, arrival, now)
 
     # From the gateway
 
@@ -277,7 +304,14 @@ class Arrivals:
             self._counters.refused_temporary += 1
             self._close(arrival, self._operator.retry_status)
 
-    def _keep(self, arrival: Arrival, owner: str | None = None, token: int | None = None) -> None:
+    def _keep(
+        self,
+        arrival: Arrival,
+        owner: str | None = None,
+        token: int | None = None,
+        designated: str = "",
+        part: PartOf | None = None,
+    ) -> None:
         arrival.stage = Stage.KEEPING
         arrival.trace = arrival.trace or self._new_trace()
         accepted = Accepted(
@@ -289,6 +323,8 @@ class Arrivals:
             arrival.final,
             arrival.trace,
             owner,
+            designated,
+            part,
             token,
         )
         self._custody.accept(accepted, partial(self._kept, arrival, token))

@@ -22,6 +22,7 @@ class Counters:
     refused_state: int = 0  # the session's state rules the request out: ESME_RINVBNDSTS
     unanswered_link_lost: int = 0  # the operator's connection was lost before the response: no_bind_status
     unanswered_in_time: int = 0  # no response within response_s: no_bind_status
+    conversations_forgotten: int = 0  # before mo.conversation_s was over, since too many were to be remembered
     response_unknown: int = 0  # a response to nothing that waits: dropped
     response_session_gone: int = 0  # the gateway's session ended before the response: dropped; the message is open
 
@@ -33,6 +34,9 @@ class Counters:
     ambiguous: int = 0  # of these: several messages could be meant
     inexact: int = 0  # of these: one could be meant, by a rule that is not in force
     no_id: int = 0  # reports that name no message
+    mo_by_rule: int = 0
+    mo_in_conversation: int = 0  # with a gateway of this node; those with another node's go by custody
+    mo_parts: int = 0  # parts of concatenated MO, whose place is decided for all of them
     passed: int = 0  # written to a gateway's session, straight from the operator
     answered_ok: int = 0
     answered_error: int = 0  # a permanent error of the gateway's, passed to the operator
@@ -57,9 +61,12 @@ class Counters:
     # From custody to a gateway
     from_custody: int = 0
 
+    # receipt_id = "as-submitted"
+    id_as_received: int = 0  # a report whose id could not be replaced: passed as it was received
+
     # Anything else
     others: int = 0  # other requests of the operator's, passed to a gateway
     others_refused: int = 0  # no session takes it: ESME_RX_T_APPN, or dropped where no response exists
     unresponsive_gateway: int = 0  # a session that left a request unanswered for response_s: closed
-    unreadable_stream: int = 0  # a bad command_length: generic_nack, closed
     tls_failed: int = 0  # no agreement on TLS with a gateway, or no certificate of its own: closed
+    unreadable_stream: int = 0  # a bad command_length: generic_nack, closed

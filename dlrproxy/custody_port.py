@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 from attrs import frozen
 
 from dlrproxy.store.port import OpenMessage
+from protocols.peer.frames import PartOf
 from protocols.smpp.message_ids import Verdict
 
 
@@ -25,6 +26,8 @@ class Accepted:
     final: bool  # nothing follows this report
     trace: str
     owner: str | None = None  # the gateway of this node that it is for; None: to be resolved by the mode
+    designated: str = ""  # an MO for this gateway, wherever it is bound
+    part: PartOf | None = None  # one part of a concatenated MO: it goes where all its parts go
     session: int | None = (
         None  # it is unanswered on this session: not sent again until `Custody.answered` tells its end
     )
@@ -83,6 +86,9 @@ class Deliveries(Protocol):
         command_status, or with None when the session ended without an answer. A report whose submit_sm_resp has not
         been written, or only just, is held back for as long as that takes.
         """
+
+    def conversing(self, pdu: bytes) -> str | None:
+        """The gateway of this node that last sent to the sender of this MO from the number that it was sent to."""
 
     async def find_owners(self, wanted: Sequence[Wanted]) -> list[Verdict[OpenMessage]]:
         """Which open message of this node each one means, under the rule in force. Raises StoreError."""

@@ -112,9 +112,9 @@ class Link(Generic[Entry]):
 _BIND_RESPONSES: Final = frozenset(map(response_to, c.BINDS))
 
 # A request that a gateway sent and the operator has not answered, as the window of its bind remembers it: session, its
-# sequence number, command_id, source_addr and digits of destination_addr (None: not to become an open message), and
-# the ticket that counts what was sent. A plain tuple: one is made for every MT.
-Outstanding: TypeAlias = "tuple[GatewaySession, int, int, bytes, bytes | None, int]"
+# sequence number, command_id, source_addr and digits of destination_addr (both empty where there is no one of them),
+# the ticket that counts what was sent, and whether it is to become an open message. A plain tuple: one for every MT.
+Outstanding: TypeAlias = "tuple[GatewaySession, int, int, bytes, bytes, int, bool]"
 
 
 class Bind(Link[Outstanding]):

@@ -7,6 +7,7 @@ call for a PDU (perf-notes). What takes time ends in a callback: the store's `af
     submissions.py   gateway -> operator, and the responses back      responses.py   responses that wait for the disk
     arrivals.py      reports and MO from the operator                 seeking.py     those whose message is not known
     passing.py       what is written to gateway sessions              matching.py    ids, by the operator's rule
+    renaming.py      the id that the gateway knows
 """
 
 import itertools
@@ -19,12 +20,16 @@ from structlog.typing import FilteringBoundLogger
 
 from dlrproxy.arrivals import Arrivals
 from dlrproxy.config_operator import Operator
+from dlrproxy.config_tables import Mo
+from dlrproxy.conversations import Conversations
 from dlrproxy.counters import Counters
 from dlrproxy.custody_port import Custody, Wanted
 from dlrproxy.links import Bind, GatewaySession, Link, Output
 from dlrproxy.logs import RouteLog
 from dlrproxy.matching import Matching
+from dlrproxy.mo_routing import MoRouting
 from dlrproxy.passing import Passing
+from dlrproxy.renaming import Renaming
 from dlrproxy.responses import Responses
 from dlrproxy.store.port import OpenMessage, Store
 from dlrproxy.submissions import Submissions
@@ -55,8 +60,12 @@ class Relay:
         log: FilteringBoundLogger,
         now: Callable[[], float],
         learned: Callable[[Change], None] = lambda _: None,
+        mo: MoRouting | None = None,
     ) -> None:
-        """`now` is the node's clock. `learned` is told when the rule for message ids has changed."""
+        """`now` is the node's clock. `learned` is told when the rule for message ids has changed.
+
+        Without `mo` every MO is for the gateways of this node, the first that is bound.
+        """
         self.operator = operator
         self.counters = Counters()
         self.learner = learner
@@ -76,12 +85,18 @@ class Relay:
         self._wrapping = False
         self._tokens = itertools.count(secrets.randbits(40) << 20)  # never one of an earlier run's
         self._traces = itertools.count(secrets.randbits(32) << 32)
-        around = Surroundings(operator, store, custody, self.counters, routes, now, self._new_trace, self.wrap_up)
+        self._mo = mo or MoRouting(operator, Mo(), Conversations(0), alone=True)
+        around = Surroundings(
+            operator, store, custody, self.counters, self._mo, routes, now, self._new_trace, self.wrap_up
+        )
         self._responses = Responses(around)
         self._submissions = Submissions(around, self._responses, self._opened)
         self._passing = Passing(around, self._responses)
         self._matching = Matching(around, learner, self._rule_changed)
-        self._arrivals = Arrivals(around, self._responses, self._submissions, self._passing, self._matching)
+        self._renaming = Renaming(around, self._passing, self._matching)
+        self._arrivals = Arrivals(
+            around, self._responses, self._submissions, self._passing, self._matching, self._renaming
+        )
 
     # Links come and go
 
@@ -254,6 +269,7 @@ class Relay:
     async def look_up(self) -> None:
         """Look for the messages of all reports that memory does not know now; `run` does so as they come."""
         await self._arrivals.seeking.look_up()
+        await self._renaming.look_up()
 
     # Time
 
@@ -261,6 +277,7 @@ class Relay:
         """Timers, and lookups in the store, until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._arrivals.seeking.run)
+            nursery.start_soon(self._renaming.run)
             while True:
                 await self._sleep()
                 self.tick()
@@ -319,7 +336,11 @@ class Relay:
         return self._passing.bound_gateways()
 
     def deliver(self, gateway: str, message_id: bytes, pdu: bytes, done: Callable[[int | None], None]) -> bool:
-        return self._passing.deliver(gateway, message_id, pdu, done, self.now())
+        deliver = self._renaming.deliver if self._renaming.enabled and message_id else self._passing.deliver
+        return deliver(gateway, message_id, pdu, done, self.now())
+
+    def conversing(self, pdu: bytes) -> str | None:
+        return self._mo.conversing(pdu, self.now())
 
     async def find_owners(self, wanted: Sequence[Wanted]) -> list[Verdict[OpenMessage]]:
         return await self._matching.judge(wanted, note=False)

@@ -49,6 +49,7 @@ class Submissions:
         operator = self._operator = around.operator
         self._store = around.store
         self._counters = around.counters
+        self._conversations = around.mo.conversations
         self._responses = responses
         self._opened = opened
         self._track_all = operator.track == "all"
@@ -159,25 +160,24 @@ class Submissions:
             bind.put(resequence(frame, bind.window.next_sequence()))
             return
         self.last_ticket += 1
-        source, destination = self._addresses(frame, command)
-        entry: Outstanding = (session, sequence, command, source, destination, self.last_ticket)
+        source, destination, tracked = self._addresses(frame, command)
+        entry: Outstanding = (session, sequence, command, source, destination, self.last_ticket, tracked)
         bind.put(resequence(frame, bind.window.open(entry, now)))
 
-    def _addresses(self, frame: bytes, command: int) -> tuple[bytes, bytes | None]:
-        """source_addr, and the digits of destination_addr; None for those if it is not to become an open message."""
+    def _addresses(self, frame: bytes, command: int) -> tuple[bytes, bytes, bool]:
+        """source_addr, the digits of destination_addr, and whether it is to become an open message."""
         if command == c.SUBMIT_MULTI:  # one id for many destinations: none of them breaks a tie
-            return b"", b""
+            return b"", b"", True
         if command not in MT:
-            return b"", None
+            return b"", b"", False
         # service_type NUL ton npi source NUL ton npi destination NUL; a body cut short leaves both empty.
         source_at = frame.find(b"\0", c.HEADER_SIZE) + 3
         source_end = frame.find(b"\0", source_at)
         end = frame.find(b"\0", source_end + 3)
         if source_at < c.HEADER_SIZE + 3 or source_end < source_at or end < 0:
-            return b"", b"" if self._track_all else None
-        if not self._track_all and not _wants_report(frame, command, end):
-            return b"", None
-        return frame[source_at:source_end], digits(frame[source_end + 3 : end])
+            return b"", b"", self._track_all
+        tracked = self._track_all or _wants_report(frame, command, end)
+        return frame[source_at:source_end], digits(frame[source_end + 3 : end]), tracked
 
     def answered(self, bind: Bind, frame: bytes, status: int, sequence: int, now: float) -> None:
         """A response of the operator's, generic_nack included."""
@@ -186,9 +186,11 @@ class Submissions:
             self._counters.response_unknown += 1
             return
         self._freed = True
-        session, sequence_there, _, source, destination, _ = entry
+        session, sequence_there, _, source, destination, _, tracked = entry
         frame = resequence(frame, sequence_there)
-        if status == c.ESME_ROK and destination is not None and (message_id := response_id(frame)):
+        if source and status == c.ESME_ROK and self._conversations.enabled:
+            self._note_conversation(source, destination, session.gateway, now)
+        if tracked and status == c.ESME_ROK and (message_id := response_id(frame)):
             self._counters.open_messages += 1
             message = OpenMessage(
                 self._operator.name,
@@ -207,6 +209,12 @@ class Submissions:
             session.put(frame)
         else:
             self._counters.response_session_gone += 1
+
+    def _note_conversation(self, source: bytes, destination: bytes, gateway: str, now: float) -> None:
+        """The operator has taken an MT. Nobody answers a name."""
+        number = source if source.isdigit() else source.removeprefix(b"+")
+        if number.isdigit() and (forgotten := self._conversations.note(number, destination, gateway, now)):
+            self._counters.conversations_forgotten += forgotten
 
     def settle(self, now: float) -> None:
         """The end of a batch: responses wait for the disk together, and what waited for room is sent."""

@@ -8,6 +8,7 @@ from dlrproxy.config_operator import Operator
 from dlrproxy.counters import Counters
 from dlrproxy.custody_port import Custody
 from dlrproxy.logs import RouteLog
+from dlrproxy.mo_routing import MoRouting
 from dlrproxy.store.port import Store
 
 
@@ -17,6 +18,7 @@ class Surroundings:
     store: Store
     custody: Custody
     counters: Counters
+    mo: MoRouting
     routes: RouteLog
     now: Callable[[], float]  # the node's clock
     new_trace: Callable[[], str]

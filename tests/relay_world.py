@@ -7,9 +7,12 @@ import structlog
 
 from dlrproxy.config_keys import Address
 from dlrproxy.config_operator import Operator
+from dlrproxy.config_tables import Mo
+from dlrproxy.conversations import Conversations
 from dlrproxy.custody_port import Accepted
 from dlrproxy.links import Bind, GatewaySession
 from dlrproxy.logs import RouteLog
+from dlrproxy.mo_routing import MoRouting
 from dlrproxy.relay import Relay
 from dlrproxy.secret import Secret
 from dlrproxy.store.memory import MemoryStore
@@ -87,13 +90,24 @@ class Custody:
 class World:
     """One operator, one node. `now` is moved by the test."""
 
-    def __init__(self, *, auto_commit: bool = True, rule: Rule | None = Rule.EXACT, **settings) -> None:
+    def __init__(
+        self,
+        *,
+        auto_commit: bool = True,
+        rule: Rule | None = Rule.EXACT,
+        mo: Mo | None = None,
+        alone: bool = True,
+        conversations: Conversations | None = None,
+        **settings,
+    ) -> None:
         self.now = 1000.0
         settings = {"listen": {"gw1": Address("127.0.0.1", 0), "gw2": Address("127.0.0.1", 0)}, **settings}
         self.operator = Operator(name="acme", host="smsc", system_id="shop", password=Secret(b"secret"), **settings)
         self.store = MemoryStore(lambda: self.now, auto_commit=auto_commit)
         self.custody = Custody()
         self.learner = Learner(rule)
+        mo = mo or Mo(conversation_s=0)
+        self.conversations = Conversations(mo.conversation_s) if conversations is None else conversations
         self.relay = Relay(
             self.operator,
             self.store,
@@ -102,6 +116,7 @@ class World:
             routes=RouteLog("n1", enabled=False),
             log=structlog.get_logger(),
             now=lambda: self.now,
+            mo=MoRouting(self.operator, mo, self.conversations, alone=alone),
         )
 
         self.custody.wrap_up = self.relay.wrap_up
@@ -184,8 +199,9 @@ def receipt(sequence: int, message_id: bytes, stat: bytes = b"DELIVRD", source: 
     return pack(c.DELIVER_SM, 0, sequence, body.encode())
 
 
-def mo(sequence: int, text: bytes = b"WIN") -> bytes:
-    return pack(c.DELIVER_SM, 0, sequence, Message(source=b"4477", destination=b"7000", short_message=text).encode())
+def mo(sequence: int, text: bytes = b"WIN", **fields) -> bytes:
+    fields = {"source": b"4477", "destination": b"7000", **fields}
+    return pack(c.DELIVER_SM, 0, sequence, Message(short_message=text, **fields).encode())
 
 
 def deliver_sm_resp(sequence: int, status: int = 0) -> bytes:

@@ -74,7 +74,7 @@ class Pair:
 
 
 def report(message_id=b"id1", trace="t1", owner=None, session=None, kind="dlr"):
-    return Accepted("acme", kind, message_id, b"4479", b"pdu " + message_id, True, trace, owner, session)
+    return Accepted("acme", kind, message_id, b"4479", b"pdu " + message_id, True, trace, owner, session=session)
 
 
 def open_message(message_id, owner):

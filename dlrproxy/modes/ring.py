@@ -53,6 +53,8 @@ def custody_settings(config: Config, operators: Mapping[str, OperatorPolicy]) ->
         max_messages=custody.max_messages,
         max_parked=custody.max_parked,
         max_walking=ring.max_walking,
+        conversations=config.mo.conversation_s > 0,
+        concat_wait_s=config.mo.concat_wait_s,
     )
 
 
