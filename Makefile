@@ -36,7 +36,7 @@ imports: $(VENV)/.ready
 unit: $(VENV)/.ready $(TOOLS)/npm/.ready
 	$(BIN)/pytest $(PYTEST)
 
-# What tests need besides Python: Node.js for an SMPP server that none of us wrote.
+# What tests need besides Python: Node.js for an SMPP server, and tshark for a decoder, that none of us wrote.
 system:
 	@tests/system-packages.sh
 
@@ -50,12 +50,22 @@ bench: $(VENV)/.ready  ## What a message costs, against a plain byte relay and H
 	@benchmarks/install-haproxy.sh
 	$(BIN)/python -m benchmarks $(BENCH)
 
+RUNS ?= 2000000
+
+fuzz: $(VENV)/.fuzz  ## Any bytes from any peer, RUNS of them: nothing but the named errors comes out
+	PYTHONPATH=tests $(BIN)/python -m fuzz --runs $(RUNS) $(FUZZ)
+
+# The fuzzer only, for it is built for few platforms: nothing else needs it.
+$(VENV)/.fuzz: fuzz/requirements.txt | $(VENV)/.ready
+	$(BIN)/pip install --quiet --requirement fuzz/requirements.txt
+	touch $@
+
 wheel: $(VENV)/.ready  ## Build the wheel into dist/
 	$(BIN)/python -m build --wheel --no-isolation
 
 pin: $(VENV)/.ready  ## Write the installed versions to requirements.txt
 	{ echo "# Every version that development, tests and CI use; refresh with \`make pin\`."; \
-	  $(BIN)/pip freeze --exclude-editable | grep -v ' @ '; } > requirements.txt.new
+	  $(BIN)/pip freeze --exclude-editable --exclude atheris | grep -v ' @ '; } > requirements.txt.new
 	mv requirements.txt.new requirements.txt
 
 clean:  ## Remove everything that set-up made
