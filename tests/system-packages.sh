@@ -5,6 +5,7 @@ set -eu
 missing=""
 command -v node >/dev/null || missing="$missing nodejs"
 command -v npm >/dev/null || missing="$missing npm"
+command -v tshark >/dev/null || missing="$missing tshark"
 [ -n "$missing" ] || exit 0
 
 echo "installing:$missing"
