@@ -176,6 +176,13 @@ class Operator:
             "hex-decimal (hex in the response, decimal in the receipt) or decimal-hex."
         ),
     )
+    receipt_id: Literal["as-received", "as-submitted"] = field(
+        default="as-received",
+        metadata=key(
+            "The id in a report to the gateway: as the operator sent it, or as it stood in the submit_sm_resp, for "
+            "gateways that do not convert between hex and decimal."
+        ),
+    )
     receipt_text: bool = field(
         default=False,
         metadata=key("The operator's receipts look like MO (esm_class 0): tell them by the shape of their text."),

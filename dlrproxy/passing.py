@@ -13,6 +13,7 @@ from dlrproxy.counters import Counters
 from dlrproxy.links import Bind, GatewaySession
 from dlrproxy.responses import Responses
 from dlrproxy.routing import choose
+from dlrproxy.store.port import OpenMessage
 from dlrproxy.surroundings import Surroundings
 from protocols.smpp import constants as c
 from protocols.smpp.framing import resequence
@@ -86,10 +87,17 @@ class Passing:
             session.unbind("unresponsive_gateway")
 
     def deliver(
-        self, gateway: str, message_id: bytes, pdu: bytes, done: Callable[[int | None], None], now: float
+        self,
+        gateway: str,
+        message_id: bytes,
+        pdu: bytes,
+        done: Callable[[int | None], None],
+        now: float,
+        record: OpenMessage | None = None,
     ) -> bool:
-        """See `custody_port.Deliveries.deliver`."""
-        record = self._store.recent(self._operator.name, message_id) if message_id else None
+        """See `custody_port.Deliveries.deliver`. `record`: the message that it is about, where that has been found."""
+        if record is None and message_id:
+            record = self._store.recent(self._operator.name, message_id)
         token = record.session if record is not None else 0
         if self.choose(gateway, token) is None:
             return False
@@ -107,14 +115,14 @@ class Passing:
             session = self.choose(gateway, token)
             ready_at = 0.0
             if message_id and (session is None or session.token != token):
-                ready_at = self._responses.ready_elsewhere_at(message_id if record is not None else None)
+                ready_at = self._responses.ready_elsewhere_at(record.message_id if record is not None else None)
             if ready_at > now:
                 self.later(ready_at, write)
             else:
                 write(now)
 
         # Without a record the report is of a message whose id is written otherwise, and any response may be its own.
-        response = message_id if record is not None else self._responses.last_unwritten()
+        response = record.message_id if record is not None else self._responses.last_unwritten()
         if message_id and response is not None and response in self._responses.unwritten:
             self._responses.follow(response, write_in_time)
         else:
