@@ -165,26 +165,33 @@ class MoRule:
     """What decides where an MO goes; the first rule that matches wins, and every key given must match."""
 
     destination: str | None = field(
-        default=None, metadata=key("The number that the subscriber wrote to.", example="7000")
+        default=None, metadata=key("The number that the subscriber wrote to, or a name.", example="7000")
     )
     keyword: str | None = field(default=None, metadata=key("The first word of the text, in any case.", example="WIN"))
     operator: str | None = field(default=None, metadata=key("The operator that it came from.", example="acme"))
-    gateway: str = field(validator=proper_name, metadata=key("The gateway that gets it.", example="gw2"))
+    gateway: str = field(validator=proper_name, metadata=key("The gateway that gets it, on any node.", example="gw2"))
 
 
 @frozen(kw_only=True)
 class Mo:
-    """MO: by rule; else to the gateway in conversation with the subscriber; else to the local gateway."""
+    """MO: by rule; else to the gateway in conversation with the subscriber, on any node; else to a bound gateway, of
+    this node first."""
 
     conversation_s: float = field(
         default=86_400.0,
         validator=at_least(0),
-        metadata=key("How long an answer goes to the gateway that last wrote to the subscriber; 0: off."),
+        metadata=key(
+            "How long an answer goes to the gateway that last wrote to the subscriber from that number, in memory. "
+            "0: off, and MO go straight to a bound gateway of this node."
+        ),
     )
     concat_wait_s: float = field(
         default=5.0,
         validator=above(0),
-        metadata=key("How long the parts of a concatenated MO wait for the node that decides for all of them."),
+        metadata=key(
+            "How long a part of a concatenated MO waits for the node that decides for all, and that one for the "
+            "first part where a keyword matters."
+        ),
     )
     rules: tuple[MoRule, ...] = field(default=(), metadata=key("Rules, as [[mo.rules]] tables."))
 

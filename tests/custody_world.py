@@ -201,7 +201,10 @@ class World:
         return self._offer(name, offer, owner)
 
     def mo(self, name: str, trace: str, owner: str = ANYBODY, *, gateway: str = "", part: PartOf | None = None) -> bool:
-        """The operator sends an MO: for that gateway by rule, or one part of a message. Its sender is `trace` up to "/"."""
+        """The operator sends an MO: for that gateway by rule, or a part of a message. `trace` up to "/" is its sender.
+
+        With whom that sender is in conversation, `Node.conversing` says.
+        """
         node = self.nodes[name]
         if node.machine is None:
             return False
