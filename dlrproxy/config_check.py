@@ -227,6 +227,12 @@ def _unused_tls_files(draft: Draft) -> Iterator[Problem]:
                     yield Problem(f"{path}.{name}", f"has no effect without {switch} = true")
 
 
+def _unused_tls_name(draft: Draft) -> Iterator[Problem]:
+    for path, operator in draft.operators.items():
+        if operator.tls_server_name is not None and not operator.tls:
+            yield Problem(f"{path}.tls_server_name", "has no effect without tls = true")
+
+
 def _long_passwords(draft: Draft) -> Iterator[Problem]:
     for path, operator in draft.operators.items():
         length = len(operator.password.reveal())
@@ -246,7 +252,13 @@ ERRORS: Final[tuple[Check, ...]] = (
     _admin,
     _mo_rules_alone,
 )
-WARNINGS: Final[tuple[Check, ...]] = (_mo_rules_among_nodes, _catch_all_rules, _unused_tls_files, _long_passwords)
+WARNINGS: Final[tuple[Check, ...]] = (
+    _mo_rules_among_nodes,
+    _catch_all_rules,
+    _unused_tls_files,
+    _unused_tls_name,
+    _long_passwords,
+)
 
 
 def is_loopback(host: str) -> bool:

@@ -20,6 +20,7 @@ from protocols.smpp.constants import ESME_ROK, STATUS_NAMES
 _METADATA = "dlrproxy.key"
 _STATUS_BY_NAME = MappingProxyType({name: value for value, name in STATUS_NAMES.items()})
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?|[0-9A-Fa-f:]{2,39}")
 _LARGEST_STATUS = 0xFFFFFFFF  # command_status is a 4-octet integer, SMPP 3.4 3.2.3
 
 Validator = Callable[[Any, "Attribute[Any]", Any], None]
@@ -114,6 +115,12 @@ def proper_names(_: object, __: "Attribute[Any]", value: Mapping[str, Address]) 
 def not_empty(_: object, __: "Attribute[Any]", value: str) -> None:
     if not value:
         raise ValueError("must not be empty")
+
+
+def host_name(_: object, __: "Attribute[Any]", value: str) -> None:
+    """A name or an address as TLS takes it: no port, no scheme."""
+    if not _HOST_NAME.fullmatch(value):
+        raise ValueError(f'must be a host name without port, is "{value}"')
 
 
 def ip_address(_: object, __: "Attribute[Any]", value: str) -> None:

@@ -13,6 +13,7 @@ from dlrproxy.config_keys import (
     at_least,
     between,
     frozen_mapping,
+    host_name,
     ip_address,
     key,
     not_empty,
@@ -70,6 +71,17 @@ class Operator:
     )
     key_file: Path | None = field(
         default=None, metadata=key("With tls: the client certificate's key, in PEM.", example="/etc/dlrproxy/acme.key")
+    )
+    tls_min_version: Literal["1.2", "1.3"] = field(
+        default="1.2", metadata=key("With tls: the oldest version of TLS that the operator may speak.")
+    )
+    tls_server_name: str | None = field(
+        default=None,
+        validator=optional(host_name),
+        metadata=key(
+            "With tls: the name asked for (SNI), which the operator's certificate must hold; without it the host.",
+            example="smpp.acme.example",
+        ),
     )
     source_ip: str | None = field(
         default=None,

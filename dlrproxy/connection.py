@@ -275,7 +275,7 @@ class Incoming:
             try:
                 data = await self._connection.receive()
             except trio.BrokenResourceError as error:
-                self._connection.end(f"broken: {error}")
+                self._connection.end(f"broken: {str(error) or error.__cause__}")
                 return []
             if not data:
                 self._connection.end(CLOSED_BY_PEER)

@@ -65,6 +65,7 @@ class Counters:
     id_as_received: int = 0  # a report whose id could not be replaced: passed as it was received
 
     # Anything else
+    bind_refusals: int = 0  # the operator refused a bind (ESME_RINVPASWD, ESME_RALYBND...): an alarm
     others: int = 0  # other requests of the operator's, passed to a gateway
     others_refused: int = 0  # no session takes it: ESME_RX_T_APPN, or dropped where no response exists
     unresponsive_gateway: int = 0  # a session that left a request unanswered for response_s: closed

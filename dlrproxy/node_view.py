@@ -8,9 +8,9 @@ import trio
 from attrs import asdict
 
 from dlrproxy.admin import view
+from dlrproxy.binding import Slot
 from dlrproxy.front import Front
 from dlrproxy.links import Bind, GatewaySession
-from dlrproxy.operators import Slot
 from dlrproxy.store.directory import free_bytes
 from dlrproxy.store.port import Lookup, OpenMessage, Table
 from protocols.smpp.constants import COMMAND_NAMES

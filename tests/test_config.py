@@ -362,6 +362,13 @@ def test_binds_are_added_up_over_all_nodes():
     assert "operators[0].max_binds" in problems(MINIMAL + 'max_binds = 1\nbind_type = "transmitter+receiver"\n')
 
 
+def test_check_config_says_when_a_tls_name_has_no_effect():
+    text = MINIMAL + 'tls_server_name = "smpp.acme.example"\n'
+    assert warnings(text) == {"operators[0].tls_server_name": "has no effect without tls = true"}
+    assert warnings(text + "tls = true\n") == {}
+    assert "operators[0].tls_server_name" in problems(MINIMAL + 'tls_server_name = "smpp.acme.example:2776"\n')
+
+
 def test_the_time_budget_fits_the_operator():
     found = problems(MINIMAL + "operator_answer_s = 4\n")
     assert found == {"operators[0].operator_answer_s": "4 must be more than race_window_s + gateway_answer_s (1 + 3)"}

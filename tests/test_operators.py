@@ -1,98 +1,17 @@
 """The operator side over real sockets: binds that are made, lost, refused and released."""
 
-import ssl
-from contextlib import asynccontextmanager, suppress
-
 import pytest
 import structlog
 import trio
 import trio.testing
-import trustme
+from operator_world import Smsc, operator_side
 from relay_world import World, command_of, deliver_sm_resp, heads, receipt, sequence_of, submit_sm_resp
-from smpp_peer import Peer
 
+from dlrproxy.binding import Ending
 from dlrproxy.config_keys import Address
-from dlrproxy.operators import Ending, Operators, Waits
+from dlrproxy.operators import Operators, Waits
 from protocols.smpp import constants as c
 from protocols.smpp.pdu import pack, parse_bind
-
-QUICK = {"reconnect_min_s": 0.01, "reconnect_max_s": 0.05}
-
-
-class Smsc:
-    """Accepts connections; a test plays the rest."""
-
-    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
-        self._send, self._receive = trio.open_memory_channel[Peer](10)
-        self._tls = tls
-        self.peers: list[Peer] = []
-
-    async def run(self, task_status=trio.TASK_STATUS_IGNORED) -> None:
-        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
-        task_status.started(listeners[0].socket.getsockname()[1])
-        await trio.serve_listeners(self._serve, listeners)
-
-    async def _serve(self, stream) -> None:
-        if self._tls is not None:
-            stream = trio.SSLStream(stream, self._tls, server_side=True, https_compatible=True)
-        peer = Peer(stream)
-        self.peers.append(peer)
-        await self._send.send(peer)
-        if self._tls is not None:
-            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-                await stream.do_handshake()
-        await trio.sleep_forever()
-
-    async def accept(self) -> Peer:
-        with trio.fail_after(5):
-            return await self._receive.receive()
-
-    async def bound(self, body: bytes = b"SMSC\0") -> Peer:
-        """The next connection, bound."""
-        peer = await self.accept()
-        request = await peer.receive()
-        await peer.send(pack(command_of(request) | c.RESPONSE_BIT, 0, sequence_of(request), body))
-        await trio.testing.wait_all_tasks_blocked(0.01)
-        return peer
-
-
-class Side:
-    def __init__(self, world: World, smsc: Smsc, operators: Operators, nursery: trio.Nursery) -> None:
-        self.world = world
-        self.smsc = smsc
-        self.operators = operators
-        self._nursery = nursery
-        self._scope = trio.CancelScope()
-        self.released = trio.Event()
-
-    def start(self) -> None:
-        self._nursery.start_soon(self._run)
-
-    async def _run(self) -> None:
-        with self._scope:
-            await self.operators.run()
-        self.released.set()
-
-    def release(self) -> None:
-        self._scope.cancel()
-
-
-@asynccontextmanager
-async def operator_side(smsc: Smsc | None = None, hosts: int = 1, **settings):
-    smsc = smsc or Smsc()
-    async with trio.open_nursery() as nursery:
-        addresses = tuple([Address("127.0.0.1", await nursery.start(smsc.run)) for _ in range(hosts)])
-        world = World(hosts=addresses, **{**QUICK, **settings})
-        side = Side(world, smsc, Operators(world.relay, structlog.get_logger()), nursery)
-        side.start()
-        try:
-            yield side
-        finally:
-            side.release()
-            for peer in smsc.peers:
-                await trio.aclose_forcefully(peer.stream)
-        await side.released.wait()
-        nursery.cancel_scope.cancel()
 
 
 async def test_the_bind_carries_what_the_configuration_says():
@@ -166,6 +85,8 @@ async def test_a_refused_bind_is_not_tried_again_soon(status):
             assert waiting.cancelled_caught
         [refused] = [line for line in logs if line["event"] == "operator.bind_refused"]
         assert (refused["log_level"], refused["status"]) == ("error", c.STATUS_NAMES[status])
+        assert side.world.counters.bind_refusals == 1
+        assert side.operators.slots[0].why == f"refused: {c.STATUS_NAMES[status]}"
 
 
 @pytest.mark.parametrize(
@@ -242,7 +163,7 @@ async def test_release_unbinds_and_handles_what_comes_before_the_answer():
 
 
 async def test_release_does_not_wait_for_ever_for_the_answer(monkeypatch):
-    monkeypatch.setattr("dlrproxy.operators.UNBIND_S", 0.05)
+    monkeypatch.setattr("dlrproxy.binding.UNBIND_S", 0.05)
     async with operator_side() as side:
         peer = await side.smsc.bound()
         side.release()
@@ -263,44 +184,6 @@ async def test_after_release_the_binds_can_be_made_again():
         side.start()
         await side.smsc.bound()
         assert trio.current_time() - ended_at >= 0.15
-
-
-@pytest.fixture(scope="module")
-def authority():
-    return trustme.CA()
-
-
-def trusting(authority: trustme.CA, tmp_path) -> dict[str, object]:
-    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-    return {"tls": True, "ca_file": tmp_path / "ca.pem"}
-
-
-def certified(authority: trustme.CA) -> Smsc:
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("127.0.0.1").configure_cert(context)
-    return Smsc(context)
-
-
-async def test_tls_both_ways_and_the_goodbye(authority, tmp_path):
-    async with operator_side(certified(authority), **trusting(authority, tmp_path)) as side:
-        peer = await side.smsc.bound()
-        session = side.world.session()
-        side.world.submit(session, 5)
-        request = await peer.receive()
-        await peer.send(submit_sm_resp(sequence_of(request), b"id1"))
-        await trio.testing.wait_all_tasks_blocked(0.02)
-        assert session.connection.take() == [submit_sm_resp(5, b"id1")]
-        side.release()
-        assert command_of(await peer.receive()) == c.UNBIND
-
-
-async def test_a_certificate_of_somebody_elses_is_refused(authority, tmp_path):
-    async with operator_side(certified(authority), **trusting(trustme.CA(), tmp_path)) as side:
-        with structlog.testing.capture_logs() as logs:
-            await side.smsc.accept()
-            await side.smsc.accept()  # it goes on trying
-        assert "certificate verify failed" in logs[0]["error"]
-        assert side.world.relay.binds == ()
 
 
 def waits(**settings) -> Waits:

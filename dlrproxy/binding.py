@@ -1,0 +1,179 @@
+"""One connection with an operator, from its first byte to its end: bind, hand on what arrives, unbind.
+
+Who made the connection makes no difference here: `operators.py` dials, `outbind.py` is dialled.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from enum import Enum, auto
+from functools import partial
+from typing import Final
+
+import trio
+from attrs import define
+from structlog.typing import FilteringBoundLogger
+
+from dlrproxy.connection import Connection, Incoming, converse
+from dlrproxy.links import Bind
+from dlrproxy.relay import Relay
+from protocols.smpp import constants as c
+from protocols.smpp.framing import HEADER, FramingError
+from protocols.smpp.pdu import Bind as BindBody
+from protocols.smpp.pdu import pack, response_id
+from protocols.smpp.session import Side, response_to
+
+UNBIND_S: Final = 3.0  # how long the operator has to answer unbind, and what is outstanding before it
+
+# The account is wrong, blocked, or bound too often: trying again soon makes it worse.
+REFUSALS: Final = frozenset({c.ESME_RBINDFAIL, c.ESME_RINVPASWD, c.ESME_RINVSYSID, c.ESME_RALYBND})
+
+
+class Ending(Enum):
+    """How one attempt at a bind ended."""
+
+    UNREACHABLE = auto()
+    REFUSED = auto()  # by one of REFUSALS
+    FAILED = auto()  # connected, and not bound
+    LOST = auto()  # was bound
+
+
+@define(eq=False)
+class Slot:
+    """One bind that is to be up, and what is known of its attempts."""
+
+    name: str
+    command: int
+    host: int = 0  # index of the address to try next
+    failures: int = 0  # attempts in a row that ended in no stable bind
+    not_before: float = 0.0  # trio's clock: rebind_wait_s after the last bind ended
+    address: str = ""  # bound at, or tried last
+    bind: Bind | None = None  # while it is up
+    since: float | None = None  # trio's clock: when it came up, or was last up
+    why: str = "not tried yet"  # it is not up
+
+
+# What precedes our bind on a connection: gives the PDUs that came behind it in one receive; None: it was refused, and
+# the connection has been ended.
+Introduction = Callable[[Bind, Incoming], Awaitable[Sequence[bytes] | None]]
+
+
+class Attempt:
+    """Run it once."""
+
+    def __init__(
+        self,
+        relay: Relay,
+        slot: Slot,
+        connection: Connection,
+        log: FilteringBoundLogger,
+        introduction: Introduction | None = None,
+    ) -> None:
+        self._relay = relay
+        self._operator = relay.operator
+        self._slot = slot
+        self._connection = connection
+        self._log = log
+        self._introduction = introduction
+        self._bind = relay.new_bind(connection, slot.name)
+        self._incoming = Incoming(connection)
+        self._ending = Ending.FAILED
+        self._refusal = ""
+
+    async def run(self) -> Ending:
+        """Until the connection is gone. Cancelled, it unbinds first, in a bounded time."""
+        slot = self._slot
+        slot.why = "not bound yet"
+        try:
+            await converse(self._connection, self._read, partial(self._relay.lost, self._bind))
+        finally:
+            reason = self._connection.ended or "node_stops"
+            if slot.bind is not None:
+                slot.bind, slot.since = None, trio.current_time()
+            slot.why = self._refusal or reason
+            self._log.warning("operator.bind_ended", reason=reason)
+        return self._ending
+
+    async def _read(self) -> None:
+        bind, connection = self._bind, self._connection
+        try:
+            behind = await self._introduction(bind, self._incoming) if self._introduction is not None else ()
+            if behind is None:
+                return
+            bind.put(self._request())
+            self._relay.wrap_up()
+            frames = await self._until_bound(behind)
+            while frames or (frames := await self._incoming.next()):
+                self._relay.from_operator(bind, frames)
+                frames = []
+        except FramingError as error:
+            self._relay.counters.unreadable_stream += 1
+            self._log.warning("operator.unreadable_stream", error=str(error))
+            bind.put(pack(c.GENERIC_NACK, c.ESME_RINVCMDLEN, 0))
+            bind.flush()
+            connection.end("unreadable_stream")
+        except trio.Cancelled:
+            if connection.ended is None and bind.session.bound:
+                await self._unbind()
+            raise
+
+    def _request(self) -> bytes:
+        operator = self._operator
+        body = BindBody(
+            operator.system_id.encode(),
+            operator.password.reveal(),
+            operator.system_type.encode(),
+            operator.interface_version_octet,
+            operator.addr_ton,
+            operator.addr_npi,
+            operator.address_range.encode(),
+        )
+        return pack(self._slot.command, c.ESME_ROK, self._bind.window.next_sequence(), body.encode())
+
+    async def _until_bound(self, frames: Sequence[bytes]) -> Sequence[bytes]:
+        """Wait for the bind_resp, first in `frames`. What came behind it in one receive; nothing when all is over."""
+        expected = response_to(self._slot.command)
+        while frames or (frames := await self._incoming.next()):
+            for at, frame in enumerate(frames):
+                _, command, status, sequence = HEADER.unpack_from(frame)
+                if command == expected and status == c.ESME_ROK:
+                    self._bound(frame, command)
+                    return frames[at + 1 :]
+                if command in (expected, c.GENERIC_NACK):
+                    self._refused(status)
+                    return ()
+                self._bind.control(Side.SMSC, command, status, sequence)
+            self._relay.wrap_up()
+            frames = ()
+        return ()
+
+    def _bound(self, frame: bytes, command: int) -> None:
+        self._ending = Ending.LOST
+        # The body may be missing or have TLVs that do not parse (smpp-facts): only its start is looked at.
+        self._relay.system_id = response_id(frame)[:15]
+        self._bind.session.responded(command, c.ESME_ROK)
+        self._relay.bound(self._bind)
+        self._slot.bind, self._slot.since, self._slot.why = self._bind, trio.current_time(), ""
+        self._log.info("operator.bound", as_=c.COMMAND_NAMES[self._slot.command])
+
+    def _refused(self, status: int) -> None:
+        name = c.STATUS_NAMES.get(status, f"{status:#010x}")
+        self._refusal = self._slot.why = f"refused: {name}"
+        if status in REFUSALS:
+            self._ending = Ending.REFUSED
+            self._relay.counters.bind_refusals += 1
+            self._log.error("operator.bind_refused", status=name, wait_s=self._operator.refused_bind_s)
+        else:
+            self._log.warning("operator.bind_failed", status=name)
+        self._connection.end("bind_refused")
+
+    async def _unbind(self) -> None:
+        """The bounded goodbye of a bind that is released: what the operator still sends is handled."""
+        bind = self._bind
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + UNBIND_S):
+            bind.retiring = True
+            bind.put(pack(c.UNBIND, c.ESME_ROK, bind.window.next_sequence()))
+            self._relay.wrap_up()
+            try:
+                while self._connection.ended is None and (frames := await self._incoming.next()):
+                    self._relay.from_operator(bind, frames)
+            except FramingError:
+                self._connection.end("unreadable_stream")

@@ -1,0 +1,94 @@
+"""A connection to an operator: TCP from the right address, and TLS where it is wanted, all within `connect_timeout_s`.
+
+Certificates are read again for every connection, so that renewed ones count without a reload.
+"""
+
+import logging
+import ssl
+from types import MappingProxyType
+from typing import Final
+
+import trio
+
+from dlrproxy.config_keys import Address
+from dlrproxy.config_operator import Operator
+from dlrproxy.connection import TlsStream
+
+_MINIMUM: Final = MappingProxyType({"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3})
+
+
+class UnreachableError(Exception):
+    """There is no connection; the text says why."""
+
+    event = "operator.unreachable"
+    level = logging.WARNING
+
+
+class TlsRefusedError(UnreachableError):
+    """There is one, and it is not secure: one side refused the other, or a file of ours cannot be used."""
+
+    event = "operator.tls_refused"
+    level = logging.ERROR  # it does not pass by itself
+
+
+async def dial(operator: Operator, address: Address) -> trio.SocketStream | TlsStream:
+    """Raises UnreachableError."""
+    try:
+        with trio.fail_after(operator.connect_timeout_s):
+            # Before the connection: files that cannot be used are no reason to bother the operator.
+            context = await trio.to_thread.run_sync(_context, operator) if operator.tls else None
+            stream = await _connect(operator, address)
+            return stream if context is None else await _secure(stream, context, operator, address)
+    except trio.TooSlowError as error:
+        raise UnreachableError("no connection within connect_timeout_s") from error
+
+
+async def _connect(operator: Operator, address: Address) -> trio.SocketStream:
+    try:
+        return await trio.open_tcp_stream(address.host, address.port, local_address=operator.source_ip)
+    except OSError as error:
+        raise UnreachableError(_every_cause(error)) from error
+
+
+async def _secure(
+    stream: trio.SocketStream, context: ssl.SSLContext, operator: Operator, address: Address
+) -> TlsStream:
+    # Operators close without TLS's goodbye, as HTTPS servers do.
+    name = operator.tls_server_name or address.host
+    secured = trio.SSLStream(stream, context, server_hostname=name, https_compatible=True)
+    try:
+        await secured.do_handshake()
+    except trio.BrokenResourceError as error:
+        await trio.aclose_forcefully(stream)
+        raise TlsRefusedError(_why(error)) from error
+    except BaseException:
+        await trio.aclose_forcefully(stream)
+        raise
+    return secured
+
+
+def _context(operator: Operator) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=operator.ca_file)
+        context.minimum_version = _MINIMUM[operator.tls_min_version]
+        if operator.cert_file is not None:
+            # A pass phrase is never asked for: there is nobody to type it.
+            context.load_cert_chain(operator.cert_file, operator.key_file, password="")
+    except OSError as error:  # ssl.SSLError is one
+        raise TlsRefusedError(f"ca_file, cert_file or key_file cannot be used: {error}") from error
+    return context
+
+
+def _why(error: trio.BrokenResourceError) -> str:
+    cause = error.__cause__
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return f"the operator's certificate is refused: {cause.verify_message}"
+    return f"no agreement on TLS: {cause or 'the operator closed the connection'}"
+
+
+def _every_cause(error: OSError) -> str:
+    """trio gathers the errors of all addresses of a name in a group."""
+    cause = error.__cause__
+    if isinstance(cause, BaseExceptionGroup):
+        return "; ".join(sorted({str(each) for each in cause.exceptions}))
+    return str(cause or error)
