@@ -8,6 +8,7 @@ from dlrproxy.custody_port import Accepted, Wanted
 from dlrproxy.logs import RouteLog
 from dlrproxy.store.memory import MemoryStore
 from dlrproxy.store.port import OpenMessage, Table
+from protocols.peer.frames import PartOf
 from protocols.smpp.constants import ESME_ROK, ESME_RX_P_APPN
 from protocols.smpp.message_ids import Match, NoMatch, Rule
 from ring.custody import Custody as Machine
@@ -23,12 +24,16 @@ class FakeRelay:
         self.gateway = gateway
         self.bound = True
         self.owned = {}
+        self.converses = False
         self.delivered = []
         self.closed = []
         self.wrapped_up = 0
 
     def bound_gateways(self):
         return [self.gateway] if self.bound else []
+
+    def conversing(self, pdu):
+        return self.gateway if self.converses else None
 
     def deliver(self, gateway, message_id, pdu, done):
         if not self.bound or gateway != self.gateway:
@@ -154,6 +159,74 @@ async def test_an_mo_waits_for_a_gateway_anywhere():
     pair.keepers["b"].gateway_bound("acme", "gw-b")
     pair.time += 400
     await run_until(pair, lambda: pair.relays["b"].delivered)
+
+
+async def test_an_mo_for_a_gateway_is_delivered_where_that_is_bound():
+    pair, answers = Pair(), []
+    mo = Accepted("acme", "mo", b"", b"7000", b"pdu", False, "t1", designated="gw-b")
+    pair.keepers["a"].accept(mo, answers.append)
+    assert answers == [True]
+    [(_, pdu, done)] = pair.relays["b"].delivered
+    assert pdu == b"pdu"
+    done(ESME_ROK)
+    await run_until(pair, lambda: not any(keeper.in_custody() for keeper in pair.keepers.values()))
+    assert not pair.relays["a"].delivered
+
+
+async def test_an_mo_goes_to_the_node_that_converses_with_its_sender_before_any_bound_gateway():
+    pair, answers = Pair(CustodySettings(conversations=True)), []
+    pair.relays["b"].converses = True
+    pair.keepers["a"].accept(report(b"", kind="mo"), answers.append)
+    assert len(pair.relays["b"].delivered) == 1
+    pair.relays["b"].converses = False
+    pair.keepers["a"].accept(report(b"", trace="t2", kind="mo"), answers.append)
+    assert len(pair.relays["a"].delivered) == 1
+
+
+async def test_the_parts_of_an_mo_that_came_in_at_two_nodes_are_delivered_at_one():
+    pair, answers = Pair(), []
+    for name, relay in pair.relays.items():
+        pair.keepers[name].gateway_bound("acme", relay.gateway)
+    part = PartOf(b"message")
+    for trace, name in (("t1", "a"), ("t2", "b")):
+        mo = Accepted("acme", "mo", b"", b"7000", trace.encode(), False, trace, part=part)
+        pair.keepers[name].accept(mo, answers.append)
+    assert answers == [True, True]
+    assert [pdu for _, pdu, _ in pair.relays["a"].delivered] == [b"t1", b"t2"]
+    assert not pair.relays["b"].delivered
+    assert [keeper.counts["gathered"] for keeper in pair.keepers.values()] == [1, 1]
+
+
+async def test_a_decision_about_parts_outlives_a_restart_on_disk():
+    pair, answers = Pair(), []
+    pair.keepers["a"].gateway_bound("acme", "gw-a")
+    for keeper in pair.keepers.values():
+        mo = Accepted("acme", "mo", b"", b"7000", b"pdu", False, "t1", part=PartOf(b"message", rule="gw-a"))
+        keeper.accept(mo, answers.append)
+    for _, _, done in pair.relays["a"].delivered:
+        done(ESME_ROK)
+    await run_until(pair, lambda: not any(keeper.in_custody() for keeper in pair.keepers.values()))
+    [count] = {len(await store.scan(Table.CUSTODY)) for store in pair.stores.values()} - {0}
+    assert count == 1
+    for name, store in pair.stores.items():
+        machine = Machine(topology=Topology(("a", "b"), name), store_id=name.encode() * 8, run=2)
+        clock = NodeClock(wall=lambda: 1000.0, monotonic=lambda: pair.time)
+        again = Keeper(machine, store, clock, RouteLog(name, enabled=False))
+        await again.restore()
+        assert again.in_custody() == 0
+        pair.time += 601
+        again._do(machine.tick(clock.now()))
+        assert await store.scan(Table.CUSTODY) == []
+
+
+async def test_a_gateway_that_has_gone_is_not_chosen_for_parts():
+    pair, answers = Pair(), []
+    for name, relay in pair.relays.items():
+        pair.keepers[name].gateway_bound("acme", relay.gateway)
+    pair.keepers["a"].gateway_gone("acme", "gw-a")
+    pair.relays["a"].bound = False
+    pair.keepers["a"].accept(Accepted("acme", "mo", b"", b"7", b"", False, "t1", part=PartOf(b"x")), answers.append)
+    assert len(pair.relays["b"].delivered) == 1
 
 
 async def test_a_refused_report_is_parked_replayed_and_dropped():
