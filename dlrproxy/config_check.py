@@ -137,6 +137,10 @@ def _bind_cap(draft: Draft) -> Iterator[Problem]:
 def _ordered_times(draft: Draft) -> Iterator[Problem]:
     pairs: list[tuple[str, object, tuple[str, ...]]] = [
         *((path, operator, ("reconnect_min_s", "reconnect_max_s")) for path, operator in draft.operators.items()),
+        *(
+            (path, operator, ("open_message_days", "open_message_max_days"))
+            for path, operator in draft.operators.items()
+        ),
         ("ring", draft.ring, ("retry_min_s", "retry_max_s")),
         ("ring", draft.ring, ("heartbeat_s", "suspect_after_s", "dead_after_s")),
         ("ring", draft.ring, ("lap_timeout_s", "claim_for_s")),

@@ -306,7 +306,25 @@ class Operator:
         metadata=key("Reports and MO per gateway session that may wait for its answer at one time."),
     )
     open_message_days: float = field(
-        default=7.0, validator=above(0), metadata=key("How long a message without a final report stays open.")
+        default=7.0,
+        validator=above(0),
+        metadata=key("How long a message without a final report stays open, where its validity_period does not say."),
+    )
+    open_message_margin_h: float = field(
+        default=24.0,  # final reports of what expired come late, and SMSCs' clocks and time zones are off
+        validator=at_least(0),
+        metadata=key("How long after the end of its validity_period a message stays open, for the final report."),
+    )
+    open_message_max_days: float = field(
+        default=30.0,
+        validator=above(0),
+        metadata=key("The longest that a message stays open, whatever its validity_period."),
+    )
+    expired_events: bool = field(
+        default=False,
+        metadata=key(
+            "Log dlr.expired for every message whose time is up before a final report; they are counted anyway."
+        ),
     )
     final_grace_s: float = field(
         default=3600.0,

@@ -1,13 +1,14 @@
 """What a node does now and then for its own store: the run counter, the clock's high-water mark, expiry."""
 
 from collections import Counter
+from collections.abc import Callable, Container
 from typing import Final
 
 import trio
 
 from dlrproxy.clock import NodeClock
-from dlrproxy.logs import logger
-from dlrproxy.store.port import Store, StoreError, Table
+from dlrproxy.logs import RouteLog, logger
+from dlrproxy.store.port import OpenMessage, Store, StoreError, Table
 from protocols.smpp.message_ids import Rule
 
 _RUN: Final = b"run"
@@ -69,10 +70,15 @@ def _number(value: bytes, name: str) -> float:
 
 
 class Housekeeping:
-    def __init__(self, store: Store, clock: NodeClock) -> None:
+    def __init__(
+        self, store: Store, clock: NodeClock, routes: RouteLog, named: Callable[[], Container[str]] = tuple
+    ) -> None:
+        """`named`: the operators of which every message that expires has an event (`expired_events`)."""
         self.expired: Counter[str] = Counter()  # by operator: open messages whose time was up without a final report
         self._store = store
         self._clock = clock
+        self._routes = routes
+        self._named = named
         self._log = logger("store")
 
     async def run(self) -> None:
@@ -89,11 +95,29 @@ class Housekeeping:
     async def _expire(self) -> None:
         while True:
             await trio.sleep(_EXPIRE_EVERY_S)
-            count, more = 0, True
-            while more:
-                unreported, more = await self._store.expire(self._clock.now(), _EXPIRE_BATCH)
-                for message in unreported:
-                    self.expired[message.operator] += 1
-                count += len(unreported)
-            if count:
-                self._log.info("store.expired", unreported=count)
+            await self.expire()
+
+    async def expire(self) -> None:
+        """Delete every open message whose time is up. Raises StoreError."""
+        count, more = 0, True
+        while more:
+            unreported, more = await self._store.expire(self._clock.now(), _EXPIRE_BATCH)
+            named = self._named()
+            for message in unreported:
+                self.expired[message.operator] += 1
+                if message.operator in named:
+                    self._say_expired(message)
+            count += len(unreported)
+        if count:
+            self._log.info("store.expired", unreported=count)
+
+    def _say_expired(self, message: OpenMessage) -> None:
+        self._routes.event(
+            "dlr",
+            "expired",
+            trace="",
+            operator=message.operator,
+            message_id=message.message_id,
+            gateway=message.owner,
+            destination=message.destination,
+        )

@@ -113,8 +113,9 @@ _BIND_RESPONSES: Final = frozenset(map(response_to, c.BINDS))
 
 # A request that a gateway sent and the operator has not answered, as the window of its bind remembers it: session, its
 # sequence number, command_id, source_addr and digits of destination_addr (both empty where there is no one of them),
-# the ticket that counts what was sent, and whether it is to become an open message. A plain tuple: one for every MT.
-Outstanding: TypeAlias = "tuple[GatewaySession, int, int, bytes, bytes, int, bool]"
+# the ticket that counts what was sent, and for how many seconds it is to be an open message, 0 for not at all. A plain
+# tuple: one for every MT.
+Outstanding: TypeAlias = "tuple[GatewaySession, int, int, bytes, bytes, int, float]"
 
 
 class Bind(Link[Outstanding]):

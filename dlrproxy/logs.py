@@ -153,7 +153,7 @@ class _Foreign(logging.Handler):
 # Route events
 
 Kind = Literal["dlr", "mo"]
-Step = Literal["missed"] | EventName
+Step = Literal["missed", "expired"] | EventName
 
 
 class EventDoc(NamedTuple):
@@ -163,7 +163,7 @@ class EventDoc(NamedTuple):
 
 ROUTE_FIELDS: Final[Mapping[str, str]] = MappingProxyType(
     {
-        "trace": "joins the events of one report or MO on all nodes",
+        "trace": "joins the events of one report or MO on all nodes; empty for an MT that got no report",
         "node": "the node that logs",
         "operator": "where it came from",
         "message_id": "the id that the report names, as received; empty for an MO",
@@ -181,6 +181,7 @@ ROUTE_FIELDS: Final[Mapping[str, str]] = MappingProxyType(
         "nodes": "node names, with a blank between them",
         "parked": "the reason for which it had been parked",
         "reason": "the name of the give-up, as in the counters",
+        "destination": "the number that an MT went to, masked unless log.full_numbers",
         "would": "under observe = true: what would have been done",
     }
 )
@@ -204,6 +205,7 @@ _STEPS: Final[Mapping[Step, EventDoc]] = MappingProxyType(
         "split": EventDoc("two nodes decided otherwise about one concatenated MO", ("gateway", "other", "nodes")),
         "replayed": EventDoc("a person took it out of the parked ones", ("reason",)),
         "dropped": EventDoc("given up by policy or by a person", ("reason", "parked")),
+        "expired": EventDoc("no report: an MT's time is up without a final one", ("gateway", "destination")),
     }
 )
 ROUTE_EVENTS: Final[Mapping[str, EventDoc]] = MappingProxyType(

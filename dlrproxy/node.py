@@ -86,7 +86,7 @@ class Node:
     async def _run_on(self, store: Store, task_status: trio.TaskStatus[None]) -> None:
         self.clock.not_before(await read_clock(store))
         self.store = store
-        self.housekeeping = Housekeeping(store, self.clock)
+        self.housekeeping = Housekeeping(store, self.clock, self._routes, self._with_expired_events)
         self.keeper = await self._keeper(store)
         self.learners = await self._learners(store)
         for operator in self.config.operators:
@@ -130,6 +130,9 @@ class Node:
             parked=await count_rows(store, Table.PARKED),
         )
         return Keeper(machine, store, self.clock, self._routes)
+
+    def _with_expired_events(self) -> frozenset[str]:
+        return frozenset(operator.name for operator in self.config.operators if operator.expired_events)
 
     def _front(self, operator: Operator) -> Front:
         learner = self.learners[operator.name]

@@ -19,12 +19,16 @@ from protocols.smpp.message_ids import digits
 from protocols.smpp.pacing import Pace
 from protocols.smpp.pdu import pack, response_id
 from protocols.smpp.session import WITHOUT_RESPONSE, response_to
+from protocols.smpp.validity import seconds_until
 
-DAY_S: Final = 86_400.0
+HOUR_S: Final = 3_600.0
+DAY_S: Final = 24 * HOUR_S
 ROOM_WAIT_S: Final = 5.0  # below the response timers of gateways, 10 s and more
 MAX_QUEUED: Final = 1_000  # MT that wait for room; more than the windows that gateways use
 MT: Final = frozenset({c.SUBMIT_SM, c.SUBMIT_MULTI, c.DATA_SM})
 
+_NO_TIMES: Final = b"\0\0"  # schedule_delivery_time and validity_period, both empty: as in most messages
+_LONGEST_TIMES: Final = 2 * 17  # octets, with their NULs
 _REPORT_REQUESTED: Final = 0x1F  # registered_delivery: SMSC receipt, SME acknowledgement, intermediate notification
 
 
@@ -54,6 +58,8 @@ class Submissions:
         self._opened = opened
         self._track_all = operator.track == "all"
         self._lifetime_s = operator.open_message_days * DAY_S
+        self._longest_s = operator.open_message_max_days * DAY_S
+        self._margin_s = operator.open_message_margin_h * HOUR_S
         self._pace = Pace(operator.max_per_s, around.now())
         self._paced = operator.max_per_s is not None
         self._transmitters: list[Bind] = []
@@ -160,24 +166,43 @@ class Submissions:
             bind.put(resequence(frame, bind.window.next_sequence()))
             return
         self.last_ticket += 1
-        source, destination, tracked = self._addresses(frame, command)
-        entry: Outstanding = (session, sequence, command, source, destination, self.last_ticket, tracked)
+        source, destination, lifetime_s = self._described(frame, command, now)
+        entry: Outstanding = (session, sequence, command, source, destination, self.last_ticket, lifetime_s)
         bind.put(resequence(frame, bind.window.open(entry, now)))
 
-    def _addresses(self, frame: bytes, command: int) -> tuple[bytes, bytes, bool]:
-        """source_addr, the digits of destination_addr, and whether it is to become an open message."""
+    def _described(self, frame: bytes, command: int, now: float) -> tuple[bytes, bytes, float]:
+        """source_addr, the digits of destination_addr, and for how long it is to be an open message (0: not one)."""
         if command == c.SUBMIT_MULTI:  # one id for many destinations: none of them breaks a tie
-            return b"", b"", True
+            return b"", b"", self._lifetime_s
         if command not in MT:
-            return b"", b"", False
+            return b"", b"", 0.0
         # service_type NUL ton npi source NUL ton npi destination NUL; a body cut short leaves both empty.
         source_at = frame.find(b"\0", c.HEADER_SIZE) + 3
         source_end = frame.find(b"\0", source_at)
         end = frame.find(b"\0", source_end + 3)
         if source_at < c.HEADER_SIZE + 3 or source_end < source_at or end < 0:
-            return b"", b"", self._track_all
-        tracked = self._track_all or _wants_report(frame, command, end)
-        return frame[source_at:source_end], digits(frame[source_end + 3 : end]), tracked
+            return b"", b"", self._lifetime_s if self._track_all else 0.0
+        if not self._track_all and not _wants_report(frame, command, end):
+            lifetime_s = 0.0
+        elif command == c.SUBMIT_SM and frame[end + 4 : end + 6] != _NO_TIMES:
+            lifetime_s = self._stated_lifetime_s(frame, end + 4, now)
+        else:
+            lifetime_s = self._lifetime_s
+        return frame[source_at:source_end], digits(frame[source_end + 3 : end]), lifetime_s
+
+    def _stated_lifetime_s(self, frame: bytes, at: int, now: float) -> float:
+        """By the submit_sm's schedule_delivery_time and validity_period, which begin at `at`.
+
+        The margin is for the final report to come. A relative validity may count from now or from the scheduled time:
+        the longer is taken, for a message that is kept too long costs a row, and one kept too short a report.
+        """
+        times = frame[at : at + _LONGEST_TIMES].split(b"\0", 2)
+        if len(times) < 3:
+            return self._lifetime_s
+        starts_in = max(0.0, seconds_until(times[0], now) or 0.0)
+        valid_for = seconds_until(times[1], now)
+        lasts = self._lifetime_s if valid_for is None else max(0.0, valid_for) + self._margin_s
+        return min(starts_in + lasts, self._longest_s)
 
     def answered(self, bind: Bind, frame: bytes, status: int, sequence: int, now: float) -> None:
         """A response of the operator's, generic_nack included."""
@@ -186,11 +211,11 @@ class Submissions:
             self._counters.response_unknown += 1
             return
         self._freed = True
-        session, sequence_there, _, source, destination, _, tracked = entry
+        session, sequence_there, _, source, destination, _, lifetime_s = entry
         frame = resequence(frame, sequence_there)
         if source and status == c.ESME_ROK and self._conversations.enabled:
             self._note_conversation(source, destination, session.gateway, now)
-        if tracked and status == c.ESME_ROK and (message_id := response_id(frame)):
+        if lifetime_s and status == c.ESME_ROK and (message_id := response_id(frame)):
             self._counters.open_messages += 1
             message = OpenMessage(
                 self._operator.name,
@@ -200,7 +225,7 @@ class Submissions:
                 source,
                 session.token,
                 now,
-                now + self._lifetime_s,
+                now + lifetime_s,
             )
             self._store.put_open(message)
             self._responses.hold(session, frame, message_id)
