@@ -17,6 +17,7 @@ from typing import Final
 from dlrproxy import routing
 from dlrproxy.arrival import Arrival, Stage
 from dlrproxy.custody_port import Accepted
+from dlrproxy.finals import Finals
 from dlrproxy.links import Bind, GatewaySession
 from dlrproxy.matching import Matching
 from dlrproxy.mo_routing import Why
@@ -53,6 +54,7 @@ class Arrivals:
         passing: Passing,
         matching: Matching,
         renaming: Renaming,
+        finals: Finals,
     ) -> None:
         self._operator = around.operator
         self._store = around.store
@@ -61,13 +63,13 @@ class Arrivals:
         self._mo = around.mo
         self._routes = around.routes
         self._new_trace = around.new_trace
-        self._now = around.now
         self._wrap_up = around.wrap_up
         self._responses = responses
         self._unwritten = responses.unwritten
         self._passing = passing
         self._matching = matching
         self._renaming = renaming
+        self._finals = finals
         self._open: dict[Arrival, None] = {}
         self._lines: dict[bytes, deque[Arrival] | None] = {}  # by reported id: what is behind the one under way
         self._next: deque[Arrival] = deque()  # first in their lines since the last `settle`
@@ -126,11 +128,12 @@ class Arrivals:
     def found(self, arrival: Arrival, record: OpenMessage, now: float) -> None:
         arrival.record = record
         self._counters.matched += 1
-        if self._custody.holds(self._operator.name, arrival.message_id):
-            self._keep(arrival, owner=record.owner)
-        elif record.final_at and routing.matched(final=arrival.final, final_at=record.final_at) is Step.SWALLOW:
+        final_at = self._finals.finished_at(arrival.message_id, record) if self._finals else record.final_at
+        if final_at and routing.matched(final=arrival.final, final_at=final_at) is Step.SWALLOW:
             self._counters.late_intermediate += 1
             self._close(arrival, c.ESME_ROK)
+        elif self._custody.holds(self._operator.name, arrival.message_id):
+            self._keep(arrival, owner=record.owner)
         elif record.message_id in self._unwritten:
             self._counters.before_response += 1
             arrival.stage = Stage.PLACED
@@ -267,10 +270,9 @@ class Arrivals:
 
     def _answered_late(self, arrival: Arrival, status: int, now: float) -> None:
         self._counters.answered_late += 1
-        if arrival.stage is Stage.DONE:
-            if status == c.ESME_ROK:
-                self._delivered(arrival, now)
-        else:
+        if status == c.ESME_ROK:
+            self._delivered(arrival, now)
+        if arrival.stage is not Stage.DONE:
             self._tell_custody(arrival, status)
 
     def overdue(self, arrival: Arrival, now: float) -> None:
@@ -339,9 +341,8 @@ class Arrivals:
                 self._tell_custody(arrival, arrival.late[0])
         else:
             self._counters.refused_custody += 1
-            self._close(arrival, self._operator.retry_status)
-            if arrival.late == (c.ESME_ROK,):
-                self._delivered(arrival, self._now())
+            taken = arrival.late == (c.ESME_ROK,)  # by the gateway, meanwhile
+            self._close(arrival, c.ESME_ROK if taken else self._operator.retry_status)
 
     def _tell_custody(self, arrival: Arrival, status: int | None) -> None:
         if arrival.stage is Stage.KEEPING:

@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Callable
 
 from dlrproxy.counters import Counters
+from dlrproxy.finals import Finals
 from dlrproxy.links import Bind, GatewaySession
 from dlrproxy.responses import Responses
 from dlrproxy.routing import choose
@@ -18,13 +19,16 @@ from dlrproxy.surroundings import Surroundings
 from protocols.smpp import constants as c
 from protocols.smpp.framing import resequence
 from protocols.smpp.pdu import pack
+from protocols.smpp.receipts import read
 from protocols.smpp.session import response_to
 
 
 class Passing:
     """Who is bound, and which session takes the next request."""
 
-    def __init__(self, around: Surroundings, responses: Responses) -> None:
+    def __init__(self, around: Surroundings, responses: Responses, finals: Finals) -> None:
+        """`finals` is told of the final reports that custody delivers."""
+        self._finals = finals
         operator = self._operator = around.operator
         self._store = around.store
         self._custody = around.custody
@@ -102,13 +106,18 @@ class Passing:
         if self.choose(gateway, token) is None:
             return False
 
+        def answered(status: int | None, now: float) -> None:
+            if status == c.ESME_ROK and message_id and self._is_final(pdu):
+                self._finals.note(message_id, now)  # before custody goes on, with what stands behind it in line
+            done(status)
+
         def write(now: float) -> None:
             session = self.choose(gateway, token)
             if session is None:
                 done(None)
                 return
             self._counters.from_custody += 1
-            session.request(pdu, _Delivery(done), now)
+            session.request(pdu, _Delivery(answered), now)
 
         def write_in_time(now: float) -> None:
             """The response is on its session; on another one the report follows after a while."""
@@ -128,6 +137,10 @@ class Passing:
         else:
             write_in_time(now)
         return True
+
+    def _is_final(self, pdu: bytes) -> bool:
+        report = read(pdu, text_receipts=self._operator.receipt_text)
+        return report is not None and report.final
 
     def pass_other(self, bind: Bind, frame: bytes, command: int, sequence: int, now: float) -> None:
         """A request of the operator's that is neither report nor MO: any receiver of this node may answer it."""
@@ -152,17 +165,17 @@ class _Delivery:
 
     __slots__ = ("_done",)
 
-    def __init__(self, done: Callable[[int | None], None]) -> None:
+    def __init__(self, done: Callable[[int | None, float], None]) -> None:
         self._done = done
 
     def answered(self, frame: bytes, status: int, now: float) -> None:
-        self._done(status)
+        self._done(status, now)
 
     def overdue(self, now: float) -> None:
         """It waits on: while the session lives, a late answer settles."""
 
     def unanswered(self, now: float) -> None:
-        self._done(None)
+        self._done(None, now)
 
 
 class _Other:

@@ -16,6 +16,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import trio
+from attrs import evolve
+from msgspec.structs import replace
 from structlog.typing import FilteringBoundLogger
 
 from dlrproxy.arrivals import Arrivals
@@ -24,6 +26,7 @@ from dlrproxy.config_tables import Mo
 from dlrproxy.conversations import Conversations
 from dlrproxy.counters import Counters
 from dlrproxy.custody_port import Custody, Wanted
+from dlrproxy.finals import Finals
 from dlrproxy.links import Bind, GatewaySession, Link, Output
 from dlrproxy.logs import RouteLog
 from dlrproxy.matching import Matching
@@ -36,7 +39,7 @@ from dlrproxy.submissions import Submissions
 from dlrproxy.surroundings import Surroundings
 from protocols.smpp import constants as c
 from protocols.smpp.framing import HEADER
-from protocols.smpp.message_ids import Change, Learner, Verdict
+from protocols.smpp.message_ids import Change, Inexact, Learner, Match, Verdict
 from protocols.smpp.pdu import pack
 from protocols.smpp.session import WITHOUT_RESPONSE, Side, response_to
 from protocols.smpp.timers import Limits
@@ -91,11 +94,18 @@ class Relay:
         )
         self._responses = Responses(around)
         self._submissions = Submissions(around, self._responses, self._opened)
-        self._passing = Passing(around, self._responses)
+        self._finals = Finals()
+        self._passing = Passing(around, self._responses, self._finals)
         self._matching = Matching(around, learner, self._rule_changed)
         self._renaming = Renaming(around, self._passing, self._matching)
         self._arrivals = Arrivals(
-            around, self._responses, self._submissions, self._passing, self._matching, self._renaming
+            around,
+            self._responses,
+            self._submissions,
+            self._passing,
+            self._matching,
+            self._renaming,
+            self._finals,
         )
 
     # Links come and go
@@ -343,7 +353,15 @@ class Relay:
         return self._mo.conversing(pdu, self.now())
 
     async def find_owners(self, wanted: Sequence[Wanted]) -> list[Verdict[OpenMessage]]:
-        return await self._matching.judge(wanted, note=False)
+        verdicts = await self._matching.judge(wanted, note=False)
+        return [self._as_of_now(each, verdict) for each, verdict in zip(wanted, verdicts, strict=True)]
+
+    def _as_of_now(self, wanted: Wanted, verdict: Verdict[OpenMessage]) -> Verdict[OpenMessage]:
+        """Its final report may have been delivered while the store was read, or before that was written down."""
+        if not self._finals or not isinstance(verdict, Match | Inexact):
+            return verdict
+        finished_at = self._finals.finished_at(wanted.message_id, verdict.record)
+        return evolve(verdict, record=replace(verdict.record, final_at=finished_at))
 
     def close(self, message: OpenMessage) -> None:
         now = self.now()

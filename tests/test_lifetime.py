@@ -5,10 +5,12 @@ import structlog
 from relay_world import World, deliver_sm_resp, receipt, sequence_of, submit_sm, submit_sm_resp
 
 from dlrproxy.clock import NodeClock
+from dlrproxy.custody_port import Wanted
+from dlrproxy.finals import KEPT_S, MAX_KEPT, Finals
 from dlrproxy.housekeeping import Housekeeping
 from dlrproxy.logs import RouteLog
 from protocols.smpp import constants as c
-from protocols.smpp.message_ids import Rule
+from protocols.smpp.message_ids import NoMatch, Rule
 from protocols.smpp.pdu import pack
 
 HOUR, DAY = 3600, 86_400
@@ -197,3 +199,95 @@ async def test_an_intermediate_report_within_the_grace_period_is_answered_and_go
     world.now += 3599
     assert await answered(world, bind, session, receipt(2, b"id1", b"ENROUTE")) == ([], [deliver_sm_resp(2)])
     assert world.counters.late_intermediate == 1
+
+
+# After a final report from custody, whose record is on the disk
+
+
+def delivered_by_custody(world, session, report, message_id=b"id1"):
+    assert world.deliver("gw1", message_id, report, lambda status: None)
+    [frame] = session.connection.take()
+    world.relay.from_gateway(session, [deliver_sm_resp(sequence_of(frame))])
+
+
+async def test_an_intermediate_report_right_after_a_final_one_from_custody_goes_nowhere():
+    world, bind, session = world_of()
+    world.open(session, bind, b"id1")
+    delivered_by_custody(world, session, receipt(1, b"id1"))  # custody has not found its record yet
+    assert await answered(world, bind, session, receipt(2, b"id1", b"ENROUTE")) == ([], [deliver_sm_resp(2)])
+    assert (await answered(world, bind, session, receipt(3, b"id1")))[0] == [b"DELIVRD"]
+    assert world.counters.late_intermediate == 1
+
+
+async def test_so_it_is_while_something_else_of_the_message_is_in_custody():
+    world, bind, session = world_of()
+    world.open(session, bind, b"id1")
+    delivered_by_custody(world, session, receipt(1, b"id1"))
+    world.custody.held.add(("acme", b"id1"))
+    assert await answered(world, bind, session, receipt(2, b"id1", b"ENROUTE")) == ([], [deliver_sm_resp(2)])
+
+
+@pytest.mark.parametrize("report", [receipt(1, b"id1", b"ENROUTE"), receipt(1, b"id2")])
+async def test_nothing_else_finishes_a_message(report):
+    world, bind, session = world_of()
+    world.open(session, bind, b"id1")
+    delivered_by_custody(world, session, report, b"id2" if b"id2" in report else b"id1")
+    assert (await answered(world, bind, session, receipt(2, b"id1", b"ENROUTE")))[0] == [b"ENROUTE"]
+
+
+async def test_a_final_report_that_the_gateway_did_not_take_finishes_nothing():
+    world, bind, session = world_of()
+    world.open(session, bind, b"id1")
+    assert world.deliver("gw1", b"id1", receipt(1, b"id1"), lambda status: None)
+    session.connection.take()
+    world.relay.from_gateway(session, [deliver_sm_resp(1, c.ESME_RX_P_APPN)])
+    assert (await answered(world, bind, session, receipt(2, b"id1", b"ENROUTE")))[0] == [b"ENROUTE"]
+
+
+async def test_a_message_submitted_since_is_another_one():
+    world, bind, session = world_of()
+    world.open(session, bind, b"id1")
+    delivered_by_custody(world, session, receipt(1, b"id1"))
+    world.now += 1
+    world.open(session, bind, b"id1")
+    assert (await answered(world, bind, session, receipt(2, b"id1", b"ENROUTE")))[0] == [b"ENROUTE"]
+
+
+async def test_a_lookup_for_the_ring_that_had_begun_sees_that_the_message_is_finished():
+    world, bind, session = world_of()
+    world.open(session, bind, b"id1")
+    find = world.store.find
+
+    async def deliver_while_reading(lookups):
+        found = await find(lookups)
+        delivered_by_custody(world, session, receipt(1, b"id1"))
+        return found
+
+    world.store.find = deliver_while_reading
+    [verdict, nothing] = await world.relay.find_owners([Wanted(b"id1", b""), Wanted(b"id2", b"")])
+    assert (verdict.record.message_id, verdict.record.final_at) == (b"id1", world.now)
+    assert nothing == NoMatch()
+
+
+async def test_a_late_answer_to_a_final_report_finishes_its_message_before_custody_has_it():
+    world, bind, session = world_of(gateway_answer_s=3)
+    world.open(session, bind, b"id1")
+    world.relay.from_operator(bind, [receipt(1, b"id1")])
+    world.tick(3)
+    world.relay.from_gateway(session, [deliver_sm_resp(1)])
+    session.connection.take()
+    assert world.store.recent("acme", b"id1").final_at == world.now
+    world.custody.answer()
+    assert await answered(world, bind, session, receipt(2, b"id1", b"ENROUTE")) == (
+        [],
+        [deliver_sm_resp(1), deliver_sm_resp(2)],
+    )
+
+
+def test_what_is_remembered_of_finals_is_bounded():
+    finals = Finals()
+    for number in range(MAX_KEPT + 10):
+        finals.note(b"%d" % number, NOW)
+    assert len(finals._at) == MAX_KEPT
+    finals.note(b"0", NOW + KEPT_S + 1)
+    assert list(finals._at) == [b"0"]

@@ -654,6 +654,14 @@ def test_a_late_answer_before_custody_is_durable_is_told_afterwards():
     assert bind.connection.take() == [deliver_sm_resp(8)]
 
 
+def test_what_the_gateway_took_while_custody_refused_it_is_answered_well():
+    world, bind, session = silent_gateway()
+    world.relay.from_gateway(session, [deliver_sm_resp(1)])
+    world.custody.answer(durable=False)
+    assert bind.connection.take() == [deliver_sm_resp(8)]
+    assert world.relay.in_flight == 0
+
+
 def test_custody_hears_of_the_end_of_the_session_that_never_answered():
     world, _, session = silent_gateway()
     world.custody.answer()

@@ -1,0 +1,47 @@
+"""Messages whose final report custody has just delivered: known at once, while the store still looks for their record.
+
+Custody knows a report by the id in it; which open message that closes takes a visit to the disk. A report that arrives
+meanwhile must see that the message is finished (promise 4), and so must a lookup that had begun before.
+"""
+
+from typing import Final
+
+from dlrproxy.store.port import OpenMessage
+
+KEPT_S: Final = 60.0  # far longer than a visit to the store, also under load
+MAX_KEPT: Final = 10_000  # custody delivers a few thousand a second at most; beyond it the oldest goes
+
+
+class Finals:
+    """One operator's, by reported id."""
+
+    __slots__ = ("_at",)
+
+    def __init__(self) -> None:
+        self._at: dict[bytes, float] = {}  # the oldest first
+
+    def __bool__(self) -> bool:
+        return bool(self._at)
+
+    def note(self, message_id: bytes, now: float) -> None:
+        """A final report of this id has been delivered."""
+        self._at.pop(message_id, None)
+        self._at[message_id] = now
+        self._forget(now - KEPT_S)
+
+    def finished_at(self, message_id: bytes, record: OpenMessage) -> float:
+        """When a final report of `record`, the message that a report of this id means, was delivered; 0 for never.
+
+        A message that was submitted since is another one with the same id.
+        """
+        if record.final_at:
+            return record.final_at
+        at = self._at.get(message_id, 0.0)
+        return at if at >= record.submitted_at else 0.0
+
+    def _forget(self, before: float) -> None:
+        """The newest one stays."""
+        oldest = next(iter(self._at))
+        while self._at[oldest] < before or len(self._at) > MAX_KEPT:
+            del self._at[oldest]
+            oldest = next(iter(self._at))
