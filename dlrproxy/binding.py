@@ -12,7 +12,9 @@ import trio
 from attrs import define
 from structlog.typing import FilteringBoundLogger
 
+from dlrproxy.config_operator import Operator
 from dlrproxy.connection import Connection, Incoming, converse
+from dlrproxy.last_binds import LastBinds
 from dlrproxy.links import Bind
 from dlrproxy.relay import Relay
 from protocols.smpp import constants as c
@@ -27,11 +29,17 @@ UNBIND_S: Final = 3.0  # how long the operator has to answer unbind, and what is
 REFUSALS: Final = frozenset({c.ESME_RBINDFAIL, c.ESME_RINVPASWD, c.ESME_RINVSYSID, c.ESME_RALYBND})
 
 
+# After a crash or a cut line the operator holds our dead session until its own timers, of a minute or two as a rule.
+HELD_WAIT_S: Final = 30.0
+HELD_TRIES: Final = 3
+
+
 class Ending(Enum):
     """How one attempt at a bind ended."""
 
     UNREACHABLE = auto()
     REFUSED = auto()  # by one of REFUSALS
+    HELD = auto()  # refused with ESME_RALYBND: it may be a session of ours that the operator has not given up yet
     FAILED = auto()  # connected, and not bound
     LOST = auto()  # was bound
 
@@ -44,11 +52,19 @@ class Slot:
     command: int
     host: int = 0  # index of the address to try next
     failures: int = 0  # attempts in a row that ended in no stable bind
+    held: int = 0  # ESME_RALYBND in a row
     not_before: float = 0.0  # trio's clock: rebind_wait_s after the last bind ended
     address: str = ""  # bound at, or tried last
     bind: Bind | None = None  # while it is up
     since: float | None = None  # trio's clock: when it came up, or was last up
     why: str = "not tried yet"  # it is not up
+
+
+def refused_wait_s(operator: Operator, ending: Ending) -> float:
+    """The least wait after REFUSED or HELD."""
+    if ending is Ending.HELD:
+        return min(operator.refused_bind_s, max(operator.rebind_wait_s, HELD_WAIT_S))
+    return operator.refused_bind_s
 
 
 # What precedes our bind on a connection: gives the PDUs that came behind it in one receive; None: it was refused, and
@@ -65,6 +81,7 @@ class Attempt:
         slot: Slot,
         connection: Connection,
         log: FilteringBoundLogger,
+        last_binds: LastBinds,
         introduction: Introduction | None = None,
     ) -> None:
         self._relay = relay
@@ -72,6 +89,7 @@ class Attempt:
         self._slot = slot
         self._connection = connection
         self._log = log
+        self._last_binds = last_binds
         self._introduction = introduction
         self._bind = relay.new_bind(connection, slot.name)
         self._incoming = Incoming(connection)
@@ -88,6 +106,7 @@ class Attempt:
             reason = self._connection.ended or "node_stops"
             if slot.bind is not None:
                 slot.bind, slot.since = None, trio.current_time()
+                self._last_binds.ended(slot.name)
             slot.why = self._refusal or reason
             self._log.warning("operator.bind_ended", reason=reason)
         return self._ending
@@ -151,19 +170,26 @@ class Attempt:
         self._relay.system_id = response_id(frame)[:15]
         self._bind.session.responded(command, c.ESME_ROK)
         self._relay.bound(self._bind)
-        self._slot.bind, self._slot.since, self._slot.why = self._bind, trio.current_time(), ""
+        slot = self._slot
+        slot.bind, slot.since, slot.why, slot.held = self._bind, trio.current_time(), "", 0
+        self._last_binds.up([slot.name])
         self._log.info("operator.bound", as_=c.COMMAND_NAMES[self._slot.command])
 
     def _refused(self, status: int) -> None:
         name = c.STATUS_NAMES.get(status, f"{status:#010x}")
         self._refusal = self._slot.why = f"refused: {name}"
         if status in REFUSALS:
-            self._ending = Ending.REFUSED
+            self._ending = self._judge(status)
             self._relay.counters.bind_refusals += 1
-            self._log.error("operator.bind_refused", status=name, wait_s=self._operator.refused_bind_s)
+            self._log.error("operator.bind_refused", status=name, wait_s=refused_wait_s(self._operator, self._ending))
         else:
             self._log.warning("operator.bind_failed", status=name)
         self._connection.end("bind_refused")
+
+    def _judge(self, status: int) -> Ending:
+        slot = self._slot
+        slot.held = slot.held + 1 if status == c.ESME_RALYBND else 0
+        return Ending.HELD if 0 < slot.held <= HELD_TRIES else Ending.REFUSED
 
     async def _unbind(self) -> None:
         """The bounded goodbye of a bind that is released: what the operator still sends is handled."""

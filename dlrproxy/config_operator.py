@@ -293,12 +293,19 @@ class Operator:
     refused_bind_s: float = field(
         default=300.0,
         validator=above(0),
-        metadata=key("The wait after the operator refused a bind: hammering gets accounts blocked."),
+        metadata=key(
+            "The wait after the operator refused a bind: hammering gets accounts blocked. After ESME_RALYBND it is "
+            "30 s (or rebind_wait_s, if longer) the first three times in a row: after a crash or a cut line the "
+            "operator holds our dead session for a while."
+        ),
     )
     rebind_wait_s: float = field(
         default=0.0,
         validator=at_least(0),
-        metadata=key("The wait between unbind and the next bind, where the operator wants one."),
+        metadata=key(
+            "The wait between the end of a bind and the next one, where the operator wants one. It is kept over "
+            "restarts, after a crash as well, and over changes of the configuration."
+        ),
     )
     gateway_window: int = field(
         default=100,

@@ -5,6 +5,8 @@
 
     unreachable, lost    the other hosts at once, then again after a wait that doubles, with jitter
     refused              after refused_bind_s, with an error in the log: hammering gets accounts blocked
+    refused, held        ESME_RALYBND: three times after half a minute, since it may be a dead session of ours
+    ended                never before rebind_wait_s is over, whatever else; over restarts too (last_binds.py)
 """
 
 import random
@@ -15,12 +17,14 @@ import trio
 from attrs import frozen
 from structlog.typing import FilteringBoundLogger
 
-from dlrproxy.binding import Attempt, Ending, Slot
+from dlrproxy.binding import Attempt, Ending, Slot, refused_wait_s
 from dlrproxy.config_keys import Address
 from dlrproxy.config_operator import Operator
 from dlrproxy.connection import connection_over
 from dlrproxy.dialling import UnreachableError, dial
+from dlrproxy.last_binds import UP_EVERY_S, LastBinds
 from dlrproxy.relay import Relay
+from dlrproxy.store.port import StoreError
 from protocols.smpp import constants as c
 
 STABLE_S: Final = 10.0  # a bind that lived so long makes the waits short again
@@ -43,8 +47,9 @@ class Waits:
     def after(self, ending: Ending, failures: int) -> float:
         """Seconds. `failures`: attempts in a row without a stable bind, this one included if it was none."""
         operator = self.operator
-        if ending is Ending.REFUSED:
-            return self.draw(operator.refused_bind_s, 1.1 * operator.refused_bind_s)
+        if ending in (Ending.REFUSED, Ending.HELD):
+            least = refused_wait_s(operator, ending)
+            return self.draw(least, 1.1 * least)
         rounds, within = divmod(failures, len(operator.addresses))
         if within:
             return 0.0  # there is another host to try
@@ -61,6 +66,7 @@ class Operators:
         self._operator = operator
         self._log = log.bind(operator=operator.name)
         self._waits = Waits(operator)
+        self._last_binds = LastBinds(relay.store, operator, relay.now)
         self.slots: Sequence[Slot] = [
             Slot(f"{number}{suffix}", command)
             for number in range(1, operator.binds + 1)
@@ -72,9 +78,17 @@ class Operators:
         async with trio.open_nursery() as nursery:
             for slot in self.slots:
                 nursery.start_soon(self._keep, slot)
+            if self._last_binds.wait_s:
+                nursery.start_soon(self._note_binds)
+
+    async def _note_binds(self) -> None:
+        while True:
+            await trio.sleep(UP_EVERY_S)
+            self._last_binds.up(slot.name for slot in self.slots if slot.bind is not None)
 
     async def _keep(self, slot: Slot) -> None:
         log = self._log.bind(bind=slot.name)
+        await self._remember(slot, log)
         while True:
             await trio.sleep_until(slot.not_before)
             address = self._operator.addresses[slot.host % len(self._operator.addresses)]
@@ -89,6 +103,18 @@ class Operators:
             log.info("operator.waiting", wait_s=round(wait_s, 1))
             await trio.sleep(wait_s)
 
+    async def _remember(self, slot: Slot, log: FilteringBoundLogger) -> None:
+        """Wait out what is left of the wait since an earlier run's bind; all of it where that is not known."""
+        try:
+            rest_s = await self._last_binds.rest_s(slot.name)
+        except StoreError as error:
+            rest_s = self._last_binds.wait_s
+            self._log.error("operator.last_bind_unknown", bind=slot.name, detail=str(error), wait_s=rest_s)
+        if rest_s:
+            slot.not_before = max(slot.not_before, trio.current_time() + rest_s)
+            slot.why = "waits for rebind_wait_s"
+            log.info("operator.waiting", wait_s=round(rest_s, 1), why="rebind_wait_s")
+
     async def _attempt(self, slot: Slot, address: Address, log: FilteringBoundLogger) -> Ending:
         """From dialling to the end of the connection."""
         slot.address = str(address)
@@ -99,6 +125,6 @@ class Operators:
             log.log(error.level, error.event, error=str(error))
             return Ending.UNREACHABLE
         try:
-            return await Attempt(self._relay, slot, connection_over(stream, str(address)), log).run()
+            return await Attempt(self._relay, slot, connection_over(stream, str(address)), log, self._last_binds).run()
         finally:
             slot.not_before = trio.current_time() + self._operator.rebind_wait_s

@@ -76,7 +76,7 @@ class Relay:
         self.now = now
         self._log = log
         self._learned = learned
-        self._store = store
+        self.store = store
         self._custody = custody
         self._dirty: list[Link[Any]] = []  # links with something to send
         self._links: dict[Link[Any], None] = {}  # every connection, bound or not
@@ -365,4 +365,4 @@ class Relay:
 
     def close(self, message: OpenMessage) -> None:
         now = self.now()
-        self._store.close_open(message.operator, message.message_id, now, now + self.operator.final_grace_s)
+        self.store.close_open(message.operator, message.message_id, now, now + self.operator.final_grace_s)

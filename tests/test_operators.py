@@ -201,6 +201,7 @@ def waits(**settings) -> Waits:
         (Ending.LOST, 9, 60),
         (Ending.UNREACHABLE, 5000, 60),
         (Ending.REFUSED, 1, 330),
+        (Ending.HELD, 1, 33),
     ],
 )
 def test_waits_double_up_to_a_limit(ending, failures, wait_s):
