@@ -52,6 +52,7 @@ class Arrival:
         "report",
         "sequence",
         "stage",
+        "taken",
         "token",
         "trace",
     )
@@ -83,6 +84,7 @@ class Arrival:
         self.barrier = 0  # the last request sent to the operator when it was first looked for
         self.again = False  # a response came that may be its message's, while the store was being read
         self.raced = False  # it was held for a response
+        self.taken = False  # the gateway has answered ESME_ROK, or custody has it on disk
         self.late: tuple[int | None] | None = None  # the session's answer or end, before custody had it on disk
 
     @property

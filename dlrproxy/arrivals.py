@@ -23,6 +23,7 @@ from dlrproxy.matching import Matching
 from dlrproxy.mo_routing import Why
 from dlrproxy.passing import Passing
 from dlrproxy.renaming import Renaming
+from dlrproxy.repeats import Repeats
 from dlrproxy.responses import Responses
 from dlrproxy.routing import Step
 from dlrproxy.seeking import Seeking
@@ -72,6 +73,7 @@ class Arrivals:
         self._finals = finals
         self._open: dict[Arrival, None] = {}
         self._lines: dict[bytes, deque[Arrival] | None] = {}  # by reported id: what is behind the one under way
+        self._repeats = Repeats()
         self._next: deque[Arrival] = deque()  # first in their lines since the last `settle`
         self.seeking = Seeking(around, submissions, matching, self)
 
@@ -84,6 +86,8 @@ class Arrivals:
     def arrive(self, bind: Bind, frame: bytes, command: int, sequence: int, now: float) -> None:
         """A deliver_sm or data_sm."""
         report = read(frame, text_receipts=self._operator.receipt_text)
+        if self._repeats and report is not None and self._repeated(bind, frame, sequence, now):
+            return
         arrival = Arrival(self, bind, frame, command, sequence, report, now)
         if len(self._open) >= MAX_UNANSWERED:
             self._counters.refused_full += 1
@@ -104,6 +108,23 @@ class Arrivals:
         else:
             self._lines[message_id] = None
             self._seek(arrival, now)
+
+    def _repeated(self, bind: Bind, frame: bytes, sequence: int, now: float) -> bool:
+        """It is one whose bind was lost, sent again: it is answered for the first copy, now or in time."""
+        first = self._repeats.first_of(frame, now)
+        if first is None:
+            return False
+        self._counters.reports += 1
+        self._counters.repeated += 1
+        first.bind, first.sequence = bind, sequence
+        if first.stage in (Stage.DONE, Stage.KEPT):
+            self._repeats.taken(first)
+            self._reply(first, c.ESME_ROK)
+        return True
+
+    def bind_lost(self, bind: Bind, now: float) -> None:
+        """What it brought and was not answered, or not long ago, may come again."""
+        self._repeats.bind_lost(bind, self._open, now)
 
     def _join(self, arrival: Arrival, message_id: bytes) -> None:
         self._counters.queued_behind += 1
@@ -255,6 +276,7 @@ class Arrivals:
             return
         if status == c.ESME_ROK:
             self._counters.answered_ok += 1
+            self._repeats.taken(arrival)
             self._delivered(arrival, now)
         elif routing.after_answer(status, self._operator.on_temporary_error) is Step.RELAY:
             self._counters.answered_error += 1
@@ -335,6 +357,7 @@ class Arrivals:
         """Custody's answer."""
         if durable:
             self._counters.to_custody += 1
+            self._repeats.taken(arrival)
             self._reply(arrival, c.ESME_ROK)
             self._finish(arrival, Stage.DONE if token is None else Stage.KEPT)
             if arrival.late is not None:

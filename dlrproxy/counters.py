@@ -49,6 +49,7 @@ class Counters:
     race_held: int = 0  # waited for outstanding responses
     race_resolved: int = 0  # of these: found its message then
     late_intermediate: int = 0  # an intermediate report after a final one: answered ESME_ROK, not delivered
+    repeated: int = 0  # sent again after the loss of its bind: answered for the first copy, not delivered
     to_custody: int = 0
     refused_custody: int = 0  # custody could not take it: retry_status
     refused_full: int = 0  # too many wait for their answer: retry_status

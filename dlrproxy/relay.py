@@ -149,6 +149,7 @@ class Relay:
             was_bound = link in self._binds
             self._binds.pop(link, None)
             self._submissions.bind_lost(link)
+            self._arrivals.bind_lost(link, self.now())
             if was_bound and not self._binds:
                 self._no_bind_left()
         else:

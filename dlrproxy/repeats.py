@@ -1,0 +1,66 @@
+"""The same report again, because its bind was lost: an operator that was not answered sends it on another bind.
+
+The first copy may be with the gateway, in custody, or delivered by then. Byte for byte the same report (all of it but
+the sequence number) is not delivered a second time while the first one is looked after: it takes the first one's place
+with the operator, or is answered ESME_ROK if the gateway or the disk has the first one. What was given up with its bind
+is not remembered, so nothing is lost.
+
+Only reports that name their message: two of them with equal bytes say nothing that one does not. Two MO may. And only
+after the loss of a bind, for a bounded time: on a bind that lives, an operator that repeats itself means it.
+"""
+
+import itertools
+from collections import deque
+from collections.abc import Iterable
+from typing import Final
+
+from dlrproxy.arrival import Arrival, Stage
+from dlrproxy.links import Bind
+
+KEPT_S: Final = 300.0  # from the loss of the bind; operators and we are back within a minute or so
+ANSWERED_S: Final = 30.0  # how long before the loss an answer may have been lost with it: TCP had it, the peer did not
+MAX_ANSWERED: Final = 1_000  # the last ones; operators' windows, which one loss can take along, are 10 to 25 a bind
+MAX_KEPT: Final = 10_000  # as many as may be unanswered
+
+
+class Repeats:
+    """One operator's reports whose bind was lost. None, and so false, as long as binds live."""
+
+    __slots__ = ("_firsts", "_taken")
+
+    def __init__(self) -> None:
+        self._firsts: dict[bytes, tuple[Arrival, float]] = {}  # the longest lost first
+        self._taken: deque[Arrival] = deque(maxlen=MAX_ANSWERED)
+
+    def __bool__(self) -> bool:
+        return bool(self._firsts)
+
+    def taken(self, arrival: Arrival) -> None:
+        """The operator is answered ESME_ROK for it: the gateway or the disk has it."""
+        arrival.taken = True
+        if arrival.message_id:
+            self._taken.append(arrival)
+
+    def bind_lost(self, bind: Bind, unanswered: Iterable[Arrival], now: float) -> None:
+        """A bind is gone, and with it perhaps its last answers. `unanswered`: of all binds."""
+        answered = (arrival for arrival in self._taken if arrival.arrived_at > now - ANSWERED_S)
+        for arrival in itertools.chain(answered, unanswered):
+            if arrival.bind is bind and arrival.message_id:
+                self._firsts[_bytes_of(arrival.frame)] = arrival, now
+        while len(self._firsts) > MAX_KEPT:
+            del self._firsts[next(iter(self._firsts))]
+
+    def first_of(self, frame: bytes, now: float) -> Arrival | None:
+        """The report that `frame` repeats, if that is still under way or well done. Asked once for each."""
+        while self._firsts and self._oldest() < now - KEPT_S:
+            del self._firsts[next(iter(self._firsts))]
+        first, _ = self._firsts.pop(_bytes_of(frame), (None, now))
+        return None if first is None or (first.stage is Stage.DONE and not first.taken) else first
+
+    def _oldest(self) -> float:
+        return next(iter(self._firsts.values()))[1]
+
+
+def _bytes_of(frame: bytes) -> bytes:
+    """All that makes two reports the same: the command and the whole body."""
+    return frame[4:8] + frame[16:]
