@@ -54,6 +54,7 @@ class Submissions:
         self._store = around.store
         self._counters = around.counters
         self._conversations = around.mo.conversations
+        self._conversing = self._conversations.enabled
         self._responses = responses
         self._opened = opened
         self._track_all = operator.track == "all"
@@ -213,7 +214,7 @@ class Submissions:
         self._freed = True
         session, sequence_there, _, source, destination, _, lifetime_s = entry
         frame = resequence(frame, sequence_there)
-        if source and status == c.ESME_ROK and self._conversations.enabled:
+        if source and destination and status == c.ESME_ROK and self._conversing:
             self._note_conversation(source, destination, session.gateway, now)
         if lifetime_s and status == c.ESME_ROK and (message_id := response_id(frame)):
             self._counters.open_messages += 1
