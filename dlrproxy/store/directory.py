@@ -47,8 +47,12 @@ class DataDirectory:
                 f"the data directory {path} is in use by process {holder or 'unknown'}; "
                 "every dlrproxy needs a data directory of its own"
             ) from error
-        os.ftruncate(self._lock, 0)
-        os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
+        try:
+            os.ftruncate(self._lock, 0)
+            os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
+        except OSError as error:  # a full disk
+            os.close(self._lock)
+            raise StoreError(f"the data directory {path} cannot be used: {error.strerror}") from error
 
     def release(self) -> None:
         os.close(self._lock)
