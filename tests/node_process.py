@@ -14,7 +14,7 @@ import math
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ PASSWORD = "secret"
 UP_S = 40.0  # a node comes up in one second when it has the machine to itself
 TAIL = 25  # lines of a log in an error's text
 
+THIS_DLRPROXY = (sys.executable, "-m", "dlrproxy")
+
 # Waits that would only make a test long. Everything else is at its default.
 SHORT = {
     "operators": {"reconnect_min_s": 0.1, "reconnect_max_s": 0.5},
@@ -37,7 +39,7 @@ SHORT = {
 }
 
 Event = dict[str, Any]
-Settings = Mapping[str, Mapping[str, Any]]  # by table; the operator's stand under `operators`
+Settings = Mapping[str, Mapping[str, Any]]  # by table; the operator's under `operators`
 
 
 class NodeEndedError(AssertionError):
@@ -47,8 +49,10 @@ class NodeEndedError(AssertionError):
 class NodeProcess:
     """One `dlrproxy run`, as often as it is started."""
 
-    def __init__(self, name: str, config: Path, nursery: trio.Nursery) -> None:
+    def __init__(self, name: str, config: Path, nursery: trio.Nursery, command: Sequence[str] = THIS_DLRPROXY) -> None:
+        """It runs in the directory of its configuration."""
         self.name = name
+        self.command = command
         self.config = config
         self.events: list[Event] = []  # of all starts
         self.said: list[str] = []  # lines that are no JSON: what a person reads
@@ -82,7 +86,8 @@ class NodeProcess:
         self._first = len(self.events)
         self._asked_to_end = False
         self._process = await trio.lowlevel.open_process(
-            [sys.executable, "-m", "dlrproxy", "run", str(self.config)],
+            [*self.command, "run", str(self.config)],
+            cwd=self.config.parent,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -152,6 +157,7 @@ class NodeProcess:
         """Wait for its end: the exit status, negative for a signal."""
         with trio.move_on_after(within_s):
             await self._over.wait()
+            self._asked_to_end = True  # the test knows
             assert self._process is not None
             assert self._process.returncode is not None
             return self._process.returncode
@@ -223,12 +229,15 @@ class Fleet:
 
 @asynccontextmanager
 async def open_fleet(
-    directory: Path, operators: Mapping[str, int], settings: Settings | None = None
+    directory: Path,
+    operators: Mapping[str, int],
+    settings: Settings | None = None,
+    command: Sequence[str] = THIS_DLRPROXY,
 ) -> AsyncIterator[Fleet]:
     """Nodes with their files below `directory`, none started; all are killed at the end.
 
-    `operators`: by node, the port where it finds its operator. `settings` go over SHORT; those of `only:NAME` tables
-    are for one node: {"node": {...}, "only:gw1": {"node": {...}}}.
+    `operators`: by node, the port where it finds its operator. `settings` go over SHORT, by table. Besides tables:
+    "only:gw1" holds tables for that node alone, "absent" the ports of peers that are in the table and not here.
     """
     names = list(operators)
     with reserved(2 * len(names)) as ports:
@@ -239,7 +248,7 @@ async def open_fleet(
             for name in names:
                 tables = tables_of(name, operators[name], gateways[name], links, settings or {})
                 config = write_config(directory / f"{name}.toml", tables)
-                nodes[name] = NodeProcess(name, config, nursery)
+                nodes[name] = NodeProcess(name, config, nursery, command)
             yield Fleet(nodes, gateways, links)
             for node in nodes.values():
                 node.check()
@@ -266,6 +275,7 @@ def tables_of(
         listen=f"{LOOPBACK}:{gateway_port}",
     )
     peers = [{"name": peer, "url": f"ws://{LOOPBACK}:{port}"} for peer, port in links.items()]
+    peers += [{"name": peer, "url": f"ws://{LOOPBACK}:{port}"} for peer, port in settings.get("absent", {}).items()]
     return {
         "node": table("node", name=name, data_dir=f"data-{name}", min_free_mb=16),
         "operators": [operator],
