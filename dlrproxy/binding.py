@@ -81,9 +81,10 @@ class Attempt:
         slot: Slot,
         connection: Connection,
         log: FilteringBoundLogger,
-        last_binds: LastBinds,
+        last_binds: LastBinds | None,
         introduction: Introduction | None = None,
     ) -> None:
+        """Without `last_binds` nobody waits after the end of this one."""
         self._relay = relay
         self._operator = relay.operator
         self._slot = slot
@@ -106,7 +107,8 @@ class Attempt:
             reason = self._connection.ended or "node_stops"
             if slot.bind is not None:
                 slot.bind, slot.since = None, trio.current_time()
-                self._last_binds.ended(slot.name)
+                if self._last_binds is not None:
+                    self._last_binds.ended(slot.name)
             slot.why = self._refusal or reason
             self._log.warning("operator.bind_ended", reason=reason)
         return self._ending
@@ -172,7 +174,8 @@ class Attempt:
         self._relay.bound(self._bind)
         slot = self._slot
         slot.bind, slot.since, slot.why, slot.held = self._bind, trio.current_time(), "", 0
-        self._last_binds.up([slot.name])
+        if self._last_binds is not None:
+            self._last_binds.up([slot.name])
         self._log.info("operator.bound", as_=c.COMMAND_NAMES[self._slot.command])
 
     def _refused(self, status: int) -> None:

@@ -39,10 +39,14 @@ Check = Callable[[Draft], Iterator[Problem]]
 
 
 def alternatives(path: str, operator: Mapping[str, Any]) -> Iterator[Problem]:
-    """Of an operator's table as written: keys of which exactly one is wanted."""
-    for names in (("host", "hosts"), ("password", "password_file", "password_env")):
+    """Of an operator's table as written: keys of which one is wanted, and no more than one."""
+    for names, required in (
+        (("host", "hosts"), operator.get("binds") != 0),
+        (("password", "password_file", "password_env"), True),
+        (("outbind_password", "outbind_password_file", "outbind_password_env"), False),
+    ):
         given = [name for name in names if name in operator]
-        if not given:
+        if required and not given:
             yield Problem(path, f"one of {', '.join(names)} is required")
         for name in given[1:]:
             yield Problem(f"{path}.{name}", f"excludes {given[0]}; give only one of {', '.join(names)}")
@@ -121,6 +125,14 @@ def _operators(draft: Draft) -> Iterator[Problem]:
                 yield Problem(f"{path}.{name}", "is required with listen_tls")
 
 
+def _outbind(draft: Draft) -> Iterator[Problem]:
+    for path, operator in draft.operators.items():
+        if operator.outbind_listen is None and not operator.binds:
+            yield Problem(f"{path}.binds", "0 needs outbind_listen: there would never be a bind")
+        if operator.outbind_listen is not None and operator.bind_type == "transmitter":
+            yield Problem(f"{path}.outbind_listen", 'is for receiving, and bind_type = "transmitter" receives nothing')
+
+
 def _bind_cap(draft: Draft) -> Iterator[Problem]:
     """Every node has the same operators as a rule, and each keeps its binds."""
     nodes = max(1, len(draft.peers))
@@ -159,6 +171,8 @@ def _listeners(draft: Draft) -> Iterator[tuple[str, Address]]:
     for path, operator in draft.operators.items():
         for gateway, where in operator.listen.items():
             yield (f"{path}.listen" if len(operator.listen) == 1 else f"{path}.listen.{gateway}"), where
+        if operator.outbind_listen is not None:
+            yield f"{path}.outbind_listen", operator.outbind_listen
     if draft.node is not None and draft.ring is not None and len(draft.peers) > 1:
         for path, peer in draft.peers.items():
             if peer.name == draft.node.name:
@@ -237,6 +251,13 @@ def _unused_tls_name(draft: Draft) -> Iterator[Problem]:
             yield Problem(f"{path}.tls_server_name", "has no effect without tls = true")
 
 
+def _unused_outbind(draft: Draft) -> Iterator[Problem]:
+    for path, operator in draft.operators.items():
+        for name in ("outbind_system_id", "outbind_password"):
+            if operator.outbind_listen is None and getattr(operator, name) is not None:
+                yield Problem(f"{path}.{name}", "has no effect without outbind_listen")
+
+
 def _long_passwords(draft: Draft) -> Iterator[Problem]:
     for path, operator in draft.operators.items():
         length = len(operator.password.reveal())
@@ -250,6 +271,7 @@ ERRORS: Final[tuple[Check, ...]] = (
     _peers,
     _ring_credentials,
     _operators,
+    _outbind,
     _bind_cap,
     _ordered_times,
     _collisions,
@@ -261,6 +283,7 @@ WARNINGS: Final[tuple[Check, ...]] = (
     _catch_all_rules,
     _unused_tls_files,
     _unused_tls_name,
+    _unused_outbind,
     _long_passwords,
 )
 

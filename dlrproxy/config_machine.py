@@ -13,6 +13,15 @@ from dlrproxy.config_operator import Operator
 from dlrproxy.config_problems import Problem
 from dlrproxy.secret import Secret, SecretError, from_environment, from_file, readable_by_others
 
+_SECRET_FILES: Final = (
+    "password_file",
+    "outbind_password_file",
+    "secret_file",
+    "token_file",
+    "key_file",
+    "listen_key_file",
+)
+
 
 def with_secrets(draft: Draft, environ: Mapping[str, str]) -> tuple[Draft, list[Problem]]:
     """The draft with every secret that can be had, and a problem for each that cannot."""
@@ -25,16 +34,20 @@ def with_secrets(draft: Draft, environ: Mapping[str, str]) -> tuple[Draft, list[
             problems.append(Problem(path, str(error)))
             return None
 
-    def operator_with_password(path: str, operator: Operator) -> Operator:
-        file, variable = operator.password_file, operator.password_env
-        password: Secret | None = None
+    def password(path: str, given: Secret | None, file: Path | None, variable: str | None) -> Secret | None:
         if file is not None:
-            password = had(f"{path}.password_file", lambda: from_file(file))
-        elif variable is not None:
-            password = had(f"{path}.password_env", lambda: from_environment(variable, environ))
-        return operator if password is None else evolve(operator, password=password)
+            return had(f"{path}_file", lambda: from_file(file)) or given
+        if variable is not None:
+            return had(f"{path}_env", lambda: from_environment(variable, environ)) or given
+        return given
 
-    operators = {path: operator_with_password(path, operator) for path, operator in draft.operators.items()}
+    def with_passwords(path: str, operator: Operator) -> Operator:
+        own, other = operator.password, operator.outbind_password
+        own = password(f"{path}.password", own, operator.password_file, operator.password_env) or own
+        files = operator.outbind_password_file, operator.outbind_password_env
+        return evolve(operator, password=own, outbind_password=password(f"{path}.outbind_password", other, *files))
+
+    operators = {path: with_passwords(path, operator) for path, operator in draft.operators.items()}
     ring, admin = draft.ring, draft.admin
     if ring is not None and (secret_file := ring.secret_file) is not None:
         ring = evolve(ring, secret=had("ring.secret_file", lambda: from_file(secret_file)))
@@ -120,7 +133,7 @@ def _open_secrets(draft: Draft) -> Iterator[Problem]:
 def _secret_files(draft: Draft) -> Iterator[tuple[str, Path]]:
     tables = [*draft.operators.items(), ("ring", draft.ring), ("admin", draft.admin)]
     for path, table in tables:
-        for name in ("password_file", "secret_file", "token_file", "key_file", "listen_key_file"):
+        for name in _SECRET_FILES:
             file = getattr(table, name, None)
             if file is not None:
                 yield f"{path}.{name}", file

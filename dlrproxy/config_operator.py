@@ -123,10 +123,40 @@ class Operator:
     )
     binds: int = field(
         default=1,
-        validator=between(1, 64),
+        validator=between(0, 64),
         metadata=key(
-            "How many binds this node keeps; of transmitter+receiver: how many pairs, each counted as two binds."
+            "How many binds this node keeps; of transmitter+receiver: how many pairs, each counted as two binds. 0, "
+            "with outbind_listen: none but those that the operator asks for."
         ),
+    )
+    outbind_listen: Address | None = field(
+        default=None,
+        metadata=key(
+            "Where the operator connects to us and sends outbind, if it does; we then bind there too, as a receiver or "
+            "transceiver. Such a connection has no TLS, and counts in the operator's cap.",
+            example="192.0.2.10:2775",
+        ),
+    )
+    outbind_system_id: str | None = field(
+        default=None,
+        validator=optional([not_empty, octets(15)]),
+        metadata=key("The system_id in the operator's outbind; without it system_id.", example="acme"),
+    )
+    outbind_password: Secret | None = field(
+        default=None,
+        metadata=key(
+            "The password in the operator's outbind; without it the account's. Better in outbind_password_file or "
+            "outbind_password_env.",
+            example="changeit",
+            read=secret,
+        ),
+    )
+    outbind_password_file: Path | None = field(
+        default=None,
+        metadata=key("A file that holds it and nothing else.", example="/etc/dlrproxy/acme-outbind.secret"),
+    )
+    outbind_password_env: str | None = field(
+        default=None, metadata=key("An environment variable that holds it.", example="ACME_OUTBIND_PASSWORD")
     )
     max_binds: int | None = field(
         default=None,
@@ -345,6 +375,12 @@ class Operator:
         if self.hosts:
             return self.hosts
         return (Address(self.host, self.port),) if self.host is not None else ()
+
+    @property
+    def outbind_credentials(self) -> tuple[str, Secret]:
+        """system_id and password by which the operator introduces itself."""
+        password = self.password if self.outbind_password is None else self.outbind_password
+        return self.outbind_system_id or self.system_id, password
 
     @property
     def interface_version_octet(self) -> int:

@@ -16,6 +16,7 @@ from typing import Final
 
 import trio
 
+from dlrproxy.config_keys import Address
 from protocols.smpp.framing import FramingError, split_until_error
 
 RECEIVE_SIZE: Final = 0x10000
@@ -285,3 +286,12 @@ class Incoming:
                 return frames
             if self._error is not None:
                 raise self._error
+
+
+def peer_of(stream: trio.SocketStream) -> str:
+    """The address of whoever has connected to us, for logs."""
+    try:
+        host, port, *_ = stream.socket.getpeername()
+    except OSError:  # it has gone between our accepting it and now
+        return "unknown"
+    return str(Address(host, port))

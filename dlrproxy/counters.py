@@ -66,6 +66,7 @@ class Counters:
     id_as_received: int = 0  # a report whose id could not be replaced: passed as it was received
 
     # Anything else
+    outbind_refused: int = 0  # who connected where the operator does, and was not the operator: closed
     bind_refusals: int = 0  # the operator refused a bind (ESME_RINVPASWD, ESME_RALYBND...): an alarm
     others: int = 0  # other requests of the operator's, passed to a gateway
     others_refused: int = 0  # no session takes it: ESME_RX_T_APPN, or dropped where no response exists

@@ -3,6 +3,7 @@
 import trio
 from structlog.typing import FilteringBoundLogger
 
+from dlrproxy.config_keys import Address
 from dlrproxy.gateways import Gateways
 from dlrproxy.operators import Operators
 from dlrproxy.relay import Relay
@@ -31,15 +32,15 @@ class Front:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self.relay.run)
                     await nursery.start(self._gateways.run)
-                    nursery.start_soon(self._keep_binds)
+                    await nursery.start(self._keep_binds)
                     task_status.started()
         finally:
             self._gone.set()
 
-    async def _keep_binds(self) -> None:
+    async def _keep_binds(self, *, task_status: trio.TaskStatus[Address | None] = trio.TASK_STATUS_IGNORED) -> None:
         try:
             with self._binds:
-                await self.operators.run()
+                await self.operators.run(task_status=task_status)
         finally:
             self._binds_gone.set()
 

@@ -14,7 +14,16 @@ import trio
 from structlog.typing import FilteringBoundLogger
 
 from dlrproxy.config_keys import Address
-from dlrproxy.connection import GOODBYE_S, Connection, Incoming, TlsConnection, TlsStream, connection_over, converse
+from dlrproxy.connection import (
+    GOODBYE_S,
+    Connection,
+    Incoming,
+    TlsConnection,
+    TlsStream,
+    connection_over,
+    converse,
+    peer_of,
+)
 from dlrproxy.links import GatewaySession
 from dlrproxy.listen_tls import ListenTls
 from dlrproxy.relay import Relay
@@ -92,7 +101,7 @@ class Gateways:
                 await self._all_gone.wait()
 
     async def _serve(self, gateway: str, stream: trio.SocketStream) -> None:
-        peer = _peer_of(stream)
+        peer = peer_of(stream)
         connection = connection_over(stream if self._tls is None else _secured(stream, self._tls), peer)
         log = self._log.bind(gateway=gateway, peer=connection.peer)
         if len(self._sessions) >= MAX_SESSIONS:
@@ -192,8 +201,11 @@ class Gateways:
         return c.ESME_ROK, ""
 
     async def _operator_is_up(self) -> bool:
-        """True at once while the node drains: it has no binds, and what is in custody waits for this gateway."""
-        if self._relay.draining:
+        """True at once while the node drains: it has no binds, and what is in custody waits for this gateway.
+
+        And where this node makes no binds: the operator connects when it has something for the gateway (outbind).
+        """
+        if self._relay.draining or not self._operator.binds:
             return True
         with trio.move_on_after(min(BIND_WAIT_S, self._operator.session_init_s / 2)) as waiting:
             await self._relay.bind_is_up()
@@ -210,11 +222,3 @@ class Gateways:
 def _secured(stream: trio.SocketStream, tls: ListenTls) -> TlsStream:
     # Gateways close without TLS's goodbye; that is an end like any other.
     return trio.SSLStream(stream, tls.context(), server_side=True, https_compatible=True)
-
-
-def _peer_of(stream: trio.SocketStream) -> str:
-    try:
-        host, port, *_ = stream.socket.getpeername()
-    except OSError:  # it has gone between our accepting it and now
-        return "unknown"
-    return str(Address(host, port))

@@ -1,4 +1,4 @@
-"""The operator side: the binds that this node keeps at one operator.
+"""The operator side: the binds that this node keeps at one operator, and those that the operator asks for by outbind.
 
 `run` dials, binds, reads and dials again until it is cancelled, and then unbinds: so a node that must hold no binds
 (promise 8) cancels it, and starts it again when it may.
@@ -23,6 +23,7 @@ from dlrproxy.config_operator import Operator
 from dlrproxy.connection import connection_over
 from dlrproxy.dialling import UnreachableError, dial
 from dlrproxy.last_binds import UP_EVERY_S, LastBinds
+from dlrproxy.outbind import Outbinds
 from dlrproxy.relay import Relay
 from dlrproxy.store.port import StoreError
 from protocols.smpp import constants as c
@@ -67,16 +68,27 @@ class Operators:
         self._log = log.bind(operator=operator.name)
         self._waits = Waits(operator)
         self._last_binds = LastBinds(relay.store, operator, relay.now)
-        self.slots: Sequence[Slot] = [
+        listen = operator.outbind_listen
+        self._outbinds = Outbinds(relay, listen, self._log) if listen is not None else None
+        self._dialled: Sequence[Slot] = [
             Slot(f"{number}{suffix}", command)
             for number in range(1, operator.binds + 1)
             for command, suffix in _BIND_TYPES[operator.bind_type]
         ]
 
-    async def run(self) -> None:
-        """Keep the binds up until cancelled; then unbind, in a bounded time."""
+    @property
+    def slots(self) -> Sequence[Slot]:
+        """The binds that are to be up, and those on connections that the operator made."""
+        return [*self._dialled, *(self._outbinds.slots if self._outbinds is not None else ())]
+
+    async def run(self, *, task_status: trio.TaskStatus[Address | None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Keep the binds up until cancelled; then unbind, in a bounded time.
+
+        Started when it listens for outbind, with the address, where it is told to. Raises OSError when it cannot.
+        """
         async with trio.open_nursery() as nursery:
-            for slot in self.slots:
+            task_status.started(await nursery.start(self._outbinds.run) if self._outbinds is not None else None)
+            for slot in self._dialled:
                 nursery.start_soon(self._keep, slot)
             if self._last_binds.wait_s:
                 nursery.start_soon(self._note_binds)
@@ -84,7 +96,7 @@ class Operators:
     async def _note_binds(self) -> None:
         while True:
             await trio.sleep(UP_EVERY_S)
-            self._last_binds.up(slot.name for slot in self.slots if slot.bind is not None)
+            self._last_binds.up(slot.name for slot in self._dialled if slot.bind is not None)
 
     async def _keep(self, slot: Slot) -> None:
         log = self._log.bind(bind=slot.name)

@@ -369,6 +369,50 @@ def test_check_config_says_when_a_tls_name_has_no_effect():
     assert "operators[0].tls_server_name" in problems(MINIMAL + 'tls_server_name = "smpp.acme.example:2776"\n')
 
 
+OUTBIND = 'outbind_listen = "127.0.0.1:2776"\n'
+
+
+def test_an_operator_may_introduce_itself_with_the_accounts_credentials_or_its_own(tmp_path):
+    (tmp_path / "outbind.secret").write_text("fromfile\n")
+    (tmp_path / "outbind.secret").chmod(0o600)
+    [account] = parse(MINIMAL + OUTBIND).operators
+    assert (account.outbind_credentials[0], account.outbind_credentials[1].reveal()) == ("shop", b"secret08")
+    text = MINIMAL + OUTBIND + 'outbind_system_id = "acme"\n'
+    for line in (
+        'outbind_password = "fromfile"',
+        'outbind_password_file = "outbind.secret"',
+        'outbind_password_env = "OUTBIND"',
+    ):
+        [own] = parse(text + line, base=tmp_path, environ={"OUTBIND": "fromfile"}).operators
+        assert (own.outbind_credentials[0], own.outbind_credentials[1].reveal()) == ("acme", b"fromfile")
+        assert own.password.reveal() == b"secret08"
+
+
+def test_outbind_keys_that_do_not_fit(tmp_path):
+    two = 'outbind_password = "a"\noutbind_password_env = "B"\n'
+    assert problems(MINIMAL + OUTBIND + two, environ={"B": "b"}) == {
+        "operators[0].outbind_password_env": "excludes outbind_password; "
+        "give only one of outbind_password, outbind_password_file, outbind_password_env"
+    }
+    assert "operators[0].outbind_password_env" in problems(
+        MINIMAL + OUTBIND + 'outbind_password_env = "B"\n', environ={}
+    )
+    assert "operators[0].outbind_listen" in problems(MINIMAL + OUTBIND + 'bind_type = "transmitter"\n')
+    assert "operators[0].outbind_listen" in problems(MINIMAL + 'outbind_listen = "127.0.0.1:2775"\n')  # is listen
+    assert warnings(MINIMAL + 'outbind_password = "a"\n') == {
+        "operators[0].outbind_password": "has no effect without outbind_listen"
+    }
+
+
+def test_an_operator_that_is_never_dialled_needs_no_host():
+    text = (MINIMAL + OUTBIND + "binds = 0\n").replace('host = "smsc.acme.example"\n', "")
+    [operator] = parse(text).operators
+    assert (operator.addresses, operator.connections) == ((), 0)
+    assert problems(MINIMAL + "binds = 0\n") == {
+        "operators[0].binds": "0 needs outbind_listen: there would never be a bind"
+    }
+
+
 def test_the_time_budget_fits_the_operator():
     found = problems(MINIMAL + "operator_answer_s = 4\n")
     assert found == {"operators[0].operator_answer_s": "4 must be more than race_window_s + gateway_answer_s (1 + 3)"}

@@ -98,6 +98,13 @@ async def test_without_an_operator_bind_the_bind_fails_so_that_the_gateway_tries
         assert await peer.receive_until_end() == [pack(c.BIND_TRANSCEIVER_RESP, c.ESME_RBINDFAIL, 1)]
 
 
+async def test_where_the_operator_connects_to_us_a_gateway_need_not_wait_for_it():
+    async with gateway_side(binds=0, outbind_listen=Address("127.0.0.1", 0)) as side:
+        peer = await side.dial()
+        await peer.send(bind_request())
+        assert heads([await peer.receive()]) == [("bind_transceiver_resp", 0, 1)]
+
+
 async def test_a_failed_operator_bind_does_not_strand_a_waiting_gateway():
     async with gateway_side() as side:
         peer = await side.dial()

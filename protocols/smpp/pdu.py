@@ -178,6 +178,12 @@ def parse_bind(body: bytes) -> Bind:
     return Bind(system_id, password, system_type, version, ton, npi, body[read.at :].split(b"\0", 1)[0])
 
 
+def parse_outbind(body: bytes) -> tuple[bytes, bytes]:
+    """system_id and password of an outbind body (SMPP 3.4 4.1.7.1). Raises BodyError."""
+    read = _Reader(body)
+    return read.cstring("system_id"), read.cstring("password")
+
+
 def parse_message(body: bytes) -> Message:
     """A submit_sm or deliver_sm body. Raises BodyError."""
     read = _Reader(body)
