@@ -10,6 +10,7 @@ from typing import Final
 
 from relay_world import Wire, World, deliver_sm_resp, receipt, sequence_of, submit_sm, submit_sm_resp
 
+from dlrproxy.config_tables import Mo, MoRule
 from dlrproxy.links import Bind, GatewaySession
 from dlrproxy.store.port import Lookup, OpenMessage
 from fuzz import pdus
@@ -34,6 +35,14 @@ _SESSIONS: Final = (
     ("gw2", c.BIND_TRANSMITTER_RESP),
     ("gw2", c.BIND_TRANSCEIVER_RESP),
 )
+# With the second byte's highest bit: MO go by rule and conversation, too, and reports by the id that was submitted.
+_RING: Final = {
+    "mo": Mo(
+        rules=(MoRule(destination="7000", keyword="WIN", gateway="gw2"), MoRule(destination="7001", gateway="gw3"))
+    ),
+    "alone": False,
+    "receipt_id": "as-submitted",
+}
 _ROUNDS: Final = 20  # of settling; more than a report can need
 
 
@@ -115,6 +124,7 @@ class _Scene:
             gateway_window=1 if more & 4 else 100,
             max_per_s=5.0 if more & 8 else None,
             response_s=10.0 if more & 16 else 60.0,
+            **(_RING if more & 128 else {}),
         )
         self.relay = world.relay
         world.store.find = self._find
@@ -271,6 +281,10 @@ def seeds() -> Iterator[bytes]:
     yield b"\1\6" + _stream(_RECEIVER_BIND, receipt(1, b"x"), receipt(2, b"x"), receipt(3, b"y")) + _step(LOOK_UP)
     yield b"\1\0" + _step(DELIVER, 0, b"id1") + opened + _step(DELIVER, 0, b"id1") + answer
     yield b"\x09\0" + b"".join(_stream(_BIND, frame) for frame in list(pdus.deliveries())[-10:]) + _step(LOOK_UP)
+    mobile = b"".join(_stream(_BIND, frame) for frame in list(pdus.deliveries())[-23:])
+    yield b"\1\x80" + mobile + _step(CUSTODY) + _step(LOOK_UP)
+    hexadecimal = _stream(_SESSION, submit_sm(9)) + _stream(_BIND, submit_sm_resp(1, b"38601fa"))
+    yield b"\5\x80" + hexadecimal + _stream(_BIND, receipt(5, b"0059113978")) + _step(LOOK_UP) + answer
     every = bytes(range(len(_COMMANDS)))
     for end in (_BIND, _SESSION):
         yield b"\1\0" + _step(PDU, end, b"".join(bytes((command, 0, command, 0)) for command in every))
