@@ -17,7 +17,7 @@ from typing import Final
 from dlrproxy import routing
 from dlrproxy.arrival import Arrival, Stage
 from dlrproxy.custody_port import Accepted
-from dlrproxy.finals import Finals
+from dlrproxy.finals import Finals, close
 from dlrproxy.links import Bind, GatewaySession
 from dlrproxy.matching import Matching
 from dlrproxy.mo_routing import Why
@@ -149,8 +149,8 @@ class Arrivals:
     def found(self, arrival: Arrival, record: OpenMessage, now: float) -> None:
         arrival.record = record
         self._counters.matched += 1
-        final_at = self._finals.finished_at(arrival.message_id, record) if self._finals else record.final_at
-        if final_at and routing.matched(final=arrival.final, final_at=final_at) is Step.SWALLOW:
+        finished = self._finals.finished(arrival.message_id, record) if self._finals else record.finished
+        if finished and routing.matched(final=arrival.final, finished=True) is Step.SWALLOW:
             self._counters.late_intermediate += 1
             self._close(arrival, c.ESME_ROK)
         elif self._custody.holds(self._operator.name, arrival.message_id):
@@ -314,7 +314,7 @@ class Arrivals:
         """The gateway has it. After a final report the open message lives on for a grace period only."""
         record = arrival.record
         if record is not None and arrival.final:
-            self._store.close_open(record.operator, record.message_id, now, now + self._operator.final_grace_s)
+            close(self._store, record, now, self._operator.final_grace_s)
 
     # Custody
 

@@ -356,9 +356,9 @@ def _unlinked(peer: str, frame: Frame) -> bool:
 def _finding(verdict: Verdict[OpenMessage] | None, *, inexact: bool) -> Finding | None:
     match verdict:
         case Match(record=record):
-            return Finding(record.owner, exact=True, finished=record.final_at > 0)
+            return Finding(record.owner, exact=True, finished=record.finished)
         case Inexact(record=record) if inexact:
-            return Finding(record.owner, exact=False, finished=record.final_at > 0)
+            return Finding(record.owner, exact=False, finished=record.finished)
         case _:
             return None
 

@@ -26,7 +26,7 @@ from dlrproxy.config_tables import Mo
 from dlrproxy.conversations import Conversations
 from dlrproxy.counters import Counters
 from dlrproxy.custody_port import Custody, Wanted
-from dlrproxy.finals import Finals
+from dlrproxy.finals import Finals, close
 from dlrproxy.links import Bind, GatewaySession, Link, Output
 from dlrproxy.logs import RouteLog
 from dlrproxy.matching import Matching
@@ -365,5 +365,4 @@ class Relay:
         return evolve(verdict, record=replace(verdict.record, final_at=finished_at))
 
     def close(self, message: OpenMessage) -> None:
-        now = self.now()
-        self.store.close_open(message.operator, message.message_id, now, now + self.operator.final_grace_s)
+        close(self.store, message, self.now(), self.operator.final_grace_s)

@@ -24,9 +24,9 @@ class Step(Enum):
     RETRY = auto()  # the operator is answered retry_status
 
 
-def matched(*, final: bool, final_at: float) -> Step:
-    """Its message is an open message of this node. `final_at`: when a final report of it was delivered, 0 for never."""
-    return Step.SWALLOW if final_at and not final else Step.PASS
+def matched(*, final: bool, finished: bool) -> Step:
+    """Its message is an open message of this node. `finished`: a final report of it was delivered."""
+    return Step.SWALLOW if finished and not final else Step.PASS
 
 
 def unmatched(*, observe: bool) -> Step:

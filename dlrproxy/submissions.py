@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from dlrproxy.links import Bind, GatewaySession, Outstanding
 from dlrproxy.responses import MAX_WAITING, Responses
-from dlrproxy.store.port import OpenMessage
+from dlrproxy.store.port import MANY, OpenMessage
 from dlrproxy.surroundings import Surroundings
 from protocols.smpp import constants as c
 from protocols.smpp.framing import resequence
@@ -25,8 +25,9 @@ HOUR_S: Final = 3_600.0
 DAY_S: Final = 24 * HOUR_S
 ROOM_WAIT_S: Final = 5.0  # below the response timers of gateways, 10 s and more
 MAX_QUEUED: Final = 1_000  # MT that wait for room; more than the windows that gateways use
-MT: Final = frozenset({c.SUBMIT_SM, c.SUBMIT_MULTI, c.DATA_SM})
+MT: Final = frozenset({c.SUBMIT_SM, c.SUBMIT_MULTI, c.DATA_SM, c.BROADCAST_SM})
 
+_TO_MANY: Final = frozenset({c.SUBMIT_MULTI, c.BROADCAST_SM})
 _NO_TIMES: Final = b"\0\0"  # schedule_delivery_time and validity_period, both empty: as in most messages
 _LONGEST_TIMES: Final = 2 * 17  # octets, with their NULs
 _REPORT_REQUESTED: Final = 0x1F  # registered_delivery: SMSC receipt, SME acknowledgement, intermediate notification
@@ -173,8 +174,8 @@ class Submissions:
 
     def _described(self, frame: bytes, command: int, now: float) -> tuple[bytes, bytes, float]:
         """source_addr, the digits of destination_addr, and for how long it is to be an open message (0: not one)."""
-        if command == c.SUBMIT_MULTI:  # one id for many destinations: none of them breaks a tie
-            return b"", b"", self._lifetime_s
+        if command in _TO_MANY:
+            return b"", MANY, self._lifetime_s
         if command not in MT:
             return b"", b"", 0.0
         # service_type NUL ton npi source NUL ton npi destination NUL; a body cut short leaves both empty.

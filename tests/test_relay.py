@@ -16,7 +16,7 @@ from relay_world import (
     submit_sm_resp,
 )
 
-from dlrproxy.store.port import StoreError
+from dlrproxy.store.port import MANY, StoreError
 from dlrproxy.submissions import MAX_QUEUED
 from protocols.smpp import constants as c
 from protocols.smpp.framing import resequence
@@ -128,12 +128,12 @@ def test_a_body_cut_short_is_passed_on_and_still_tracked():
         assert session.connection.take() == [submit_sm_resp(1, b"id%d" % cut)]
 
 
-def test_one_id_of_a_submit_multi_is_tracked_without_a_destination():
+def test_one_id_of_a_submit_multi_is_tracked_for_all_its_destinations():
     world = World()
     bind, session = world.bind(), world.session()
     world.relay.from_gateway(session, [pack(c.SUBMIT_MULTI, 0, 1, b"\0\1\1SHOP\0\2rest")])
     world.relay.from_operator(bind, [pack(c.SUBMIT_MULTI_RESP, 0, 1, b"m1\0\0")])
-    assert world.store.recent("acme", b"m1").destination == b""
+    assert world.store.recent("acme", b"m1").destination == MANY
 
 
 def test_unknown_commands_pass_both_ways():

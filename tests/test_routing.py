@@ -8,11 +8,11 @@ from protocols.smpp import constants as c
 
 
 @pytest.mark.parametrize(
-    ("final", "final_at", "step"),
-    [(True, 0.0, Step.PASS), (False, 0.0, Step.PASS), (True, 5.0, Step.PASS), (False, 5.0, Step.SWALLOW)],
+    ("final", "finished", "step"),
+    [(True, False, Step.PASS), (False, False, Step.PASS), (True, True, Step.PASS), (False, True, Step.SWALLOW)],
 )
-def test_nothing_intermediate_follows_a_final_report(final, final_at, step):
-    assert matched(final=final, final_at=final_at) is step
+def test_nothing_intermediate_follows_a_final_report(final, finished, step):
+    assert matched(final=final, finished=finished) is step
 
 
 @pytest.mark.parametrize(("observe", "step"), [(False, Step.KEEP), (True, Step.LOCAL)])

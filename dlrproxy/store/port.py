@@ -15,9 +15,11 @@ Times are seconds on the node's own clock (`dlrproxy.clock`), which neither goes
 
 from collections.abc import Callable, Sequence
 from enum import StrEnum
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import msgspec
+
+MANY: Final = b"*"  # instead of a destination: one id for many of them, and a report for each
 
 
 class StoreError(Exception):
@@ -42,7 +44,7 @@ class OpenMessage(msgspec.Struct, frozen=True, array_like=True, gc=False):
     operator: str
     message_id: bytes  # the very bytes of submit_sm_resp.message_id
     owner: str  # the gateway's name
-    destination: bytes  # digits of destination_addr, to break ties between candidates
+    destination: bytes  # digits of destination_addr, to break ties between candidates; or MANY
     source: bytes
     session: int  # token of the gateway session that submitted it; 0 when unknown
     submitted_at: float
@@ -52,6 +54,11 @@ class OpenMessage(msgspec.Struct, frozen=True, array_like=True, gc=False):
     @property
     def key(self) -> tuple[str, bytes]:
         return self.operator, self.message_id
+
+    @property
+    def finished(self) -> bool:
+        """Nothing intermediate may follow: its final report was delivered. Never so for one with many destinations."""
+        return self.final_at > 0 and self.destination != MANY
 
 
 class Lookup(msgspec.Struct, frozen=True, array_like=True, gc=False):
