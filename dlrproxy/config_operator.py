@@ -175,6 +175,31 @@ class Operator:
         validator=optional(above(0)),
         metadata=key("MT a second over all binds of this node; without it as fast as the window allows.", example=50),
     )
+    operator_window: int | None = field(
+        default=None,
+        validator=optional(at_least(1)),
+        metadata=key(
+            "MT over all binds of this node that may wait for the operator's answer at one time; each bind has its "
+            "window as well.",
+            example=20,
+        ),
+    )
+    account_max_per_s: float | None = field(
+        default=None,
+        validator=optional(above(0)),
+        metadata=key(
+            "MT a second that the operator allows the account, over all nodes: each node takes an equal share, by the "
+            "number of [[peers]], whether the others are up or not. With max_per_s the smaller of the two counts.",
+            example=100,
+        ),
+    )
+    slow_on_throttle: bool = field(
+        default=False,
+        metadata=key(
+            "true: when the operator answers ESME_RTHROTTLED or ESME_RMSGQFUL, send half as many MT a second, and "
+            "slowly more again. The gateway gets those answers in any case."
+        ),
+    )
     listen: Mapping[str, Address] = field(
         converter=frozen_mapping,
         validator=proper_names,
@@ -375,6 +400,11 @@ class Operator:
         if self.hosts:
             return self.hosts
         return (Address(self.host, self.port),) if self.host is not None else ()
+
+    def pace_per_s(self, nodes: int) -> float | None:
+        """MT a second that this node may send as one of so many nodes; None: no limit."""
+        limits = [self.max_per_s, self.account_max_per_s and self.account_max_per_s / nodes]
+        return min((limit for limit in limits if limit is not None), default=None)
 
     @property
     def outbind_credentials(self) -> tuple[str, Secret]:

@@ -14,6 +14,8 @@ class Counters:
     # Messages of the gateways (submit_sm, submit_multi, data_sm and whatever else they ask of the operator)
     requests: int = 0  # sent to the operator
     open_messages: int = 0  # responses that became one
+    throttled: int = 0  # answered ESME_RTHROTTLED or ESME_RMSGQFUL by the operator; passed to the gateway
+    slowed: int = 0  # slow_on_throttle: times that the pace was halved for it
     waited_for_room: int = 0  # every bind's window was full, or the pace was reached
     refused_no_bind: int = 0  # no operator bind up: no_bind_status
     refused_busy: int = 0  # no window room in time, or too many wait: busy_status

@@ -51,6 +51,7 @@ class Node:
         self._log = logger("node")
         self._stop = trio.Event()
         self.conversations = Conversations(config.mo.conversation_s)
+        self._nodes = len(config.node_names)
         self._policies = ring.policies(config)
         self._routes = RouteLog(config.node.name, enabled=config.log.route_events)
 
@@ -146,6 +147,7 @@ class Node:
             now=self.clock.now,
             learned=partial(self._rule_changed, operator.name, learner),
             mo=MoRouting(operator, self.config.mo, self.conversations, alone=not self.config.other_peers),
+            nodes=self._nodes,
         )
         return Front(relay, logger("smpp"))
 
@@ -186,8 +188,10 @@ class Node:
             needs = [*found.needs_restart, *([] if ring_taken else ["peers"])]
             self._log.warning("config.needs_restart", keys=needs)
         self._policies.update(ring.policies(config))
+        self._nodes = len(config.node_names)
         for front in self.fronts.values():
             front.renew_certificates()
+            front.relay.share_among(self._nodes)
         for name in found.removed:
             await self._end_front(name)
             del self._policies[name]

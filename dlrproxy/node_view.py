@@ -95,6 +95,7 @@ class View:
                 contradictions=learner.contradictions,
             ),
             in_flight=relay.in_flight,
+            pace_per_s=relay.pace_per_s,
             counters=asdict(relay.counters) | {"expired": self._node.housekeeping.expired[front.name]},
         )
 

@@ -64,6 +64,7 @@ class Relay:
         now: Callable[[], float],
         learned: Callable[[Change], None] = lambda _: None,
         mo: MoRouting | None = None,
+        nodes: int = 1,
     ) -> None:
         """`now` is the node's clock. `learned` is told when the rule for message ids has changed.
 
@@ -93,7 +94,7 @@ class Relay:
             operator, store, custody, self.counters, self._mo, routes, now, self._new_trace, self.wrap_up
         )
         self._responses = Responses(around)
-        self._submissions = Submissions(around, self._responses, self._opened)
+        self._submissions = Submissions(around, self._responses, self._opened, nodes)
         self._finals = Finals()
         self._passing = Passing(around, self._responses, self._finals)
         self._matching = Matching(around, learner, self._rule_changed)
@@ -107,6 +108,15 @@ class Relay:
             self._renaming,
             self._finals,
         )
+
+    @property
+    def pace_per_s(self) -> float | None:
+        """MT a second that may be sent now; None: as many as the window allows."""
+        return self._submissions.pace.per_s
+
+    def share_among(self, nodes: int) -> None:
+        """So many nodes share the account's rate from now on."""
+        self._submissions.pace.share_among(nodes, self.now())
 
     # Links come and go
 

@@ -5,18 +5,19 @@ what does not fit, or waits too long, is answered `busy_status`. A request whose
 lost, is answered `no_bind_status`: gateways send it again.
 """
 
+import sys
 from collections import deque
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from dlrproxy.links import Bind, GatewaySession, Outstanding
+from dlrproxy.mt_pace import THROTTLED, MtPace
 from dlrproxy.responses import MAX_WAITING, Responses
 from dlrproxy.store.port import MANY, OpenMessage
 from dlrproxy.surroundings import Surroundings
 from protocols.smpp import constants as c
 from protocols.smpp.framing import resequence
 from protocols.smpp.message_ids import digits
-from protocols.smpp.pacing import Pace
 from protocols.smpp.pdu import pack, response_id
 from protocols.smpp.session import WITHOUT_RESPONSE, response_to
 from protocols.smpp.validity import seconds_until
@@ -49,6 +50,7 @@ class Submissions:
         around: Surroundings,
         responses: Responses,
         opened: Callable[[list[OpenMessage]], None],
+        nodes: int,
     ) -> None:
         """`opened` is given the open messages of each batch, when their responses have been handed to `responses`."""
         operator = self._operator = around.operator
@@ -62,8 +64,7 @@ class Submissions:
         self._lifetime_s = operator.open_message_days * DAY_S
         self._longest_s = operator.open_message_max_days * DAY_S
         self._margin_s = operator.open_message_margin_h * HOUR_S
-        self._pace = Pace(operator.max_per_s, around.now())
-        self._paced = operator.max_per_s is not None
+        self.pace = MtPace(operator, around.counters, nodes, around.now())
         self._transmitters: list[Bind] = []
         self._turn = -1
         self._refusal = c.ESME_ROK  # what answers MT in this batch
@@ -117,7 +118,7 @@ class Submissions:
             self._refuse_no_bind(session, command, sequence)
         elif self._refusal and command in MT:
             self._refuse(session, command, sequence)
-        elif self._queue or (bind := self._with_room()) is None or (self._paced and not self._pace.take(now)):
+        elif self._queue or (bind := self._with_room()) is None or (self.pace.limited and not self.pace.take(now)):
             self._enqueue(session, frame, command, sequence, now)
         else:
             self._send(bind, session, frame, command, sequence, now)
@@ -144,14 +145,25 @@ class Submissions:
         """One bind until its window is full, then the next: what one batch brings is written to few sockets."""
         if self._room > 0:
             return self._bind
+        left = self._left()
+        if left <= 0:
+            return None
         binds = self._transmitters
         for _ in range(len(binds)):
             self._turn = (self._turn + 1) % len(binds)
             bind = binds[self._turn]
             if bind.has_room:
-                self._bind, self._room = bind, bind.window.room
+                self._bind, self._room = bind, min(bind.window.room, left)
                 return bind
         return None
+
+    def _left(self) -> int:
+        """How many more requests operator_window allows."""
+        window = self._operator.operator_window
+        return sys.maxsize if window is None else window - self.outstanding
+
+    def _any_room(self) -> bool:
+        return self._left() > 0 and any(bind.has_room for bind in self._transmitters)
 
     def _enqueue(self, session: GatewaySession, frame: bytes, command: int, sequence: int, now: float) -> None:
         if len(self._queue) >= MAX_QUEUED:
@@ -213,6 +225,8 @@ class Submissions:
             self._counters.response_unknown += 1
             return
         self._freed = True
+        if status and status in THROTTLED:
+            self.pace.throttled(now)
         session, sequence_there, _, source, destination, _, lifetime_s = entry
         frame = resequence(frame, sequence_there)
         if source and destination and status == c.ESME_ROK and self._conversing:
@@ -261,13 +275,14 @@ class Submissions:
     def _send_queued(self, now: float) -> None:
         self._room = 0
         while self._queue and (bind := self._with_room()) is not None:
-            if self._paced and not self._pace.take(now):
+            if self.pace.limited and not self.pace.take(now):
                 return
             session, frame, command, sequence, _ = self._queue.popleft()
             self._send(bind, session, frame, command, sequence, now)
 
     def tick(self, now: float) -> None:
         """Answer what has waited too long, for room or for the operator; send what the pace allows again."""
+        self.pace.tick(now)
         if self._queue:
             self._send_queued(now)
         while self._queue and self._queue[0].since <= now - ROOM_WAIT_S:
@@ -283,10 +298,10 @@ class Submissions:
 
     def next_due(self, now: Callable[[], float]) -> float | None:
         """When the pace lets the next queued request go; None if it is not the pace that it waits for."""
-        if not self._queue or not self._paced or not any(bind.has_room for bind in self._transmitters):
+        if not self._queue or not self.pace.limited or not self._any_room():
             return None
         moment = now()
-        return moment + self._pace.wait_s(moment)
+        return moment + self.pace.wait_s(moment)
 
     def bind_lost(self, bind: Bind) -> None:
         """Nobody knows what became of what waited there: the gateways are told to try again."""

@@ -81,6 +81,12 @@ def test_binds_and_gateways(value):
     assert value("dlrproxy_message_id_rule", operator="acme", rule="hex-decimal") == 1
 
 
+def test_the_pace_where_there_is_one(node, value):
+    assert value("dlrproxy_pace_per_second", operator="acme") is None
+    node.change(operators=(operator(pace_per_s=12.5),))
+    assert value("dlrproxy_pace_per_second", operator="acme") == 12.5
+
+
 @pytest.mark.parametrize(
     ("changes", "up"), [({}, 1), ({"state": "suspect"}, 0), ({"linked": False}, 0), ({"state": "dead"}, 0)]
 )

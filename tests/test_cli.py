@@ -91,6 +91,31 @@ def test_check_config_names_the_other_nodes(run, sample_file):
     assert "mode ring, with gw2;" in run("check-config", sample_file).stdout
 
 
+def test_check_config_shows_the_share_of_the_accounts_rate(run, sample_file):
+    text = sample_file.read_text().replace("wss://10.0.0.1", "ws://127.0.0.1")
+    text += '[[peers]]\nname = "gw2"\nurl = "ws://127.0.0.1:7302"\n'
+    sample_file.write_text(text.replace("#account_max_per_s = 100", "account_max_per_s = 100"))
+    share = "; at most 50 MT a second, this node's share of 100 over 2"
+    assert f"to smsc.acme.example:2775{share}\n" in run("check-config", sample_file).stdout
+    assert json.loads(run("check-config", "--json", sample_file).stdout)["operators"][0]["max_per_s"] == 50
+    sample_file.write_text(sample_file.read_text().replace("#max_per_s = 50", "max_per_s = 20"))
+    assert "smsc.acme.example:2775; at most 20 MT a second\n" in run("check-config", sample_file).stdout
+
+
+def test_check_config_adds_up_the_binds_of_all_nodes(run, sample_file):
+    text = sample_file.read_text().replace("wss://10.0.0.1", "ws://127.0.0.1")
+    text = text.replace("#max_binds = 4", "max_binds = 4").replace("#binds = 1", "binds = 2")
+    for number in (2, 3):
+        text += f'[[peers]]\nname = "gw{number}"\nurl = "ws://127.0.0.1:730{number}"\n'
+    sample_file.write_text(text)
+    result = run("check-config", sample_file)
+    assert result.exit_code == 1
+    said = "operators[0].max_binds: the operator allows 4, but 3 nodes with 2 each make 6"
+    assert said in result.stderr
+    sample_file.write_text(text.replace("binds = 2", "binds = 1"))
+    assert run("check-config", sample_file).exit_code == 0
+
+
 def test_check_config_says_warnings_and_still_succeeds(run, sample_file):
     sample_file.write_text(sample_file.read_text().replace("changeit", "changeitsoon"))
     result = run("check-config", sample_file)
@@ -126,6 +151,7 @@ def test_check_config_as_json(run, sample_file, tmp_path):
                 "addresses": ["smsc.acme.example:2775"],
                 "bind_type": "transceiver",
                 "binds": 1,
+                "max_per_s": None,
                 "listen": {"gw1": "127.0.0.1:2775"},
             }
         ],

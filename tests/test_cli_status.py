@@ -73,6 +73,11 @@ def test_an_operator_without_binds_is_not_overlooked():
     assert line(text(operators=(operator(binds=()),)), "acme -") == "acme - none"
 
 
+def test_the_pace_where_there_is_one():
+    assert "pace" not in text()
+    assert line(text(operators=(operator(pace_per_s=12.5),)), "pace") == "pace 12.5 MT a second at most"
+
+
 def test_gateways():
     found = text()
     assert line(found, "acme shop1") == "acme shop1 127.0.0.1:2775 127.0.0.1:40000 transceiver 1/100"

@@ -19,6 +19,8 @@ README = (ROOT / "README.md").read_text()
 NOT_GIVEN_UP = {
     "requests",
     "open_messages",
+    "throttled",
+    "slowed",
     "waited_for_room",
     "reports",
     "mo",

@@ -84,6 +84,7 @@ def _operators(operators: tuple[OperatorStatus, ...]) -> Iterator[Metric]:
     size = _gauge("bind_window_size", "How many there may be at one time.", "operator", "bind")
     sessions = _gauge("gateway_sessions", "Bound sessions of the gateway.", "operator", "gateway")
     in_flight = _gauge("in_flight", "Requests of either side that somebody waits for an answer to.", "operator")
+    pace = _gauge("pace_per_second", "MT a second that may be sent now; none without a limit.", "operator")
     rule = _gauge("message_id_rule", "1 for the rule by which ids match; none while unknown.", "operator", "rule")
     contradictions = _gauge("message_id_contradictions", "Reports in a row that spoke against the rule.", "operator")
     for operator in operators:
@@ -94,9 +95,11 @@ def _operators(operators: tuple[OperatorStatus, ...]) -> Iterator[Metric]:
         for gateway in operator.gateways:
             sessions.add_metric([operator.name, gateway.name], len(gateway.sessions))
         in_flight.add_metric([operator.name], operator.in_flight)
+        if operator.pace_per_s is not None:
+            pace.add_metric([operator.name], operator.pace_per_s)
         rule.add_metric([operator.name, operator.message_id.rule or "none"], 1)
         contradictions.add_metric([operator.name], operator.message_id.contradictions)
-    yield from (up, used, size, sessions, in_flight, rule, contradictions)
+    yield from (up, used, size, sessions, in_flight, pace, rule, contradictions)
 
 
 def _traffic(operators: tuple[OperatorStatus, ...]) -> Iterator[Metric]:

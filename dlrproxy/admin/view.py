@@ -67,6 +67,7 @@ class OperatorStatus(msgspec.Struct, frozen=True, kw_only=True):
     gateways: tuple[GatewayStatus, ...]
     message_id: IdRule
     in_flight: int  # requests of either side that somebody waits for an answer to
+    pace_per_s: float | None = None  # MT a second that may be sent now; None: as the window allows
     counters: Mapping[str, int]  # the fields of `dlrproxy.counters.Counters`, and what the node counts beside them
 
 

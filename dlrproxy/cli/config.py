@@ -65,6 +65,7 @@ def _facts(config: Config) -> dict[str, object]:
                 "addresses": [str(where) for where in operator.addresses],
                 "bind_type": operator.bind_type,
                 "binds": operator.binds,
+                "max_per_s": operator.pace_per_s(len(config.node_names)),
                 "listen": {gateway: str(where) for gateway, where in operator.listen.items()},
             }
             for operator in config.operators
@@ -77,9 +78,18 @@ def _summary(config: Config) -> Iterator[str]:
     nodes = f"with {', '.join(name for name in names if name != config.node.name)}" if len(names) > 1 else "alone"
     yield f"  node {config.node.name}, mode {config.node.mode}, {nodes}; data in {config.node.data_dir}"
     for operator in config.operators:
-        yield f"  operator {operator.name}: {_binds(operator)}"
+        yield f"  operator {operator.name}: {_binds(operator)}{_pace(operator, len(names))}"
         for gateway, where in operator.listen.items():
             yield f"    gateway {gateway} dials {where}"
+
+
+def _pace(operator: Operator, nodes: int) -> str:
+    per_s = operator.pace_per_s(nodes)
+    if per_s is None:
+        return ""
+    share = operator.account_max_per_s is not None and per_s == operator.account_max_per_s / nodes and nodes > 1
+    of = f", this node's share of {operator.account_max_per_s:g} over {nodes}" if share else ""
+    return f"; at most {per_s:.4g} MT a second{of}"
 
 
 def _binds(operator: Operator) -> str:

@@ -163,6 +163,8 @@ def _traffic(operators: tuple[OperatorStatus, ...]) -> RenderableType:
 def _ids_and_rest(operators: tuple[OperatorStatus, ...]) -> Iterator[RenderableType]:
     for operator in operators:
         rows = [("message ids", _id_rule(operator))]
+        if operator.pace_per_s is not None:
+            rows.append(("pace", Text(f"{operator.pace_per_s:.4g} MT a second at most")))
         rest = [(name, number) for name, number in operator.counters.items() if name not in _COLUMNS]
         if named := _named(rest):
             rows.append(("also counted", Text(named)))
