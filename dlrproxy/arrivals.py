@@ -74,6 +74,7 @@ class Arrivals:
         self._open: dict[Arrival, None] = {}
         self._lines: dict[bytes, deque[Arrival] | None] = {}  # by reported id: what is behind the one under way
         self._repeats = Repeats()
+        self._lost = self._repeats.firsts
         self._next: deque[Arrival] = deque()  # first in their lines since the last `settle`
         self.seeking = Seeking(around, submissions, matching, self)
 
@@ -86,7 +87,7 @@ class Arrivals:
     def arrive(self, bind: Bind, frame: bytes, command: int, sequence: int, now: float) -> None:
         """A deliver_sm or data_sm."""
         report = read(frame, text_receipts=self._operator.receipt_text)
-        if self._repeats and report is not None and self._repeated(bind, frame, sequence, now):
+        if self._lost and report is not None and self._repeated(bind, frame, sequence, now):
             return
         arrival = Arrival(self, bind, frame, command, sequence, report, now)
         if len(self._open) >= MAX_UNANSWERED:
@@ -149,7 +150,7 @@ class Arrivals:
     def found(self, arrival: Arrival, record: OpenMessage, now: float) -> None:
         arrival.record = record
         self._counters.matched += 1
-        finished = self._finals.finished(arrival.message_id, record) if self._finals else record.finished
+        finished = self._finals.finished(arrival.message_id, record) if self._finals.at else record.finished
         if finished and routing.matched(final=arrival.final, finished=True) is Step.SWALLOW:
             self._counters.late_intermediate += 1
             self._close(arrival, c.ESME_ROK)

@@ -25,20 +25,17 @@ def close(store: Store, record: OpenMessage, now: float, grace_s: float) -> None
 
 
 class Finals:
-    """One operator's, by reported id."""
+    """One operator's, by reported id. Nothing is in it, as a rule."""
 
-    __slots__ = ("_at",)
+    __slots__ = ("at",)
 
     def __init__(self) -> None:
-        self._at: dict[bytes, float] = {}  # the oldest first
-
-    def __bool__(self) -> bool:
-        return bool(self._at)
+        self.at: dict[bytes, float] = {}  # when it was delivered; the oldest first; always the same object
 
     def note(self, message_id: bytes, now: float) -> None:
         """A final report of this id has been delivered."""
-        self._at.pop(message_id, None)
-        self._at[message_id] = now
+        self.at.pop(message_id, None)
+        self.at[message_id] = now
         self._forget(now - KEPT_S)
 
     def finished(self, message_id: bytes, record: OpenMessage) -> bool:
@@ -52,12 +49,12 @@ class Finals:
         """
         if record.final_at or record.destination == MANY:
             return record.final_at
-        at = self._at.get(message_id, 0.0)
+        at = self.at.get(message_id, 0.0)
         return at if at >= record.submitted_at else 0.0
 
     def _forget(self, before: float) -> None:
         """The newest one stays."""
-        oldest = next(iter(self._at))
-        while self._at[oldest] < before or len(self._at) > MAX_KEPT:
-            del self._at[oldest]
-            oldest = next(iter(self._at))
+        oldest = next(iter(self.at))
+        while self.at[oldest] < before or len(self.at) > MAX_KEPT:
+            del self.at[oldest]
+            oldest = next(iter(self.at))

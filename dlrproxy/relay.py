@@ -369,7 +369,7 @@ class Relay:
 
     def _as_of_now(self, wanted: Wanted, verdict: Verdict[OpenMessage]) -> Verdict[OpenMessage]:
         """Its final report may have been delivered while the store was read, or before that was written down."""
-        if not self._finals or not isinstance(verdict, Match | Inexact):
+        if not self._finals.at or not isinstance(verdict, Match | Inexact):
             return verdict
         finished_at = self._finals.finished_at(wanted.message_id, verdict.record)
         return evolve(verdict, record=replace(verdict.record, final_at=finished_at))

@@ -19,21 +19,18 @@ from dlrproxy.links import Bind
 
 KEPT_S: Final = 300.0  # from the loss of the bind; operators and we are back within a minute or so
 ANSWERED_S: Final = 30.0  # how long before the loss an answer may have been lost with it: TCP had it, the peer did not
-MAX_ANSWERED: Final = 1_000  # the last ones; operators' windows, which one loss can take along, are 10 to 25 a bind
+MAX_ANSWERED: Final = 250  # the last ones; operators' windows, which one loss can take along, are 10 to 25 a bind
 MAX_KEPT: Final = 10_000  # as many as may be unanswered
 
 
 class Repeats:
-    """One operator's reports whose bind was lost. None, and so false, as long as binds live."""
+    """One operator's reports whose bind was lost: `firsts`, by their bytes. Empty as long as binds live."""
 
-    __slots__ = ("_firsts", "_taken")
+    __slots__ = ("_taken", "firsts")
 
     def __init__(self) -> None:
-        self._firsts: dict[bytes, tuple[Arrival, float]] = {}  # the longest lost first
+        self.firsts: dict[bytes, tuple[Arrival, float]] = {}  # the longest lost first; always the same object
         self._taken: deque[Arrival] = deque(maxlen=MAX_ANSWERED)
-
-    def __bool__(self) -> bool:
-        return bool(self._firsts)
 
     def taken(self, arrival: Arrival) -> None:
         """The operator is answered ESME_ROK for it: the gateway or the disk has it."""
@@ -46,19 +43,19 @@ class Repeats:
         answered = (arrival for arrival in self._taken if arrival.arrived_at > now - ANSWERED_S)
         for arrival in itertools.chain(answered, unanswered):
             if arrival.bind is bind and arrival.message_id:
-                self._firsts[_bytes_of(arrival.frame)] = arrival, now
-        while len(self._firsts) > MAX_KEPT:
-            del self._firsts[next(iter(self._firsts))]
+                self.firsts[_bytes_of(arrival.frame)] = arrival, now
+        while len(self.firsts) > MAX_KEPT:
+            del self.firsts[next(iter(self.firsts))]
 
     def first_of(self, frame: bytes, now: float) -> Arrival | None:
         """The report that `frame` repeats, if that is still under way or well done. Asked once for each."""
-        while self._firsts and self._oldest() < now - KEPT_S:
-            del self._firsts[next(iter(self._firsts))]
-        first, _ = self._firsts.pop(_bytes_of(frame), (None, now))
+        while self.firsts and self._oldest() < now - KEPT_S:
+            del self.firsts[next(iter(self.firsts))]
+        first, _ = self.firsts.pop(_bytes_of(frame), (None, now))
         return None if first is None or (first.stage is Stage.DONE and not first.taken) else first
 
     def _oldest(self) -> float:
-        return next(iter(self._firsts.values()))[1]
+        return next(iter(self.firsts.values()))[1]
 
 
 def _bytes_of(frame: bytes) -> bytes:

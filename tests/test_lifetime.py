@@ -288,6 +288,6 @@ def test_what_is_remembered_of_finals_is_bounded():
     finals = Finals()
     for number in range(MAX_KEPT + 10):
         finals.note(b"%d" % number, NOW)
-    assert len(finals._at) == MAX_KEPT
+    assert len(finals.at) == MAX_KEPT
     finals.note(b"0", NOW + KEPT_S + 1)
-    assert list(finals._at) == [b"0"]
+    assert list(finals.at) == [b"0"]

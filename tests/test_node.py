@@ -1,9 +1,12 @@
 """A whole node inside the test: start, reload, drain, stop, and what it keeps for its next start."""
 
+import ssl
 from contextlib import asynccontextmanager
 
 import pytest
+import structlog
 import trio
+import trustme
 from attrs import evolve
 from smpp_peer import Peer, bind_request
 
@@ -62,8 +65,9 @@ async def dial():
     """A gateway's transceiver session, bound; all are closed in the end."""
     peers = []
 
-    async def dial(port):
-        peer = Peer(await trio.open_tcp_stream(LOOPBACK, port))
+    async def dial(port, tls=None):
+        stream = await trio.open_tcp_stream(LOOPBACK, port)
+        peer = Peer(stream if tls is None else trio.SSLStream(stream, tls, server_hostname=LOOPBACK))
         peers.append(peer)
         await peer.send(bind_request())
         _, command, status, _ = HEADER.unpack_from(await peer.receive())
@@ -125,6 +129,35 @@ async def test_a_reload_leaves_the_sessions_of_unchanged_operators_alone(tmp_pat
             assert list(node.fronts) == ["acme"]
             with pytest.raises(OSError, match="all attempts"):
                 await trio.open_tcp_stream(LOOPBACK, third)
+
+
+async def test_a_reload_reads_renewed_certificates_and_leaves_the_sessions_alone(tmp_path, smsc, dial):
+    cert_file, key_file = tmp_path / "listen.pem", tmp_path / "listen.key"
+
+    def certify(authority):
+        issued = authority.issue_cert(LOOPBACK)
+        key_file.write_bytes(issued.private_key_pem.bytes())
+        cert_file.write_bytes(issued.cert_chain_pems[0].bytes())
+
+    def trusting(authority):
+        context = ssl.create_default_context()
+        authority.configure_trust(context)
+        return context
+
+    before, after = trustme.CA(), trustme.CA()
+    certify(before)
+    with reserved(1) as (port,):
+        tls = {"listen_tls": True, "listen_cert_file": cert_file, "listen_key_file": key_file}
+        settings = config(tmp_path, operator("acme", smsc, port, **tls))
+        async with running(settings) as node:
+            untouched = await dial(port, trusting(before))
+            certify(after)
+            with structlog.testing.capture_logs() as logs:
+                await node.reload(settings)
+            assert "gateway.certificate_renewed" in [log["event"] for log in logs]
+            await dial(port, trusting(after))
+            await submit(untouched)
+            assert await status_of_response(untouched) == c.ESME_ROK
 
 
 async def test_a_drain_of_custody_holds_no_binds_and_waits_until_it_is_empty(tmp_path, smsc, dial):

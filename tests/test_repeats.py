@@ -197,7 +197,7 @@ def test_what_is_remembered_is_bounded(monkeypatch):
         world.relay.from_operator(one, [receipt(number, b"id1", b"STATE%02d" % number)])
     world.relay.lost(one)
     repeats = world.relay._arrivals._repeats
-    assert len(repeats._firsts) == 3
+    assert len(repeats.firsts) == 3
     world.now += KEPT_S + 1
     world.relay.from_operator(two, [receipt(70, b"id1")])
-    assert not repeats
+    assert not repeats.firsts
