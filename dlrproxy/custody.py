@@ -13,8 +13,8 @@ import trio
 
 from dlrproxy.clock import NodeClock
 from dlrproxy.custody_port import Accepted, Deliveries, Wanted
-from dlrproxy.logs import RouteLog
-from dlrproxy.store.port import OpenMessage, Store, Table
+from dlrproxy.logs import RouteLog, logger
+from dlrproxy.store.port import OpenMessage, Store, StoreError, Table
 from protocols.peer.frames import EnvelopeKey, Finished, Forgotten, Frame
 from protocols.smpp.message_ids import Inexact, Match, Verdict
 from ring import commands
@@ -25,6 +25,7 @@ from ring.rows import decode_custody, decode_parked, encode_key
 from ring.topology import Topology
 
 _TICK_S = 0.1  # alarms are for seconds; ten wake-ups a second cost next to nothing
+_LOOK_AGAIN_S = 0.5  # after the store could not be read
 _SCAN = 1000  # rows read at a time while starting
 
 _TABLES: Final = {table: Table(table.value) for table in commands.Table}
@@ -46,6 +47,7 @@ class Keeper:
         self._store = store
         self._clock = clock
         self._route_log = route_log
+        self._log = logger("custody")
         self._send: Callable[[str, Frame], bool] = _unlinked
         self._relays: Mapping[str, Deliveries] = {}
         self._answers: dict[EnvelopeKey, tuple[str, Callable[[bool], None]]] = {}  # operator, answer
@@ -146,7 +148,8 @@ class Keeper:
     async def empty(self) -> None:
         """Wait until nothing is in custody. `run` must be running."""
         while self.in_custody():
-            self._emptied = trio.Event()
+            if self._emptied.is_set():
+                self._emptied = trio.Event()
             await self._emptied.wait()
 
     @property
@@ -186,7 +189,7 @@ class Keeper:
         self._do(self._machine.resume(self._clock.now()))
 
     async def run(self) -> None:
-        """Tick, and look up what the machine asks for, until cancelled. Raises StoreError."""
+        """Tick, and look up what the machine asks for, until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._tick)
             nursery.start_soon(self._look_up)
@@ -205,14 +208,29 @@ class Keeper:
             await self._lookups_wanted.wait()
             self._lookups_wanted = trio.Event()
             wanted, self._lookups = self._lookups, []
-            by_operator: dict[str, list[Ask | Closed]] = {}
-            for lookup in wanted:
-                if isinstance(lookup, Recall):
-                    await self._recall(lookup)
-                else:
-                    by_operator.setdefault(lookup.envelope.operator, []).append(lookup)
-            for operator, lookups in by_operator.items():
-                await self._find_owners(operator, lookups)
+            try:
+                await self._look_up_all(wanted)
+            except StoreError as error:
+                # The store itself decides when it is lost (`Store.run`); until then it is asked again.
+                self._log.warning("custody.lookup_failed", waiting=len(wanted), detail=str(error))
+                self._lookups = wanted + self._lookups
+                await trio.sleep(_LOOK_AGAIN_S)
+                self._lookups_wanted.set()
+
+    async def _look_up_all(self, wanted: list[Lookup]) -> None:
+        """What is done is taken out of `wanted`. Raises StoreError."""
+        by_operator: dict[str, list[Ask | Closed]] = {}
+        for lookup in wanted[:]:
+            if isinstance(lookup, Recall):
+                await self._recall(lookup)
+                wanted.remove(lookup)
+            else:
+                by_operator.setdefault(lookup.envelope.operator, []).append(lookup)
+        for operator, lookups in by_operator.items():
+            await self._find_owners(operator, lookups)
+            wanted[:] = [
+                lookup for lookup in wanted if isinstance(lookup, Recall) or lookup.envelope.operator != operator
+            ]
 
     async def _recall(self, recall: Recall) -> None:
         value = await self._store.get(Table.PARKED, encode_key(recall.key))
@@ -227,7 +245,7 @@ class Keeper:
             verdicts = await relay.find_owners(wanted)
         for lookup, verdict in zip(lookups, verdicts, strict=True):
             if isinstance(lookup, Ask):
-                finding = _finding(verdict, inexact=lookup.inexact)
+                finding = _finding(verdict, inexact=lookup.inexact, taking=self._store.accepting)
                 self._do(self._machine.asked(lookup.envelope.key, finding, self._clock.now()))
             elif relay is not None and isinstance(verdict, Match | Inexact):
                 relay.close(verdict.record)
@@ -243,7 +261,9 @@ class Keeper:
             gateway = next(iter(bound), None)
         else:
             gateway = relay.conversing(envelope.pdu)
-        return Finding(gateway, exact=True) if gateway is not None and gateway in bound else None
+        if gateway is None or gateway not in bound:
+            return None
+        return Finding(gateway, exact=True, taking=self._store.accepting)
 
     # Carrying out
 
@@ -353,12 +373,12 @@ def _unlinked(peer: str, frame: Frame) -> bool:
     return False
 
 
-def _finding(verdict: Verdict[OpenMessage] | None, *, inexact: bool) -> Finding | None:
+def _finding(verdict: Verdict[OpenMessage] | None, *, inexact: bool, taking: bool) -> Finding | None:
     match verdict:
         case Match(record=record):
-            return Finding(record.owner, exact=True, finished=record.finished)
+            return Finding(record.owner, exact=True, finished=record.finished, taking=taking)
         case Inexact(record=record) if inexact:
-            return Finding(record.owner, exact=False, finished=record.finished)
+            return Finding(record.owner, exact=False, finished=record.finished, taking=taking)
         case _:
             return None
 

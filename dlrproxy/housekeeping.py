@@ -82,7 +82,7 @@ class Housekeeping:
         self._log = logger("store")
 
     async def run(self) -> None:
-        """Until cancelled. Raises StoreError."""
+        """Until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._write_clock)
             nursery.start_soon(self._expire)
@@ -95,7 +95,10 @@ class Housekeeping:
     async def _expire(self) -> None:
         while True:
             await trio.sleep(_EXPIRE_EVERY_S)
-            await self.expire()
+            try:
+                await self.expire()
+            except StoreError as error:  # the store decides itself when it is lost (`Store.run`)
+                self._log.warning("store.expiry_put_off", detail=str(error))
 
     async def expire(self) -> None:
         """Delete every open message whose time is up. Raises StoreError."""

@@ -25,9 +25,10 @@ from ring.delivery import Delivery
 from ring.rows import Kind, ParkedRow, encode_key
 from ring.settings import CustodySettings
 from ring.shelf import Alarm, Item, Shelf, State
+from ring.topology import Topology
 from ring.walk import Walk
 
-_RELEASABLE = frozenset({State.LINED_UP, State.READY, State.WALKING, State.WAITING})
+_RELEASABLE = frozenset({State.LINED_UP, State.READY, State.WALKING, State.WAITING, State.TO_PARK})
 
 
 class Claims:
@@ -54,8 +55,8 @@ class Claims:
     # At the owner's node
 
     def claim(self, forward: Forward, finding: Finding, now: float) -> bool:
-        """Take it. False when custody is full: the origin keeps it and tries again."""
-        if len(self._shelf.items) >= self._settings.max_messages:
+        """Take it. False when custody is full or nothing can be written: the origin keeps it and tries again."""
+        if not finding.taking or len(self._shelf.items) >= self._settings.max_messages:
             return False
         item = Item(
             envelope=forward.envelope,
@@ -123,6 +124,19 @@ class Claims:
         for item in list(self._shelf.items.values()):
             if item.claimed and item.envelope.origin in joined:
                 self.repeat(item, now)
+
+    def retopologize(self, topology: Topology, now: float) -> None:
+        """A node that is configured no more answers no more: nothing waits for its word."""
+        for item in list(self._shelf.items.values()):
+            other = item.envelope.origin if item.claimed else item.granted_to
+            if not other or other in topology.nodes:
+                continue
+            if item.state is State.HELD:
+                item.released = True
+                self._delivery.park(item, Reason.ORIGIN_REMOVED, now)
+            elif item.state is State.GRANTED or (item.state is State.DELIVERED and item.stored):
+                self._shelf.write(item.no_row())
+                self._shelf.remove(item)
 
     # At the origin
 

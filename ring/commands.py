@@ -63,6 +63,7 @@ class Finding:
     gateway: str  # its owner is this gateway of ours
     exact: bool  # by the exact id, or by a pinned or learned rule
     finished: bool = False  # a final report has been delivered already
+    taking: bool = True  # False: the store takes no writes now
 
 
 @frozen
@@ -101,6 +102,7 @@ class Reason(Enum):
     OWNER_UNREACHABLE = "owner_unreachable"  # claim_for_s is over and some node has not answered
     REFUSED = "refused"  # the gateway answered with a permanent error
     ORIGIN_LOST = "origin_lost"  # it waited for a grant, and its origin came back with another data directory
+    ORIGIN_REMOVED = "origin_removed"  # it was claimed from a node that is configured no more, before that let go
     NO_MESSAGE_ID = "no_message_id"  # a report that names no message, with no gateway to take it
 
 

@@ -114,6 +114,7 @@ class Custody:
         settings = settings or CustodySettings()
         self._settings = settings
         self._me = topology.me
+        self._topology = topology
         self._store_id = store_id
         self._run = run
         self._count = 0
@@ -284,13 +285,13 @@ class Custody:
         self._presence.retopologize(topology)
         self._gathering.retopologize(topology)
         self._walk.retopologize(topology)
+        self._topology = topology
+        self._claims.retopologize(topology, now)
         return self._done(now)
 
     def gateway_bound(self, operator: str, gateway: str, now: float) -> list[Command]:
         """A receiver session of a gateway of this node is there."""
-        outlet = (operator, gateway)
-        self._shelf.alarms.cancel(Alarm.PUMP, outlet)
-        self._delivery.pump(outlet)
+        self._delivery.reopen((operator, gateway))
         self._presence.bound(operator, gateway)
         self._walk.wake_mo(operator, gateway)
         return self._done(now)
@@ -358,6 +359,7 @@ class Custody:
             gateway=row.gateway,
             stored=True,
             granted_to=row.granted_to,
+            superseded=row.superseded,
         )
         self._shelf.items[item.key] = item
         if item.state in (State.LINED_UP, State.HELD):
@@ -368,8 +370,10 @@ class Custody:
     def resume(self, now: float) -> list[Command]:
         """Go on with everything that `restore` brought back.
 
-        What other nodes must hear again is said when they join.
+        What other nodes must hear again is said when they join; what waits for a node that is configured no more is
+        parked.
         """
+        self._claims.retopologize(self._topology, now)
         for item in list(self._shelf.items.values()):
             self._proceed(item, now)
         return self._done(now)
@@ -378,11 +382,12 @@ class Custody:
         """Do what is due."""
         for alarm, name in self._shelf.alarms.due(now):
             if isinstance(name, tuple):
-                self._delivery.pump(name)
+                self._delivery.reopen(name)
             elif item := self._shelf.items.get(name):
                 self._ring_alarm(alarm, item, now)
         self._passing.tick(now)
         self._gathering.tick(now)
+        self._presence.tick(now)
         return self._done(now)
 
     def _ring_alarm(self, alarm: Alarm, item: Item, now: float) -> None:

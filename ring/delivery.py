@@ -32,6 +32,8 @@ class Delivery:
         self._finished = finished
         self._queues: dict[Outlet, deque[Item]] = {}
         self._in_flight: dict[Outlet, int] = {}
+        self._unsent: dict[Outlet, list[Item]] = {}  # what came back since no session had room, in order
+        self._full: set[Outlet] = set()  # no session had room: only an answer makes some
         self.parked = 0  # rows in the parked table
 
     def start(self, item: Item, now: float) -> None:
@@ -42,15 +44,29 @@ class Delivery:
             return
         item.state = State.QUEUED
         self._queues.setdefault(item.outlet, deque()).append(item)
-        self.pump(item.outlet)
+        self._pump(item.outlet)
 
-    def pump(self, outlet: Outlet) -> None:
-        """Send what the window to this gateway has room for."""
+    def reopen(self, outlet: Outlet) -> None:
+        """A session is there, or it is time to see whether one has room again."""
+        self._shelf.alarms.cancel(Alarm.PUMP, outlet)
+        self._full.discard(outlet)
+        self._put_back(outlet)
+        self._pump(outlet)
+
+    def _put_back(self, outlet: Outlet) -> None:
+        if unsent := self._unsent.pop(outlet, None):
+            self._queues.setdefault(outlet, deque()).extendleft(reversed(unsent))
+
+    def _pump(self, outlet: Outlet, most: int | None = None) -> None:
+        """Send what the window to this gateway has room for, `most` at most; nothing while its sessions are full."""
+        if outlet in self._full and most is None:
+            return
         queue = self._queues.get(outlet)
-        while queue and self._in_flight.get(outlet, 0) < self._settings.delivery_window:
+        while queue and most != 0 and self._in_flight.get(outlet, 0) < self._settings.delivery_window:
             item = queue.popleft()
             if item.state is not State.QUEUED:
                 continue  # it left custody while it waited
+            most = None if most is None else most - 1
             self.with_session(item)
             self._shelf.command(Deliver(item.envelope, item.gateway))
 
@@ -60,12 +76,14 @@ class Delivery:
         self._in_flight[item.outlet] = self._in_flight.get(item.outlet, 0) + 1
 
     def unsent(self, key: EnvelopeKey, now: float) -> None:
-        """No session of its gateway could take it: it stays first in the queue, and the queue is tried again later."""
+        """No session of its gateway could take it: it keeps its place, and one more is tried with each answer of that
+        gateway, when it binds, and after `deliver_retry_min_s`."""
         item = self._back(key)
         if item is None:
             return
         item.state = State.QUEUED
-        self._queues.setdefault(item.outlet, deque()).appendleft(item)
+        self._unsent.setdefault(item.outlet, []).append(item)
+        self._full.add(item.outlet)
         if not self._shelf.alarms.is_set(Alarm.PUMP, item.outlet):
             self._shelf.alarms.set(now + self._settings.deliver_retry_min_s, Alarm.PUMP, item.outlet)
 
@@ -83,11 +101,17 @@ class Delivery:
             self._retry_later(item, status, now)
         else:
             self.park(item, Reason.REFUSED, now, status)
-        self.pump(item.outlet)
+        self._put_back(item.outlet)
+        self._pump(item.outlet, most=1 if item.outlet in self._full else None)
 
     def retry(self, key: EnvelopeKey, now: float) -> None:
         item = self._shelf.items.get(key)
-        if item is not None and item.state is State.QUEUED:
+        if item is None:
+            return
+        if item.state is State.TO_PARK and item.to_park is not None:
+            reason, status = item.to_park
+            self.park(item, reason, now, status)
+        elif item.state is State.QUEUED:
             self.start(item, now)
 
     def _back(self, key: EnvelopeKey) -> Item | None:
@@ -109,10 +133,16 @@ class Delivery:
     def _delivered(self, item: Item, now: float) -> None:
         self._shelf.note("delivered", item, gateway=item.gateway)
         if item.envelope.final:
-            for other in self._shelf.lines.behind(item):
-                other.superseded = other.superseded or not other.envelope.final
+            self._supersede(item)
             self._shelf.command(Closed(item.envelope))
         self.finish(item, now)
+
+    def _supersede(self, item: Item) -> None:
+        """Nothing intermediate is delivered after this final report, whatever happens in between (promise 4)."""
+        for other in self._shelf.lines.behind(item):
+            if not other.envelope.final and not other.superseded:
+                other.superseded = True
+                self._shelf.write(other.row(Kind.CLAIM if other.claimed else Kind.ORIGIN))
 
     def finish(self, item: Item, now: float) -> None:
         """Nothing more is owed to the gateway. A claim leaves its key behind until its origin has forgotten it."""
@@ -135,11 +165,13 @@ class Delivery:
             self._proceed(following, now)
 
     def park(self, item: Item, reason: Reason, now: float, status: int = 0) -> None:
-        """Set it aside, visible and replayable. With the parked quota full it stays in custody instead, and is tried
-        again at the longest interval: nothing is dropped for want of room."""
+        """Set it aside, visible and replayable. With the parked quota full it stays in custody, and parking is tried
+        again at the longest interval: nothing is dropped, nor delivered, for want of room."""
         if self.parked >= self._settings.max_parked:
             self._shelf.note("parking_full", item, reason=reason.value)
-            self._stay(item, now)
+            item.state = State.TO_PARK
+            item.to_park = (reason, status)
+            self._shelf.alarms.set(now + self._settings.deliver_retry_max_s, Alarm.RETRY, item.key)
             return
         self.parked += 1
         row = ParkedRow(item.envelope, reason.value, item.accepted_at, now, item.gateway, status, item.lap)
@@ -151,11 +183,3 @@ class Delivery:
             fields["status"] = status
         self._shelf.note("parked", item, **fields)
         self._end(item, now, parked)
-
-    def _stay(self, item: Item, now: float) -> None:
-        if item.gateway:
-            item.state = State.QUEUED
-            self._shelf.alarms.set(now + self._settings.deliver_retry_max_s, Alarm.RETRY, item.key)
-        else:
-            item.state = State.WAITING
-            self._shelf.alarms.set(now + self._settings.walk_retry_max_s, Alarm.WAKE, item.key)

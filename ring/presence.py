@@ -1,11 +1,14 @@
 """Which gateways are bound where: what every node tells the others of its own, so that an MO finds one."""
 
 from collections.abc import Set as AbstractSet
+from typing import Final
 
 from protocols.peer.frames import Bound, Place
 from ring.settings import CustodySettings
 from ring.shelf import Shelf
 from ring.topology import Topology
+
+TELL_EVERY_S: Final = 30.0
 
 
 class Presence:
@@ -17,7 +20,9 @@ class Presence:
         self._topology = topology
         self._reachable: AbstractSet[str] = frozenset()
         self._here: dict[str, list[str]] = {}  # by operator
-        self._elsewhere: dict[str, dict[str, tuple[str, ...]]] = {}  # by node and operator
+        # By node and operator, as last heard; kept while the node is out of reach, and not counted on.
+        self._elsewhere: dict[str, dict[str, tuple[str, ...]]] = {}
+        self._tell_at = 0.0
 
     def bound(self, operator: str, gateway: str) -> None:
         """A gateway of this node is bound to receive. The one that takes what is local comes first."""
@@ -49,16 +54,23 @@ class Presence:
         return tuple(gateway for gateway in frame.gateways if gateway not in before)
 
     def reachable(self, nodes: AbstractSet[str]) -> None:
-        joined, lost = nodes - self._reachable, self._reachable - nodes
+        joined = nodes - self._reachable
         self._reachable = nodes
-        for node in lost:
-            self._elsewhere.pop(node, None)
         for node in sorted(joined):
             for operator, gateways in self._here.items():
                 self._shelf.send(node, Bound(operator, tuple(gateways)))
 
+    def tick(self, now: float) -> None:
+        """Say it again now and then: a frame may have been lost on a link that stayed up."""
+        if now >= self._tell_at:
+            self._tell_at = now + TELL_EVERY_S
+            for operator in self._here:
+                self._tell(operator)
+
     def retopologize(self, topology: Topology) -> None:
         self._topology = topology
+        for node in self._elsewhere.keys() - set(topology.nodes):
+            del self._elsewhere[node]
 
     def any_bound(self, operator: str) -> Place | None:
         """A bound gateway of this node, else of the next one in the ring that has one; None if nobody has."""
@@ -66,6 +78,7 @@ class Presence:
         if here := self._here.get(operator):
             return Place(here[0], me)
         for node in self._topology.others:
-            if gateways := self._elsewhere.get(node, {}).get(operator):
+            gateways = self._elsewhere.get(node, {}).get(operator)
+            if gateways and node in self._reachable:
                 return Place(gateways[0], node)
         return None

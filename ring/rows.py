@@ -39,6 +39,7 @@ class CustodyRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     accepted_at: float  # seconds on this node's clock
     gateway: str = ""  # the owner, if it is a gateway of this node
     granted_to: str = ""
+    superseded: bool = False  # a final report of its message was delivered: it is not to be
 
 
 class ParkedRow(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -17,6 +17,8 @@ from protocols.smpp.message_ids import candidates, normal
 from ring import commands
 from ring.rows import CustodyRow, Kind, encode_key, encode_row
 
+_LEAST_STALE = 1_000  # below this many a heap of stale alarms is not worth tidying
+
 Outlet = tuple[str, str]  # operator and gateway: the sessions of one gateway for one operator
 
 
@@ -35,6 +37,7 @@ class State(IntEnum):
     FORGETTING = auto()
     CLAIMING = auto()
     HELD = auto()
+    TO_PARK = auto()
     QUEUED = auto()
     DELIVERING = auto()
     DELIVERED = auto()
@@ -77,6 +80,7 @@ class Item:
     # delivery
     attempts: int = 0
     superseded: bool = False
+    to_park: "tuple[commands.Reason, int] | None" = None  # why, and the gateway's status: there was no room to park it
 
     @property
     def key(self) -> EnvelopeKey:
@@ -96,14 +100,14 @@ class Item:
         envelope = self.envelope
         if kind in (Kind.GRANTED, Kind.DELIVERED):
             envelope = without_message(envelope)
-        value = CustodyRow(kind, envelope, self.accepted_at, self.gateway, self.granted_to)
+        value = CustodyRow(kind, envelope, self.accepted_at, self.gateway, self.granted_to, self.superseded)
         return commands.Row(commands.Table.CUSTODY, encode_key(self.key), encode_row(value))
 
     def as_row(self) -> CustodyRow:
         """As it would be written now, for people to look at."""
         kinds = {State.GRANTED: Kind.GRANTED, State.FORGETTING: Kind.GRANTED, State.DELIVERED: Kind.DELIVERED}
         kind = kinds.get(self.state, Kind.CLAIM if self.claimed else Kind.ORIGIN)
-        return CustodyRow(kind, self.envelope, self.accepted_at, self.gateway, self.granted_to)
+        return CustodyRow(kind, self.envelope, self.accepted_at, self.gateway, self.granted_to, self.superseded)
 
     def become_tombstone(self, state: State) -> None:
         """Only the key matters from now on."""
@@ -201,6 +205,13 @@ class Alarms:
         self._count += 1
         self._current[alarm, name] = self._count
         heapq.heappush(self._heap, (due, self._count, alarm, name))
+        if len(self._heap) > _LEAST_STALE + 2 * len(self._current):
+            self._compact()
+
+    def _compact(self) -> None:
+        """Alarms that are moved often would pile up until their first time comes."""
+        self._heap = [entry for entry in self._heap if self._current.get((entry[2], entry[3])) == entry[1]]
+        heapq.heapify(self._heap)
 
     def cancel(self, alarm: Alarm, name: EnvelopeKey | Outlet) -> None:
         self._current.pop((alarm, name), None)

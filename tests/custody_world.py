@@ -62,7 +62,9 @@ class Delivery:
     trace: str
     final: bool
     gateway: str
+    message_id: bytes
     answered: bool = False
+    finals_before: tuple[str, ...] = ()  # traces of final reports of its message that the gateway had answered by then
 
 
 @define(eq=False)
@@ -77,6 +79,9 @@ class Node:
     finished: set[bytes] = field(factory=set)
     gateway: str = "gw"
     gateway_up: bool = True
+    room: int = 1_000  # unanswered deliveries that the gateway's session takes
+    unsent: int = 0  # deliveries that it did not take
+    taking: bool = True  # the store takes writes for others
     conversing: set[bytes] = field(factory=set)  # subscribers that its gateway is in conversation with
     at_gateway: deque[tuple[EnvelopeKey, Delivery]] = field(factory=deque)
 
@@ -295,18 +300,24 @@ class World:
             return c.Finding(node.gateway, exact=True) if node.gateway_up and wanted else None
         finished = envelope.message_id in node.finished
         if envelope.message_id in node.open:
-            return c.Finding("gw", exact=True, finished=finished)
+            return c.Finding("gw", exact=True, finished=finished, taking=node.taking)
         if inexact and envelope.message_id in node.inexact:
             return c.Finding("gw", exact=False, finished=finished)
         return None
 
     def _deliver(self, node: Node, envelope: Envelope) -> None:
         assert node.machine is not None
-        if not node.gateway_up:
+        if not node.gateway_up or len(node.at_gateway) >= node.room:
+            node.unsent += 1
             self.do(node.name, node.machine.unsent(envelope.key, self.now))
             return
         assert envelope.pdu == b"pdu-" + envelope.trace.encode()
-        delivery = Delivery(node.name, envelope.trace, envelope.final, node.gateway)
+        delivery = Delivery(node.name, envelope.trace, envelope.final, node.gateway, envelope.message_id)
+        delivery.finals_before = tuple(
+            before.trace
+            for before in self.delivered
+            if before.answered and before.final and before.message_id and before.message_id == envelope.message_id
+        )
         self.delivered.append(delivery)
         node.at_gateway.append((envelope.key, delivery))
 
@@ -372,6 +383,9 @@ class World:
             else:
                 assert not places, f"{trace}: nobody's, delivered at {places}"
                 assert len(rows) == 1, f"{trace}: held {rows}"
+        for delivery in self.delivered:
+            late = [trace for trace in delivery.finals_before if trace not in self.disturbed]
+            assert delivery.final or not late, f"{delivery.trace}: intermediate, and after the final {late}"
         for message in self.messages:
             gateways = self.gateways_of(message)
             assert len(gateways) < 2 or message in self.split(), (

@@ -12,6 +12,8 @@ from ring import commands as c
 from ring.custody import Offer
 from ring.rows import decode_parked
 from ring.settings import OperatorPolicy
+from ring.shelf import Alarm, Alarms
+from ring.topology import Topology
 
 
 def events(world: World, trace: str) -> list[tuple[str, str]]:
@@ -230,12 +232,18 @@ def test_an_mo_goes_to_one_node_with_a_bound_gateway():
 def test_an_mo_that_two_nodes_claim_is_granted_to_one():
     world = World(3)
     world.set_gateway("n0", up=False)
-    world.report("n0", b"", "mo1", owner="n1", kind="mo")
-    world.commit("n0")
-    world.cut_link("n0", "n1")  # the copy on its way to n1 is lost; the origin asks n2
+    world.settle_down()
+    world.mo("n0", "mo1")
+    for claimer in ("n1", "n2"):
+        while not any(node == claimer and note.event == "claimed" for node, note in world.notes):
+            world.busy_steps()[0]()
+        if claimer == "n1":
+            world.cut_link("n0", "n1")  # its claim is lost with the link, and the origin asks n2
     world.heal_link("n0", "n1")
     world.settle_down()
     assert len(world.delivered) == 1
+    assert [node for node, note in world.notes if note.event == "claim_refused"] in (["n1"], ["n2"])
+    world.check()
 
 
 def test_a_full_custody_refuses_and_the_operator_keeps_it():
@@ -339,13 +347,12 @@ def test_nothing_is_lost_or_misdelivered_under_faults(seed: int):
             count += 1
             owner = rng.choice(["", *world.names])
             message_id = b"id%d" % count
-            kind = rng.choice(["dlr", "dlr", "dlr", "mo"])
-            if kind == "mo":
-                continue
             if owner and world.nodes[owner].machine is not None:
                 world.submit(owner, message_id)
             elif owner:
                 continue
+            if owner and rng.random() < 0.3:
+                world.report(name, message_id, f"t{count}-intermediate", owner=owner, final=False)
             world.report(name, message_id, f"t{count}", owner=owner)
         elif roll < 0.88:
             if world.nodes[name].machine is None:
@@ -377,3 +384,108 @@ def test_every_route_event_says_what_the_documents_say():
     for _, note in world.notes:
         documented = ROUTE_EVENTS[f"{note.envelope.kind}.{note.event}"].fields
         assert {name for name, _ in note.fields} <= set(documented), note.event
+
+
+def test_an_intermediate_report_behind_a_final_one_stays_undelivered_over_a_restart():
+    world = World(1)
+    world.set_gateway("n0", up=False)
+    world.submit("n0", b"id1")
+    for trace, final in (("final", True), ("late", False)):
+        world.report("n0", b"id1", trace, owner="n0", final=final)
+    world.settle_down()
+    world.advance(400)  # both have found their owner here, and wait for its gateway
+    world.settle_down()
+    world.set_gateway("n0", up=True)
+    while not world.nodes["n0"].at_gateway:
+        world.busy_steps()[0]()
+    world.answer("n0")
+    while world.nodes["n0"].disk.pending and "late" not in world.superseded:
+        world.commit("n0")
+    world.nodes["n0"].finished.clear()  # the restarted node has nothing but its rows
+    world.crash("n0")
+    world.start("n0")
+    world.settle_down()
+    assert [delivery.trace for delivery in world.delivered] == ["final"]
+
+
+def test_a_full_session_is_tried_once_an_answer_and_keeps_the_order():
+    world = World(1)
+    node = world.nodes["n0"]
+    node.room = 2
+    world.set_gateway("n0", up=False)
+    for number in range(40):
+        world.submit("n0", b"id%d" % number)
+        world.report("n0", b"id%d" % number, f"t{number:02}", owner="n0")
+    world.settle_down()
+    world.advance(400)
+    while node.disk.pending:
+        world.commit("n0")
+    node.unsent = 0
+    world.set_gateway("n0", up=True)
+    tried = node.unsent
+    for _ in range(20):
+        world.answer("n0")
+        while node.disk.pending:
+            world.commit("n0")
+    assert node.unsent - tried <= 40
+    traces = [delivery.trace for delivery in world.delivered]
+    assert traces == sorted(traces)
+    assert len(traces) >= 22
+
+
+def test_a_node_whose_store_takes_no_writes_claims_nothing():
+    world = World(2)
+    world.submit("n1", b"id1")
+    world.nodes["n1"].taking = False
+    world.report("n0", b"id1", "t1", owner="n1")
+    world.settle_down()
+    assert ("busy", "n1") in events(world, "t1")
+    world.nodes["n1"].taking = True
+    world.recover()
+    world.check()
+
+
+def test_what_waits_for_a_node_that_is_configured_no_more_is_parked():
+    world = World(2)
+    world.submit("n1", b"id1")
+    world.report("n0", b"id1", "t1", owner="n1")
+    world.commit("n0")
+    world.deliver_frame(("n0", "n1"))
+    world.commit("n1")
+    world.crash("n0")
+    machine = world.nodes["n1"].machine
+    assert machine is not None
+    world.do("n1", machine.retopologize(Topology(("n1",), "n1"), world.now))
+    world.settle_down()
+    assert world.custodies("t1")[-1] == ("n1", "parked")
+    assert dict(next(n for _, n in world.notes if n.event == "parked").fields)["reason"] == "origin_removed"
+    assert machine.count().items == 0
+
+
+def test_with_the_parked_quota_full_a_refused_claim_is_not_delivered_instead():
+    world = World(2, evolve(SETTINGS, max_parked=0))
+    world.set_gateway("n0", up=False)
+    world.settle_down()
+    world.mo("n0", "mo1")
+    for _ in range(50):
+        if any(note.event == "claimed" for _, note in world.notes):
+            break
+        world.busy_steps()[0]()
+    world.crash("n0")
+    world.nodes["n0"].store_id = b"\xff" * 8
+    world.nodes["n0"].disk.rows.clear()
+    world.start("n0")
+    for _ in range(5):
+        world.settle_down()
+        world.advance(30)
+    assert ("parking_full", "n1") in events(world, "mo1")
+    assert not world.delivered
+    assert world.custodies("mo1") == [("n1", "custody")]
+
+
+def test_moved_alarms_do_not_pile_up():
+    alarms = Alarms()
+    for count in range(100_000):
+        alarms.set(float(count), Alarm.PUMP, ("acme", "gw"))
+    assert len(alarms._heap) < 5_000
+    assert alarms.due(1e9) == [(Alarm.PUMP, ("acme", "gw"))]
