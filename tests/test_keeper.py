@@ -7,7 +7,7 @@ from dlrproxy.custody import Keeper, count_rows
 from dlrproxy.custody_port import Accepted, Wanted
 from dlrproxy.logs import RouteLog
 from dlrproxy.store.memory import MemoryStore
-from dlrproxy.store.port import OpenMessage, Table
+from dlrproxy.store.port import OpenMessage, StoreError, Table
 from protocols.peer.frames import PartOf
 from protocols.smpp.constants import ESME_ROK, ESME_RX_P_APPN
 from protocols.smpp.message_ids import Match, NoMatch, Rule
@@ -257,3 +257,31 @@ async def test_a_restart_goes_on_with_what_is_on_disk():
     again.attach({"acme": pair.relays["a"]}, lambda peer, frame: True)
     await again.restore()
     assert [pdu for _, pdu, _ in pair.relays["a"].delivered] == [b"pdu id1"]
+
+
+async def test_a_store_that_cannot_be_read_for_a_moment_is_asked_again(autojump_clock):
+    pair, answers = Pair(), []
+    pair.relays["b"].owned[b"id1"] = open_message(b"id1", "gw-b")
+    look = pair.relays["b"].find_owners
+    failures = [StoreError("the store is closed, or being opened again")] * 3
+
+    async def find_owners(wanted):
+        if failures:
+            raise failures.pop()
+        return await look(wanted)
+
+    delivered = trio.Event()
+    deliver = pair.relays["b"].deliver
+
+    def deliver_and_tell(*delivery):
+        delivered.set()
+        return deliver(*delivery)
+
+    pair.relays["b"].find_owners, pair.relays["b"].deliver = find_owners, deliver_and_tell
+    pair.keepers["a"].accept(report(), answers.append)
+    async with trio.open_nursery() as nursery:
+        for keeper in pair.keepers.values():
+            nursery.start_soon(keeper.run)
+        await delivered.wait()
+        nursery.cancel_scope.cancel()
+    assert not failures
