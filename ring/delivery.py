@@ -138,9 +138,13 @@ class Delivery:
         self.finish(item, now)
 
     def _supersede(self, item: Item) -> None:
-        """Nothing intermediate is delivered after this final report, whatever happens in between (promise 4)."""
+        """Nothing intermediate is delivered after this final report, whatever happens in between (promise 4).
+
+        A submit_multi has one id for many subscribers, each with a final report of its own.
+        """
         for other in self._shelf.lines.behind(item):
-            if not other.envelope.final and not other.superseded:
+            same = other.envelope.destination == item.envelope.destination
+            if same and not other.envelope.final and not other.superseded:
                 other.superseded = True
                 self._shelf.write(other.row(Kind.CLAIM if other.claimed else Kind.ORIGIN))
 
