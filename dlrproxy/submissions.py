@@ -125,12 +125,19 @@ class Submissions:
 
     def _refuse(self, session: GatewaySession, command: int, sequence: int) -> None:
         if self.draining:
-            self._counters.refused_draining += 1
+            self._refuse_draining(session, command, sequence)
         else:
             self._counters.refused_store += 1
-        self._answer(session, command, self._refusal, sequence)
+            self._answer(session, command, self._refusal, sequence)
+
+    def _refuse_draining(self, session: GatewaySession, command: int, sequence: int) -> None:
+        self._counters.refused_draining += 1
+        self._answer(session, command, self._operator.busy_status, sequence)
 
     def _refuse_no_bind(self, session: GatewaySession, command: int, sequence: int) -> None:
+        if self.draining:  # it has no binds by intention, and its sessions take what is in custody: none is closed
+            self._refuse_draining(session, command, sequence)
+            return
         self._counters.refused_no_bind += 1
         self._answer(session, command, self._operator.no_bind_status, sequence)
         if self._operator.no_bind == "close":

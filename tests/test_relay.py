@@ -264,6 +264,23 @@ def test_the_last_bind_lost_may_close_the_sessions():
     assert session.connection.ended == "no_operator_bind"
 
 
+@pytest.mark.parametrize("lost", ["before the MT", "with the MT in the queue"])
+def test_a_drained_node_keeps_the_sessions_that_custody_delivers_to(lost):
+    world = World(no_bind="close", window=1)
+    bind, session = world.bind(), world.session()
+    if lost == "before the MT":
+        world.relay.draining = True
+        world.relay.lost(bind)
+        world.submit(session, 2)
+    else:
+        world.submit(session, 1, 2)
+        world.relay.draining = True
+        world.relay.lost(bind)
+    assert heads(session.connection.take())[-1] == ("submit_sm_resp", c.ESME_RTHROTTLED, 2)
+    assert session.connection.ended is None
+    assert (world.counters.refused_draining, world.counters.refused_no_bind) == (1, 0)
+
+
 def test_mt_of_a_lost_bind_are_answered_with_a_temporary_status():
     world = World(window=1)
     bind, session = world.bind(), world.session()
