@@ -4,6 +4,7 @@ import pytest
 import structlog
 import trio
 import trio.testing
+from one_node import GOES_ON, one_node, submit
 from operator_world import Smsc, operator_side
 from relay_world import World, command_of, sequence_of
 
@@ -173,3 +174,14 @@ async def test_another_refusal_in_between_is_as_long_as_ever(monkeypatch):
             await side.smsc.bound()
         waits = [line["wait_s"] for line in logs if line["event"] == "operator.bind_refused"]
         assert waits == [0.01, 0.05]
+
+
+async def test_a_node_that_was_killed_waits_out_the_rest(tmp_path):
+    async with one_node(tmp_path, {"operators": {"rebind_wait_s": 60}}) as scene:
+        await scene.node.start()
+        bind = await scene.bound()
+        await submit(await scene.bound_gateway(), bind, GOES_ON)  # so that what was written before is on disk
+        await scene.node.kill()
+        await scene.node.start()
+        waiting = await scene.node.seen("operator.waiting", why="rebind_wait_s")
+        assert 5 < waiting["wait_s"] <= 60 + UP_EVERY_S
