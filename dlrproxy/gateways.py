@@ -34,6 +34,7 @@ from protocols.smpp.session import WITHOUT_RESPONSE, Side, response_to
 
 MAX_SESSIONS: Final = 200  # per operator; gateways open a handful
 BIND_WAIT_S: Final = 5.0  # for an operator bind to come up; gateways wait 10 s and more for their bind_resp
+PARTING_S: Final = 3.0  # for a gateway to answer what it has, and unbind, when the node stops; as gateway_answer_s
 _OWN_SYSTEM_ID: Final = b"dlrproxy"  # until the operator has told us its own
 _TLV_SINCE: Final = 0x34  # interface_version below which a peer knows no TLVs
 
@@ -91,14 +92,27 @@ class Gateways:
             self._tls.renew()
 
     async def stop(self) -> None:
-        """Take no new sessions, unbind those there are, and wait for their end, for a bounded time."""
+        """Take no new sessions, and end those there are, in a bounded time.
+
+        They answer what they have before they are unbound: an answer that is not waited for is a report sent twice.
+        """
         self._listening.cancel()
         for session in list(self._sessions):
-            session.unbind("node_stops")
+            if session.session.bound:
+                session.retire()
+            else:
+                session.unbind("node_stops")
+        with trio.move_on_after(PARTING_S):
+            await self._until_all_gone()
+        for session in list(self._sessions):
+            session.dismiss("node_stops")
         with trio.move_on_after(2 * GOODBYE_S):
-            while self._sessions:
-                self._all_gone = trio.Event()
-                await self._all_gone.wait()
+            await self._until_all_gone()
+
+    async def _until_all_gone(self) -> None:
+        while self._sessions:
+            self._all_gone = trio.Event()
+            await self._all_gone.wait()
 
     async def _serve(self, gateway: str, stream: trio.SocketStream) -> None:
         peer = peer_of(stream)
@@ -128,6 +142,7 @@ class Gateways:
             frames = await self._until_bound(session, incoming, log)
             while frames or (frames := await incoming.next()):
                 self._relay.from_gateway(session, frames)
+                session.part_when_done()
                 frames = []
         except FramingError as error:
             self._relay.counters.unreadable_stream += 1

@@ -35,6 +35,10 @@ class Output(Protocol):
 class Request(Protocol):
     """A request that waits for a gateway's response, and what becomes of it."""
 
+    @property
+    def awaited(self) -> bool:
+        """Nobody counts it but the session, and its answer matters: an end in good order waits for it."""
+
     def answered(self, frame: bytes, status: int, now: float) -> None:
         """The gateway's response, with the sequence number that we gave the request."""
 
@@ -139,7 +143,7 @@ class Bind(Link[Outstanding]):
 class GatewaySession(Link[Request]):
     """A connection from a gateway; `gateway` is the name of the listener that it dialled, `token` its own number."""
 
-    __slots__ = ("gateway", "token")
+    __slots__ = ("_parted", "_retiring", "gateway", "token")
 
     def __init__(
         self,
@@ -155,13 +159,38 @@ class GatewaySession(Link[Request]):
         super().__init__(connection, window, limits, dirty, now)
         self.gateway = gateway
         self.token = token
+        self._retiring = False
+        self._parted = False  # unbind is sent
 
     @property
     def has_room(self) -> bool:
         """It may be sent another request now."""
         window = self.window
-        return self.session.receives and len(window.waiting) < window.size and not self.connection.congested
+        return (
+            self.session.receives
+            and len(window.waiting) < window.size
+            and not (self.connection.congested or self._retiring)
+        )
 
     def request(self, frame: bytes, entry: Request, now: float) -> None:
         """Send a request of the operator's or of custody's; `entry` learns what becomes of it."""
         self.put(resequence(frame, self.window.open(entry, now)))
+
+    def retire(self) -> None:
+        """It is sent no more requests; when it has answered those it has, unbind. Its answer ends the connection."""
+        self._retiring = True
+        self.part_when_done()
+
+    def part_when_done(self) -> None:
+        """Called after everything that it sends; only means something once it retires."""
+        if self._retiring and not self._parted and not self.window.waiting:
+            self._parted = True
+            self.put(pack(c.UNBIND, c.ESME_ROK, self.window.next_sequence()))
+            self.flush()
+
+    def dismiss(self, reason: str) -> None:
+        """Do not wait for it any longer."""
+        if self._parted:
+            self.connection.end(reason)
+        else:
+            self.unbind(reason)

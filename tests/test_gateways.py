@@ -8,7 +8,7 @@ import structlog
 import trio
 import trio.testing
 from gateway_world import gateway_side
-from relay_world import World, command_of, heads, submit_sm, submit_sm_resp
+from relay_world import World, command_of, deliver_sm_resp, heads, mo, sequence_of, submit_sm, submit_sm_resp
 from smpp_peer import bind_request
 
 from dlrproxy.config_keys import Address
@@ -220,11 +220,52 @@ async def test_stop_unbinds_everybody_and_takes_nobody_new():
         peers = [await side.bound("gw1"), await side.bound("gw2")]
         side.nursery.start_soon(side.gateways.stop)
         for peer in peers:
-            assert [command_of(frame) for frame in await peer.receive_until_end()] == [c.UNBIND]
-            await peer.aclose()
+            await part(peer)
         await side.ended()
         with pytest.raises(OSError, match=r".*"):
             await side.dial()
+
+
+async def part(peer) -> None:
+    """The goodbye of a gateway that is unbound."""
+    with trio.fail_after(5):
+        request = await peer.receive()
+        assert command_of(request) == c.UNBIND
+        await peer.send(pack(c.UNBIND_RESP, c.ESME_ROK, sequence_of(request)))
+        assert await peer.receive() is None
+    await peer.aclose()
+
+
+async def test_stop_waits_for_the_answers_to_what_was_sent():
+    async with gateway_side() as side:
+        side.world.bind()
+        peer = await side.bound()
+        answers = []
+        assert side.world.deliver("gw1", b"", mo(1), answers.append)
+        request = await peer.receive()
+        side.nursery.start_soon(side.gateways.stop)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert not side.world.deliver("gw1", b"", mo(2), answers.append)
+        assert answers == []
+        await peer.send(deliver_sm_resp(sequence_of(request)))
+        await part(peer)
+        assert answers == [c.ESME_ROK]
+        await side.ended()
+
+
+async def test_stop_does_not_wait_for_ever(monkeypatch):
+    monkeypatch.setattr("dlrproxy.gateways.PARTING_S", 0.05)
+    async with gateway_side() as side:
+        side.world.bind()
+        silent, waiting = await side.bound(), await side.dial()  # one that answers nothing, one that has not bound yet
+        answers = []
+        assert side.world.deliver("gw1", b"", mo(1), answers.append)
+        side.nursery.start_soon(side.gateways.stop)
+        for peer, commands in ((silent, [c.DELIVER_SM, c.UNBIND]), (waiting, [c.UNBIND])):
+            assert [command_of(frame) for frame in await peer.receive_until_end()] == commands
+            await peer.aclose()
+        await side.ended()
+        assert answers == [None]
 
 
 async def test_a_gateway_that_does_not_read_is_not_read_and_gets_no_more_reports():
