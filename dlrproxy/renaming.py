@@ -3,7 +3,8 @@
 A gateway that looks a report up by the exact string of its submit_sm_resp then finds it, whichever way the operator
 writes ids in reports. What is in custody, and what travels the ring, is the report as it came: the id is replaced when
 it is written to the gateway's session, where the message is known. A report whose message is not known any more (its
-time is up, a person sent it to another gateway), or in which the id has no room, passes as it was received.
+time is up, a person sent it to another gateway), or may be another one (by a rule that is not in force, with another
+subscriber), or in which the id has no room, passes as it was received.
 """
 
 from collections import deque
@@ -17,7 +18,7 @@ from dlrproxy.matching import Matching
 from dlrproxy.passing import Passing
 from dlrproxy.store.port import OpenMessage, StoreError
 from dlrproxy.surroundings import Surroundings
-from protocols.smpp.message_ids import Inexact, Match
+from protocols.smpp.message_ids import Inexact, Match, Verdict
 from protocols.smpp.receipts import Report, read
 from protocols.smpp.rewrite import with_id
 
@@ -110,4 +111,11 @@ class Renaming:
             verdicts = await self._matching.judge(wanted, note=False)
         except StoreError:  # what is known is delivered, not held back
             return [None] * len(batch)
-        return [verdict.record if isinstance(verdict, Match | Inexact) else None for verdict in verdicts]
+        return [_sure(verdict) for verdict in verdicts]
+
+
+def _sure(verdict: Verdict[OpenMessage]) -> OpenMessage | None:
+    """The message whose id may be written into the report: by a rule in force, or one that went to its subscriber."""
+    if isinstance(verdict, Match) or (isinstance(verdict, Inexact) and verdict.agrees):
+        return verdict.record
+    return None

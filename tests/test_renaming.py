@@ -155,6 +155,17 @@ async def test_a_report_whose_message_is_not_known_any_more_is_as_received():
     assert world.counters.id_as_received == 1
 
 
+async def test_a_report_that_may_be_of_another_message_is_as_received():
+    """Without a rule in force 26 may be written 1A or not; the subscriber says that this is not it."""
+    world, bind, session = world_of(None)
+    world.open(session, bind, HEX, destination=b"447700900002")
+    world.now += 1
+    assert world.deliver("gw1", DECIMAL, report(DECIMAL), lambda status: None)
+    await world.look_up()
+    assert session.connection.take() == [resequence(report(DECIMAL), 1)]
+    assert world.counters.id_as_received == 1
+
+
 async def test_a_report_for_another_gateway_than_its_owner_is_as_received():
     """A person replays it, or the operator's policy is "local"."""
     world, bind, session = world_of()
