@@ -35,8 +35,10 @@ class Responses:
         "_recent",
         "_recent_since",
         "_store",
+        "_unwritten",
         "_wrap_up",
         "tracks_writing",
+        "waiting",
     )
 
     def __init__(self, around: Surroundings) -> None:
@@ -48,8 +50,9 @@ class Responses:
         self._batch: list[_Held] = []
         self._group = -1  # the store's group that `_grouped` waits for
         self._grouped: list[_Held] = []
-        # By message id: what follows its response, which has not been written.
-        self._following: dict[bytes, list[Follower] | None] = {}
+        self.waiting = 0  # responses that have not been written
+        self._unwritten: dict[bytes, int] = {}  # how many of them, by message id, which operators repeat; last id last
+        self._following: dict[bytes, list[Follower]] = {}  # by message id: what waits until none is unwritten
         # When a response was written, by message id: two generations, each of at least `delay_s`.
         self.tracks_writing = False  # with a single session there is no other that a report could go to
         self._recent: dict[bytes, float] = {}
@@ -57,14 +60,11 @@ class Responses:
         self._recent_since = 0.0
         self._last_written_at = 0.0
 
-    @property
-    def waiting(self) -> int:
-        return len(self._following)
-
     def hold(self, session: GatewaySession, frame: bytes, message_id: bytes) -> None:
         """Its open message has just been put into the store. Released after the `settle` of this batch."""
         self._batch.append((session, frame, message_id))
-        self._following.setdefault(message_id)
+        self.waiting += 1
+        self._unwritten[message_id] = self._unwritten.pop(message_id, 0) + 1
 
     def settle(self) -> None:
         """The end of a batch: release what it held once all of it is durable, in order."""
@@ -79,20 +79,16 @@ class Responses:
 
     @property
     def unwritten(self) -> Container[bytes]:
-        """The message ids whose responses have not been written yet. The same object for ever."""
-        return self._following
+        """The message ids of responses that have not been written yet. The same object for ever."""
+        return self._unwritten
 
     def follow(self, message_id: bytes, follower: Follower) -> None:
-        """Call when the response, which is unwritten, has been put on its session."""
-        followers = self._following[message_id]
-        if followers is None:
-            self._following[message_id] = [follower]
-        else:
-            followers.append(follower)
+        """Call when the response, which is unwritten, was put on its session; of several with that id, the last."""
+        self._following.setdefault(message_id, []).append(follower)
 
     def last_unwritten(self) -> bytes | None:
         """The id of the response that is written after all others, if any is unwritten."""
-        return next(reversed(self._following), None)
+        return next(reversed(self._unwritten), None)
 
     def ready_elsewhere_at(self, message_id: bytes | None) -> float:
         """From when on a report may go to another session than the response; 0 for long ago.
@@ -108,14 +104,19 @@ class Responses:
         now = self._now()
         if batch is self._grouped:
             self._group = -1  # whatever the store does next, nothing is added to what has been released
-        following = self._following
+        unwritten, following = self._unwritten, self._following
         followers: list[Follower] = []
+        self.waiting -= len(batch)
         for session, frame, message_id in batch:
             if session.alive:
                 session.put(frame)
             else:
                 self._counters.response_session_gone += 1
-            if behind := following.pop(message_id, None):
+            if unwritten[message_id] > 1:
+                unwritten[message_id] -= 1
+                continue
+            del unwritten[message_id]
+            if following and (behind := following.pop(message_id, None)):
                 followers += behind
         if self.tracks_writing:
             self._note_writing(batch, now)

@@ -419,6 +419,24 @@ def test_a_report_in_the_batch_of_its_response_follows_it():
     assert [command_of(f) for f in session.connection.take()] == [c.SUBMIT_SM_RESP, c.DELIVER_SM]
 
 
+def test_a_report_waits_for_all_responses_with_its_id():
+    """Some operators answer several MT with one id; these are in two groups of the store."""
+    world = World()
+    groups = []
+    world.store.after_durable = groups.append
+    bind, session = world.bind(), world.session()
+    world.submit(session, 5, 6)
+    world.relay.from_operator(bind, [submit_sm_resp(1, b"id1")])
+    world.store.group += 1
+    world.relay.from_operator(bind, [submit_sm_resp(2, b"id1"), receipt(9, b"id1")])
+    assert world.relay.in_flight == 3  # two responses and the report
+    groups[0]()
+    assert [command_of(f) for f in session.connection.take()] == [c.SUBMIT_SM_RESP]
+    groups[1]()
+    assert [command_of(f) for f in session.connection.take()] == [c.SUBMIT_SM_RESP, c.DELIVER_SM]
+    assert world.relay.in_flight == 1
+
+
 def test_a_report_before_its_response_waits_for_it():
     world = World()
     bind, session = world.bind(), world.session()
