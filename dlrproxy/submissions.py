@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
+from dlrproxy.connection import HIGH_WATER
 from dlrproxy.links import Bind, GatewaySession, Outstanding
 from dlrproxy.mt_pace import THROTTLED, MtPace
 from dlrproxy.responses import MAX_WAITING, Responses
@@ -282,10 +283,22 @@ class Submissions:
     def _send_queued(self, now: float) -> None:
         self._room = 0
         while self._queue and (bind := self._with_room()) is not None:
-            if self.pace.limited and not self.pace.take(now):
+            if not self._fill(bind, now):
                 return
+
+    def _fill(self, bind: Bind, now: float) -> bool:
+        """Send on one bind as many as it has room for. False: the pace is reached."""
+        unflushed = 0
+        while self._queue and self._room > 0:
+            if self.pace.limited and not self.pace.take(now):
+                return False
             session, frame, command, sequence, _ = self._queue.popleft()
             self._send(bind, session, frame, command, sequence, now)
+            unflushed += len(frame)
+            if unflushed >= HIGH_WATER:
+                bind.flush()  # only its connection knows whether the operator keeps up with reading
+                self._room = 0
+        return True
 
     def tick(self, now: float) -> None:
         """Answer what has waited too long, for room or for the operator; send what the pace allows again."""

@@ -4,6 +4,7 @@ import pytest
 import trio
 import trio.testing
 from relay_world import (
+    Wire,
     World,
     command_of,
     deliver_sm_resp,
@@ -16,6 +17,7 @@ from relay_world import (
     submit_sm_resp,
 )
 
+from dlrproxy.connection import HIGH_WATER
 from dlrproxy.store.port import MANY, StoreError
 from dlrproxy.submissions import MAX_QUEUED
 from protocols.smpp import constants as c
@@ -203,6 +205,33 @@ def test_a_bind_that_does_not_read_gets_no_more_mt():
     bind.connection.congested = False
     world.tick(0.25)
     assert len(bind.connection.take()) == 1
+
+
+class Reluctant(Wire):
+    """The peer reads nothing."""
+
+    unread = 0
+
+    def send(self, data: bytes) -> None:
+        super().send(data)
+        self.unread += len(data)
+        self.congested = self.unread > HIGH_WATER
+
+
+def test_mt_that_waited_do_not_go_to_a_bind_that_does_not_read():
+    world = World(window=1_000, no_bind="status")
+    bind, session = world.bind(), world.session()
+    bind.connection = Reluctant()
+    bind.connection.congested = True
+    world.submit(session, *range(1, 301), short_message=b"", tlvs=((c.TLV_MESSAGE_PAYLOAD, bytes(20_000)),))
+    assert bind.connection.sent == []
+    bind.connection.congested = False
+    world.tick(0.25)
+    assert HIGH_WATER < bind.connection.unread < 2 * HIGH_WATER
+    bind.connection.unread, bind.connection.congested = 0, False
+    sent = len(bind.connection.sent)
+    world.tick(0.25)
+    assert len(bind.connection.sent) == 2 * sent
 
 
 def test_mt_that_wait_too_long_for_room_are_told_that_we_are_busy():
@@ -1044,3 +1073,46 @@ def test_nothing_is_left_behind():
     assert world.relay.in_flight == 0
     assert not world.relay._arrivals._lines
     assert not world.relay._responses._following
+
+
+def test_what_custody_delivers_is_in_flight_until_the_gateway_has_answered():
+    world = World()
+    session = world.session()
+    heard = []
+    assert world.deliver("gw1", b"", mo(1), heard.append)
+    assert world.relay.in_flight == 1
+    [frame] = session.connection.take()
+    world.relay.closing = True
+    assert not world.deliver("gw1", b"", mo(2), heard.append)
+    assert session.connection.take() == []
+    world.relay.from_gateway(session, [deliver_sm_resp(sequence_of(frame))])
+    assert (world.relay.in_flight, heard) == (0, [c.ESME_ROK])
+
+
+def test_what_custody_took_over_is_in_flight_while_the_session_may_answer():
+    world = World(gateway_answer_s=1.0)
+    bind, session = world.bind(), world.session()
+    world.open(session, bind, b"id1")
+    world.relay.from_operator(bind, [receipt(1, b"id1")])
+    [frame] = session.connection.take()
+    world.tick(2.0)
+    world.custody.answer()
+    assert bind.connection.take() == [deliver_sm_resp(1)]
+    assert world.relay.in_flight == 1
+    world.relay.from_gateway(session, [deliver_sm_resp(sequence_of(frame))])
+    assert world.relay.in_flight == 0
+
+
+def test_a_relay_that_ends_gives_back_what_custody_has_with_it():
+    world = World(receipt_delay_ms=500)
+    bind, first, second = world.bind(), world.session(), world.session()
+    world.open(first, bind, b"id1")
+    world.relay.lost(first)
+    heard = []
+    assert world.deliver("gw1", b"id1", receipt(77, b"id1"), heard.append)  # waits for receipt_delay_ms
+    assert second.connection.take() == []
+    world.relay.close_deliveries()
+    assert (heard, world.relay.in_flight) == ([None], 0)
+    world.relay.lost(second)
+    world.tick(1.0)
+    assert heard == [None]
