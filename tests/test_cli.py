@@ -1,5 +1,6 @@
 """The `dlrproxy` command: help that comes at once, exit codes that a script can use, problems without tracebacks."""
 
+import gc
 import importlib.metadata
 import json
 import subprocess
@@ -12,6 +13,7 @@ from click.testing import CliRunner
 
 from dlrproxy import cli
 from dlrproxy.cli import COMMANDS, Entry, main
+from dlrproxy.cli.collector import YOUNG_OBJECTS, tune_collector
 from dlrproxy.config import ConfigError, Problem
 from dlrproxy.sample_config import sample
 
@@ -65,6 +67,17 @@ def test_every_command_has_help(run, name):
 def test_python_m_is_the_same_command():
     result = subprocess.run([sys.executable, "-m", "dlrproxy", "--version"], capture_output=True, check=True)
     assert importlib.metadata.version("dlrproxy") in result.stdout.decode()
+
+
+def test_the_collector_leaves_what_start_up_made_alone():
+    before = gc.get_threshold()
+    try:
+        tune_collector()
+        assert gc.get_freeze_count() > 10_000
+        assert gc.get_threshold() == (YOUNG_OBJECTS, *before[1:])
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*before)
 
 
 def test_sample_config_passes_check_config(run, tmp_path):

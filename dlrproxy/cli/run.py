@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 import trio
 
+from dlrproxy.cli.collector import tune_collector
 from dlrproxy.config import ConfigError, load
 from dlrproxy.log_sink import Sink
 from dlrproxy.logs import configure, logger
@@ -40,6 +41,7 @@ def run(config_file: Path) -> None:
     for warning in config.warnings:
         logger("config").warning("config.warning", path=warning.path, detail=warning.text)
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    tune_collector()
     node = Node(config)
     try:
         finished = trio.run(_until_signal, node, sink, config_file)
