@@ -176,6 +176,10 @@ class NodeProcess:
         assert self._process is not None
         self._process.terminate()
 
+    def send(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
     async def stop(self) -> None:
         """SIGTERM, and wait for an end in good order."""
         self.terminate()
@@ -282,6 +286,7 @@ def tables_of(
         "peers": peers,
         "ring": table("ring"),
         "custody": table("custody"),
+        "mo": table("mo"),
     }
 
 
@@ -302,6 +307,8 @@ def _toml_value(value: object) -> str:
     match value:
         case dict():
             return "{ " + ", ".join(f"{key} = {_toml_value(item)}" for key, item in value.items()) + " }"
+        case list():
+            return "[" + ", ".join(map(_toml_value, value)) + "]"
         case float() if not math.isfinite(value):
             return str(value)
         case _:

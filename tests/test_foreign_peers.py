@@ -8,22 +8,15 @@ Gateway 1 submits; the SMSC sends the reports down the bind of gw2, some down th
 nodes must have come out of them, but for the sequence number.
 """
 
-from contextlib import asynccontextmanager
-
 import pytest
-import trio
-from foreign_peer import ForeignPeer, Tap, npm_smsc, smpp34_esme, smpp34_smsc, smpplib_esme
-from node_process import PASSWORD, SYSTEM_ID, Fleet, open_fleet
+from foreign_peer import smpp34_esme, smpplib_esme
+from foreign_scene import SESSIONS, Scene, deliver, npm, play, smpp34, without_sequence
 
-from dlrproxy.demo.ports import reserved
 from protocols.smpp import constants as c
 from protocols.smpp.framing import HEADER
 
 pytestmark = [pytest.mark.foreign, pytest.mark.processes]
 
-# The SMSC numbers its sessions as they bind, so the nodes start in this order; the one that dials the other comes last.
-SESSIONS = {"gw2": 1, "gw1": 2}
-FIRST_ID = "a0b1c2d3"
 VENDOR_COMMAND = 0x00010203
 VENDOR_TLV = 0x1501  # vendors' tags are 0x1400 to 0x3FFF; nobody here knows this one
 RESERVED_TLV = 0x4321  # nor is this anybody's
@@ -45,83 +38,6 @@ MT_TLVS = {
     "sar": [[c.TLV_SAR_MSG_REF_NUM, "0a0b"], [c.TLV_SAR_TOTAL_SEGMENTS, "02"], [c.TLV_SAR_SEGMENT_SEQNUM, "01"]],
 }
 UNKNOWN_TLVS = [[VENDOR_TLV, "00ff00"], [RESERVED_TLV, "c0ffee"], [VENDOR_TLV, "01"]]  # twice the same, with zeros
-
-
-class Scene:
-    """Who plays, and what stands between them."""
-
-    def __init__(self, fleet: Fleet, smsc: ForeignPeer, gateways: dict[str, ForeignPeer], taps: dict[str, Tap]) -> None:
-        self.fleet = fleet
-        self.smsc = smsc
-        self.gateway, self.other_gateway = gateways["gw1"], gateways["gw2"]
-        self.taps = taps
-
-    def into(self, gateway: str, command: int) -> list[bytes]:
-        """What that gateway sent."""
-        return self.taps[f"{gateway}-gateway"].from_dialler(command)
-
-    def out_of(self, gateway: str, command: int) -> list[bytes]:
-        """What that gateway received."""
-        return self.taps[f"{gateway}-gateway"].from_target(command)
-
-    def at_smsc(self, gateway: str, command: int) -> list[bytes]:
-        """What the SMSC received from that node."""
-        return self.taps[f"{gateway}-operator"].from_dialler(command)
-
-    def from_smsc(self, gateway: str, command: int) -> list[bytes]:
-        """What the SMSC sent to that node."""
-        return self.taps[f"{gateway}-operator"].from_target(command)
-
-    async def submit(self, **messages) -> dict[str, str]:
-        """Submit by tag, each with `fields` and `tlvs`; the ids that the SMSC gave them."""
-        for tag, message in messages.items():
-            await self.gateway.do("submit", tag=tag, **message)
-        ids = {}
-        for tag in messages:
-            (response,) = await self.gateway.seen("response", tag=tag)
-            assert response["status"] == c.ESME_ROK
-            ids[tag] = response["id"]
-        return ids
-
-
-@asynccontextmanager
-async def play(directory, make_smsc, make_esme):
-    with reserved(1) as (smsc_port,):
-        async with trio.open_nursery() as nursery:
-            smsc = make_smsc(nursery, smsc_port)
-            await smsc.start()
-            (listening,) = await smsc.seen("listening")
-            taps = {f"{name}-operator": Tap(listening["port"]) for name in ("gw1", "gw2")}
-            for tap in taps.values():
-                await nursery.start(tap.run)
-            ports = {name: taps[f"{name}-operator"].port for name in ("gw1", "gw2")}
-            async with open_fleet(directory, ports) as fleet:
-                gateways = {}
-                for name, number in SESSIONS.items():
-                    await fleet.start(name)
-                    await smsc.seen("bound", session=number)
-                    tap = taps[f"{name}-gateway"] = Tap(fleet.gateway_ports[name])
-                    gateways[name] = make_esme(nursery, await nursery.start(tap.run), SYSTEM_ID, PASSWORD)
-                    await gateways[name].start()
-                    await gateways[name].seen("bound")
-                yield Scene(fleet, smsc, gateways, taps)
-                for gateway in gateways.values():
-                    await gateway.stop()
-                await fleet.stop()
-            await smsc.stop()
-            nursery.cancel_scope.cancel()
-
-
-def npm(nursery, port):
-    return npm_smsc(nursery, FIRST_ID)  # takes any port
-
-
-def smpp34(nursery, port):
-    return smpp34_smsc(nursery, FIRST_ID, port)
-
-
-def without_sequence(frames: list[bytes]) -> list[bytes]:
-    return [frame[:12] + frame[16:] for frame in frames]
 
 
 def heads(frames: list[bytes]) -> list[tuple[int, int]]:
@@ -182,14 +98,6 @@ def receipts(ids: dict[str, str]) -> dict[str, dict]:
         }
         for tag, form in forms.items()
     }
-
-
-async def deliver(scene: Scene, node: str, deliveries: dict[str, dict]) -> None:
-    for tag, delivery in deliveries.items():
-        await scene.smsc.do("deliver", session=SESSIONS[node], tag=tag, **delivery)
-    for tag in deliveries:
-        (answer,) = await scene.smsc.seen("answered", tag=tag)
-        assert (answer["command"], answer["status"]) == ("deliver_sm_resp", c.ESME_ROK)
 
 
 @pytest.mark.parametrize("make_esme", [smpplib_esme, smpp34_esme])

@@ -2,12 +2,14 @@
 //
 //   {"do": "deliver", "session": 1, "tag": "r1", "fields": {...}, "tlvs": [[5121, "0a0b"]]}
 //   {"do": "vendor", "session": 1, "tag": "v1", "body": "hex"}       {"do": "stop"}
+//   {"do": "ids", "ids": ["1001"]}      {"do": "hold"}      {"do": "respond", "id": "1001"}
 //
 //   {"event": "listening", "port": 1}      {"event": "bound", "session": 1}      {"event": "unbound", "session": 1}
 //   {"event": "submit", "session": 1, "id": "a1"}      {"event": "vendor", "session": 1, "body": "hex"}
 //   {"event": "answered", "tag": "r1", "command": "deliver_sm_resp", "status": 0}
 //
-// Fields are those of the package; texts and TLV values are hex. Ids count up from the first argument, in hex.
+// Fields are those of the package; texts and TLV values are hex. Ids count up from the first argument, in hex; those of
+// `ids` come before. After `hold` a submit_sm is answered only when it is told to `respond`.
 'use strict';
 
 const path = require('path');
@@ -20,6 +22,9 @@ smpp.addCommand('vendor_push_resp', { id: (VENDOR | 0x80000000) >>> 0, params: {
 
 let nextId = BigInt('0x' + process.argv[3]);
 let sessions = 0;
+let holding = false;
+const givenIds = [];
+const held = new Map(); // by id: what sends the response
 const bound = new Map();
 
 // A body of bytes that mean nothing to anybody.
@@ -44,9 +49,11 @@ function serve(session) {
     tell({ event: 'bound', session: number, system_type: pdu.system_type });
   });
   session.on('submit_sm', (pdu) => {
-    const id = (nextId++).toString(16);
+    const id = givenIds.shift() ?? (nextId++).toString(16);
+    const respond = () => session.send(pdu.response({ message_id: id }));
+    if (holding) held.set(id, respond);
+    else respond();
     tell({ event: 'submit', session: number, id });
-    session.send(pdu.response({ message_id: id }));
   });
   session.on('vendor_push', (pdu) => {
     tell({ event: 'vendor', session: number, body: pdu.body.toString('hex') });
@@ -82,6 +89,9 @@ function obey(command) {
   const answered = (pdu) => tell({ event: 'answered', tag: command.tag, command: pdu.command, status: pdu.command_status });
   if (command.do === 'deliver') bound.get(command.session).deliver_sm(prepared(command), answered);
   else if (command.do === 'vendor') bound.get(command.session).vendor_push({ body: Buffer.from(command.body, 'hex') }, answered);
+  else if (command.do === 'ids') givenIds.push(...command.ids);
+  else if (command.do === 'hold') holding = true;
+  else if (command.do === 'respond') held.get(command.id)();
   else if (command.do === 'stop') process.exit(0);
   else throw new Error('unknown command: ' + JSON.stringify(command));
 }
