@@ -102,6 +102,10 @@ class Arrival:
     def answered(self, frame: bytes, status: int, now: float) -> None:
         self.owner.answered(self, frame, status, now)
 
+    @property
+    def awaited(self) -> bool:
+        return self.stage is Stage.KEPT
+
     def overdue(self, now: float) -> None:
         self.owner.overdue(self, now)
 

@@ -35,14 +35,23 @@ class Front:
                     await nursery.start(self._keep_binds)
                     task_status.started()
         finally:
+            self.relay.close_deliveries()
             self._gone.set()
 
     async def _keep_binds(self, *, task_status: trio.TaskStatus[Address | None] = trio.TASK_STATUS_IGNORED) -> None:
         try:
-            with self._binds:
-                await self.operators.run(task_status=task_status)
+            if self._binds.cancel_called:
+                task_status.started(None)
+            else:
+                with self._binds:
+                    await self.operators.run(task_status=task_status)
         finally:
             self._binds_gone.set()
+
+    def without_binds(self) -> None:
+        """Before `run`, on a node that drains: serve the gateways, refuse MT, and bind nowhere."""
+        self.relay.draining = True
+        self._binds.cancel()
 
     async def release_binds(self) -> None:
         """Unbind from the operator, in a bounded time; what is outstanding is answered before (promise 8)."""
@@ -50,15 +59,20 @@ class Front:
         await self._binds_gone.wait()
 
     async def quiet(self, deadline: float) -> None:
-        """Refuse MT, and wait until nothing is in flight or until `deadline` (trio's clock)."""
+        """Refuse MT, take nothing from custody, and wait until nothing is in flight: at most until `deadline`."""
         self.relay.draining = True
+        self.relay.closing = True
         with trio.CancelScope(deadline=deadline):
             await self.relay.settled()
 
-    async def close(self, drain_s: float) -> None:
-        """End this operator alone: finish what is in flight, unbind on both sides, release the listeners."""
-        await self.quiet(trio.current_time() + drain_s)
+    async def close(self, deadline: float) -> None:
+        """End this operator alone: finish what is in flight, unbind on both sides, release the listeners.
+
+        What is not finished by `deadline` (trio's clock) is not waited for.
+        """
+        await self.quiet(deadline)
         await self.release_binds()
+        await self.quiet(deadline)  # for what the operator has sent while it was let go of
         await self.unbind_gateways()
         self._scope.cancel()
         await self._gone.wait()

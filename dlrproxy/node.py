@@ -8,7 +8,7 @@ On `stop`: MT are refused; what is in flight is finished; the binds are released
 nodes are told; what is left in custody stays on disk for the next start.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Final
 
@@ -19,10 +19,11 @@ from dlrproxy.admin.server import serve
 from dlrproxy.admin.view import Drain
 from dlrproxy.clock import NodeClock
 from dlrproxy.config import Config
-from dlrproxy.config_changes import changes
+from dlrproxy.config_changes import Changes, ReloadRefusedError, changes, check_identity, taken_over
 from dlrproxy.config_operator import Operator
 from dlrproxy.conversations import Conversations
 from dlrproxy.custody import Keeper, count_rows
+from dlrproxy.failures import leaves
 from dlrproxy.front import Front
 from dlrproxy.housekeeping import Housekeeping, learned_rules, next_run, read_clock, write_rule
 from dlrproxy.logs import RouteLog, logger
@@ -36,7 +37,7 @@ from protocols.smpp.message_ids import Change, Learner, Rule
 from ring.custody import Custody as Machine
 from ring.tls import TlsError
 
-_RELEASE_S: Final = 10.0  # unbinding from operators and gateways, each bounded on its own; the sum of it
+_RELEASE_S: Final = 10.0  # unbinding from the operators, and again from the gateways; each is bounded on its own
 
 
 class Node:
@@ -47,18 +48,24 @@ class Node:
         self.clock = NodeClock()
         self.fronts: dict[str, Front] = {}
         self.draining: Drain | None = None
+        self.started = trio.Event()  # it listens and dials
         self._emptying = trio.Event()
+        self._one_reload = trio.Lock()
+        self._reload_scope: trio.CancelScope | None = None
         self._log = logger("node")
         self._stop = trio.Event()
         self.conversations = Conversations(config.mo.conversation_s)
         self._nodes = len(config.node_names)
         self._policies = ring.policies(config)
+        self._settings = ring.custody_settings(config, self._policies)
         self._routes = RouteLog(config.node.name, enabled=config.log.route_events)
 
     def stop(self) -> None:
         """Begin to end gracefully: `run` returns within about `drain_s`."""
         self.draining = "stop"
         self._stop.set()
+        if self._reload_scope is not None:
+            self._reload_scope.cancel()
 
     def drain(self, mode: Drain) -> None:
         """Begin to take the node out of service. A second call changes nothing, but that "stop" follows "custody"."""
@@ -99,6 +106,7 @@ class Node:
         async with trio.open_nursery() as inner:
             inner.start_soon(self.housekeeping.run)
             await self.keeper.restore()
+            self._warn_of_custody_without_operator()
             inner.start_soon(self.keeper.run)
             await inner.start(self.ring.run)
             await inner.start(partial(serve, View(self), self.config, logger("admin")))
@@ -114,6 +122,7 @@ class Node:
                     custody=self.keeper.in_custody(),
                 )
                 outer.start_soon(self._empty_custody)
+                self.started.set()
                 task_status.started()
                 await self._stop.wait()
                 await self._wind_down()
@@ -127,7 +136,7 @@ class Node:
             topology=ring.topology(self.config),
             store_id=store.store_id,
             run=await next_run(store),
-            settings=ring.custody_settings(self.config, self._policies),
+            settings=self._settings,
             parked=await count_rows(store, Table.PARKED),
         )
         return Keeper(machine, store, self.clock, self._routes)
@@ -179,27 +188,36 @@ class Node:
     async def reload(self, config: Config) -> None:
         """Take over other operators and peers; sessions of operators that stay as they are go on untouched.
 
-        What cannot be taken over while running is named in the log, and counts from the next start. `run` must be
-        running. Raises TlsError, ValueError, and then nothing has changed.
+        What cannot be taken over while running is named in the log, and counts from the next start. Waits until the
+        node has started and an earlier reload is done; `stop` cuts it short. Raises ReloadRefusedError, TlsError,
+        ValueError, and then nothing has changed.
         """
+        async with self._one_reload:
+            if self.draining == "stop":
+                raise ReloadRefusedError(["the node is stopping"])
+            with trio.CancelScope() as self._reload_scope:
+                await self.started.wait()
+                await self._reload(config)
+            if self._reload_scope.cancelled_caught:
+                self._log.warning("config.reload_cut_short", detail="the node is stopping")
+
+    async def _reload(self, config: Config) -> None:
+        check_identity(self.config, config)
         found = changes(self.config, config)
         ring_taken = self.ring.reload(config)
-        if found.needs_restart or not ring_taken:
-            needs = [*found.needs_restart, *([] if ring_taken else ["peers"])]
-            self._log.warning("config.needs_restart", keys=needs)
+        self._say_what_waits(config, found, ring_taken=ring_taken)
         self._policies.update(ring.policies(config))
         self._nodes = len(config.node_names)
         for front in self.fronts.values():
             front.renew_certificates()
             front.relay.share_among(self._nodes)
-        for name in found.removed:
-            await self._end_front(name)
-            del self._policies[name]
-        for operator in found.changed:
-            await self._end_front(operator.name)
+        await self._end_fronts((*found.removed, *(operator.name for operator in found.changed)))
+        self._forget_policies(config)
+        self.config = taken_over(self.config, config)
+        self._note_operators(config)
         for operator in (*found.changed, *found.added):
             await self._begin_front(operator)
-        self.config = evolve(self.config, operators=config.operators, peers=config.peers, ring=config.ring)
+            self._note_operators(config)
         self._log.info(
             "config.reloaded",
             added=[operator.name for operator in found.added],
@@ -208,9 +226,44 @@ class Node:
             peers=found.peers,
         )
 
-    async def _end_front(self, name: str) -> None:
-        if front := self.fronts.pop(name, None):
-            await front.close(self.config.node.drain_s)
+    def _say_what_waits(self, config: Config, found: Changes, *, ring_taken: bool) -> None:
+        needs = list(found.needs_restart)
+        if not ring_taken:
+            needs.append("peers")
+        if ring.custody_settings(config, {}).watch_s > self._settings.watch_s:
+            needs.append("operators.race_window_s")  # as forwarders of the others' reports use it: the longest
+        if needs:
+            self._log.warning("config.needs_restart", keys=needs)
+
+    def _note_operators(self, config: Config) -> None:
+        """Those that run; one that could not be started is tried again by the next reload."""
+        operators = tuple(operator for operator in config.operators if operator.name in self.fronts)
+        self.config = evolve(self.config, operators=operators)
+
+    def _forget_policies(self, config: Config) -> None:
+        """Of operators that are configured no more, but for those of which something is in custody: that waits."""
+        wanted = {operator.name for operator in config.operators}
+        in_custody = self.keeper.machine.by_operator()
+        for name in self._policies.keys() - wanted:
+            if count := in_custody[name]:
+                self._log.warning("config.operator_still_in_custody", operator=name, count=count)
+            else:
+                del self._policies[name]
+
+    def _warn_of_custody_without_operator(self) -> None:
+        counts = self.keeper.machine.by_operator()
+        if strays := {name: count for name, count in sorted(counts.items()) if name not in self._policies}:
+            self._log.warning("node.custody_without_operator", operators=strays)
+
+    async def _end_fronts(self, names: Iterable[str]) -> None:
+        """Together, for they share one `drain_s`. They stay in `fronts` until all have ended: a stop ends them, too."""
+        ending = [self.fronts[name] for name in names]
+        deadline = trio.current_time() + self.config.node.drain_s
+        async with trio.open_nursery() as nursery:
+            for front in ending:
+                nursery.start_soon(front.close, deadline)
+        for front in ending:
+            del self.fronts[front.name]
         self._attach()
 
     async def _begin_front(self, operator: Operator) -> None:
@@ -220,13 +273,21 @@ class Node:
             learner.adopt(*learned)
         self.learners[operator.name] = learner
         front = self._front(operator)
+        if self.draining is not None:
+            front.without_binds()
+        problems: list[str] = []
         try:
             await self._outer.start(front.run)
-        except (OSError, TlsError) as error:
-            self._log.error("config.operator_not_started", operator=operator.name, detail=str(error))
+        except* (OSError, TlsError) as group:
+            problems = [str(error) for error in leaves(group)]
+        if problems:
+            self._log.error("config.operator_not_started", operator=operator.name, detail="; ".join(problems))
             return
         self.fronts[operator.name] = front
         self._attach()
+        if self.draining is not None:  # since it was made
+            front.relay.draining = True
+            await front.release_binds()
 
     def _attach(self) -> None:
         self.keeper.attach({name: front.relay for name, front in self.fronts.items()}, self.ring.send)
@@ -238,17 +299,22 @@ class Node:
         self._log.info("node.stopping", drain_s=self.config.node.drain_s, custody=self.keeper.in_custody())
         self.ring.set_draining(draining=True)
         deadline = trio.current_time() + self.config.node.drain_s
-        async with trio.open_nursery() as nursery:
-            for front in self.fronts.values():
-                nursery.start_soon(front.quiet, deadline)
+        await self._quiet(deadline)
         unfinished = {name: front.relay.in_flight for name, front in self.fronts.items() if front.relay.in_flight}
         if unfinished:
             self._log.warning("node.drain_time_over", in_flight=unfinished)
         with trio.move_on_after(_RELEASE_S):
             await self._release_binds()
+        await self._quiet(deadline)  # for what the operators have sent while they were let go of
+        with trio.move_on_after(_RELEASE_S):
             async with trio.open_nursery() as nursery:
                 for front in self.fronts.values():
                     nursery.start_soon(front.unbind_gateways)
+
+    async def _quiet(self, deadline: float) -> None:
+        async with trio.open_nursery() as nursery:
+            for front in self.fronts.values():
+                nursery.start_soon(front.quiet, deadline)
 
     async def _release_binds(self) -> None:
         async with trio.open_nursery() as nursery:

@@ -61,6 +61,11 @@ class Passing:
         for entry in session.window.take_all():
             entry.unanswered(now)
 
+    @property
+    def awaited(self) -> int:
+        """Requests on the sessions whose answers are waited for (`links.Request.awaited`)."""
+        return sum(entry.awaited for session in self.sessions.values() for _, entry in session.window.waiting.values())
+
     def bound_gateways(self) -> list[str]:
         """Those with a session that takes deliver_sm, in the order of the configuration."""
         return [gateway for gateway, receivers in self._receivers.items() if receivers]
@@ -165,6 +170,8 @@ class _Delivery:
 
     __slots__ = ("_done",)
 
+    awaited = False  # the relay counts what custody has given it
+
     def __init__(self, done: Callable[[int | None, float], None]) -> None:
         self._done = done
 
@@ -182,6 +189,8 @@ class _Other:
     """Another request of the operator's: its response goes back as it is."""
 
     __slots__ = ("_bind", "_command", "_counters", "_sequence")
+
+    awaited = True
 
     def __init__(self, bind: Bind, command: int, sequence: int, counters: Counters) -> None:
         self._bind = bind

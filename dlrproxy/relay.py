@@ -13,6 +13,7 @@ call for a PDU (perf-notes). What takes time ends in a callback: the store's `af
 import itertools
 import secrets
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 import trio
@@ -87,6 +88,9 @@ class Relay:
         self._alarm_at: float | None = None
         self._settled: trio.Event | None = None  # somebody waits for the end of all traffic
         self._wrapping = False
+        self.closing = False  # nothing more is taken from custody
+        self._deliveries: dict[int, Callable[[int | None], None]] = {}  # custody's, that have not ended
+        self._delivery_numbers = itertools.count()
         self._tokens = itertools.count(secrets.randbits(40) << 20)  # never one of an earlier run's
         self._traces = itertools.count(secrets.randbits(32) << 32)
         self._mo = mo or MoRouting(operator, Mo(), Conversations(0), alone=True)
@@ -340,9 +344,16 @@ class Relay:
 
     @property
     def in_flight(self) -> int:
-        """Requests of the gateways and of the operator that somebody still waits for an answer to."""
+        """Requests of the gateways, of the operator and of custody that somebody still waits for an answer to."""
         submissions = self._submissions
-        return submissions.outstanding + submissions.queued + self._responses.waiting + len(self._arrivals)
+        return (
+            submissions.outstanding
+            + submissions.queued
+            + self._responses.waiting
+            + len(self._arrivals)
+            + len(self._deliveries)
+            + self._passing.awaited
+        )
 
     async def settled(self) -> None:
         """Wait until nothing is in flight; the caller sets the deadline."""
@@ -357,8 +368,29 @@ class Relay:
         return self._passing.bound_gateways()
 
     def deliver(self, gateway: str, message_id: bytes, pdu: bytes, done: Callable[[int | None], None]) -> bool:
+        if self.closing:
+            return False
         deliver = self._renaming.deliver if self._renaming.enabled and message_id else self._passing.deliver
-        return deliver(gateway, message_id, pdu, done, self.now())
+        number = next(self._delivery_numbers)
+        self._deliveries[number] = done
+        taken = deliver(gateway, message_id, pdu, partial(self._delivered, number), self.now())
+        if not taken:
+            del self._deliveries[number]
+        return taken
+
+    def _delivered(self, number: int, status: int | None) -> None:
+        if done := self._deliveries.pop(number, None):
+            done(status)
+
+    def close_deliveries(self) -> None:
+        """The relay runs no more: what custody has in its hands goes back to custody, wherever it waits here.
+
+        The sessions are gone by then, and with them what was written to one.
+        """
+        self.closing = True
+        deliveries, self._deliveries = self._deliveries, {}
+        for done in deliveries.values():
+            done(None)
 
     def conversing(self, pdu: bytes) -> str | None:
         return self._mo.conversing(pdu, self.now())

@@ -34,6 +34,7 @@ An item moves through these states; what is not listed cannot happen, and a late
                 session ended          -> QUEUED
 """
 
+from collections import Counter
 from collections.abc import Collection
 from collections.abc import Set as AbstractSet
 from typing import Literal
@@ -142,6 +143,28 @@ class Custody:
 
     def count(self) -> Count:
         return Count(len(self._shelf.items), self._walk.walking, self._walk.waiting, self._delivery.parked)
+
+    def by_operator(self) -> Counter[str]:
+        """How many items of each operator still want something of it. For people: slow."""
+        over = (State.DELIVERED, State.FORGETTING)
+        return Counter(item.envelope.operator for item in self._shelf.items.values() if item.state not in over)
+
+    def by_state(self) -> Counter[State]:
+        """For people: slow."""
+        return Counter(item.state for item in self._shelf.items.values())
+
+    def awaiting(self) -> dict[str, Counter[State]]:
+        """What waits for a word from another node, by that node. For people: slow.
+
+        HELD: the origin's grant. GRANTED: the claimer has it, and has not finished. DELIVERED: the origin keeps it yet.
+        """
+        waiting: dict[str, Counter[State]] = {}
+        for item in self._shelf.items.values():
+            if item.state in (State.HELD, State.DELIVERED):
+                waiting.setdefault(item.envelope.origin, Counter())[item.state] += 1
+            elif item.state is State.GRANTED:
+                waiting.setdefault(item.granted_to, Counter())[item.state] += 1
+        return waiting
 
     def of_message(self, operator: str, forms: Collection[bytes]) -> list[Item]:
         """Everything of this operator's whose reported id has one of these normal forms. For people: slow."""

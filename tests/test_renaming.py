@@ -225,3 +225,12 @@ async def test_a_usual_receipt_and_a_data_sm():
     [frame] = session.connection.take()
     assert frame == resequence(data_sm(HEX), 2)
     assert sequence_of(frame) == 2
+
+
+def test_a_relay_that_ends_gives_back_what_waits_for_its_message():
+    world = World(receipt_id="as-submitted")
+    world.session()
+    heard = []
+    assert world.deliver("gw1", b"unknown", receipt(77, b"unknown"), heard.append)
+    world.relay.close_deliveries()
+    assert heard == [None]

@@ -13,7 +13,7 @@ from dlrproxy.custody import Keeper
 from protocols.peer.frames import Frame, Learned
 from protocols.peer.hello import Hello
 from protocols.smpp.message_ids import Rule
-from ring import tls
+from ring import peer_table, tls
 from ring.link import Links
 from ring.link_settings import LinkSettings
 from ring.peer_status import PeerStatus
@@ -129,9 +129,11 @@ class RingMode:
         """
         if self._links is None:
             return not config.other_peers
-        self._links.set_tls(link_security(config))
-        self._links.set_peers(_peer_urls(config))
-        self._keeper.retopologize(topology(config))
+        nodes, peers, security = topology(config), _peer_urls(config), link_security(config)
+        peer_table.check(config.node.name, peers, security)
+        self._links.set_tls(security)  # raises, too, where the table in force does not go with it
+        self._links.set_peers(peers)
+        self._keeper.retopologize(nodes)
         return True
 
     def send(self, peer: str, frame: Frame) -> bool:

@@ -1,0 +1,90 @@
+"""`dlrproxy run` as a process: which signals it hears when, and how it says that it has ended."""
+
+import signal
+import socket
+
+import pytest
+import trio
+from node_process import THIS_DLRPROXY, open_fleet
+
+from dlrproxy.demo.ports import LOOPBACK
+
+pytestmark = pytest.mark.processes
+
+UNREACHABLE = 9  # an operator's port: nobody listens on "discard"
+
+# The command, with its node's start held up until a second SIGHUP has come, and a word when it can hear.
+EARLY = """
+import os, signal, sys
+import dlrproxy.cli.run
+held = signal.signal
+def told(number, handler):
+    was = held(number, handler)
+    if number == signal.SIGHUP:
+        signal.signal = held
+        os.kill(os.getpid(), signal.SIGHUP)
+    return was
+signal.signal = told
+from dlrproxy.cli import main
+sys.argv[0] = "dlrproxy"
+main()
+"""
+
+# A node that fails by a mistake of ours once it runs.
+BROKEN = """
+import sys, trio
+from dlrproxy import node
+async def broken(self):
+    raise LookupError("a mistake of ours")
+node.Node._empty_custody = broken
+from dlrproxy.cli import main
+main()
+"""
+
+
+async def test_hangups_before_it_runs_are_reloads_after(tmp_path):
+    command = (THIS_DLRPROXY[0], "-c", EARLY)
+    async with open_fleet(tmp_path, {"gw1": UNREACHABLE}, command=command) as fleet:
+        node = fleet["gw1"]
+        await node.start()
+        await node.seen("config.reloaded")
+        await node.stop()
+
+
+async def test_a_hangup_while_it_stops_changes_nothing(tmp_path):
+    async with open_fleet(tmp_path, {"gw1": UNREACHABLE}) as fleet:
+        node = fleet["gw1"]
+        await node.start()
+        node.send(signal.SIGHUP)
+        await node.seen("config.reloaded")
+        node.terminate()
+        node.send(signal.SIGHUP)
+        assert await node.ended() == 0, node.story("ended badly")
+
+
+async def test_what_makes_a_start_impossible_is_said_without_a_traceback(tmp_path):
+    with socket.create_server((LOOPBACK, 0)) as taken:
+        port = taken.getsockname()[1]
+        settings = {"operators": {"listen": f"{LOOPBACK}:{port}"}}
+        async with open_fleet(tmp_path, {"gw1": UNREACHABLE}, settings) as fleet:
+            node = fleet["gw1"]
+            await node.launch()
+            assert await node.ended() == 1
+            [event] = node.found("node.cannot_start")
+            assert f"cannot listen on {LOOPBACK}:{port}" in event["detail"]
+            assert "exception" not in event
+            assert len(node.said) == 1
+            assert node.said[0].startswith("Error: ")
+
+
+async def test_a_mistake_of_ours_has_its_traceback_in_the_log_alone(tmp_path):
+    command = (THIS_DLRPROXY[0], "-c", BROKEN)
+    async with open_fleet(tmp_path, {"gw1": UNREACHABLE}, command=command) as fleet:
+        node = fleet["gw1"]
+        await node.launch()
+        with trio.fail_after(30):
+            assert await node.ended() == 1
+        [event] = node.found("node.failed")
+        assert (event["error"], event["detail"]) == ("LookupError", "a mistake of ours")
+        assert "Traceback" in event["exception"]
+        assert node.said == ["Error: LookupError('a mistake of ours'); see the log"]
