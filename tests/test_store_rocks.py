@@ -543,6 +543,18 @@ async def test_a_disk_that_never_comes_back_ends_the_run(tmp_path, injected, mon
         await store.close()
 
 
+async def test_a_disk_that_stands_still_takes_nothing_more(tmp_path, injected, monkeypatch):
+    monkeypatch.setattr("dlrproxy.store.rocks.STALLED_S", 0.05)
+    async with running(tmp_path / "data", opener=injected.opener) as store:
+        injected.hold("sync")
+        store.put_open(an_open(b"m-1"))
+        await until(injected.entered["sync"].is_set)
+        await until(lambda: not store.accepting)
+        injected.release("sync")
+        await idle(store)
+        assert store.accepting
+
+
 async def test_damage_found_while_writing_ends_the_run(tmp_path, injected):
     store = await open_store(tmp_path / "data", opener=injected.opener)
     injected.failures["write"] = ["Corruption: block checksum mismatch"]

@@ -85,7 +85,7 @@ class Store(Protocol):
 
     @property
     def accepting(self) -> bool:
-        """False while a commit fails or free space is below `min_free_mb`."""
+        """False while a commit fails or stands still, or free space is below `min_free_mb`."""
 
     def put_open(self, message: OpenMessage) -> None:
         """Insert or replace; the newest submission with an id wins."""

@@ -5,6 +5,7 @@ How a write becomes durable:
     put_open, put, delete      into the collecting group, and into `recent`: lookups see it at once
     run                        takes the group; one worker thread writes it and syncs the log; then its callbacks are
                                called. What is written meanwhile collects: the slower the disk, the larger the groups
+    a write that takes long    `accepting` is False until it is done
     a failed write or sync     nobody is told anything. `accepting` is False, the database is closed and opened again,
                                the same group is written again, with back-off, until it is durable
 
@@ -36,6 +37,8 @@ REMEMBERED: Final = 200_000  # open messages in memory, some 100 MB; 200 s of re
 # What may wait for a disk that stands still. Above it nothing is accepted; what was accepted before still comes in,
 # and that is bounded by the windows.
 MAX_WAITING_BYTES: Final = 64 * MIB
+# A write that takes longer stands still. Below the gateways' and the operator's patience, so that they hear of it.
+STALLED_S: Final = 2.0
 SPACE_CHECK_S: Final = 1.0
 # Room comes back when a tenth more than the minimum is free, so that the border does not flap.
 ROOM_AGAIN: Final = 1.1
@@ -69,6 +72,7 @@ class RocksStore:
         self._collecting = Group()
         self.group = 0
         self._committing: Group | None = None
+        self._began_at = 0.0  # its commit; trio's clock
         self._work = trio.Event()
         self._expiring = trio.Lock()
         self._min_free_bytes = min_free_bytes
@@ -112,7 +116,8 @@ class RocksStore:
 
     @property
     def accepting(self) -> bool:
-        return not (self._failing or self._full or self._collecting.size > MAX_WAITING_BYTES)
+        stalled = self._committing is not None and trio.current_time() > self._began_at + STALLED_S
+        return not (stalled or self._failing or self._full or self._collecting.size > MAX_WAITING_BYTES)
 
     # --- open messages
 
@@ -296,6 +301,7 @@ class RocksStore:
                 if not self._collecting:
                     return
                 self._committing, self._collecting = self._collecting, Group()
+                self._began_at = trio.current_time()
                 self.group += 1
                 self._recent.take_turns()
             await self._make_durable(self._committing, give_up_s)
