@@ -19,6 +19,7 @@ class Stage(Enum):
     PASSED = auto()  # written to a session
     KEEPING = auto()  # custody has been asked to take it
     KEPT = auto()  # custody has it; it is still unanswered on a session, whose answer custody waits for
+    LEFT = auto()  # the operator was told to send it again; it is still unanswered on a session
     DONE = auto()  # the operator has been answered, or is gone; a session may still answer, to no effect
 
 
@@ -45,6 +46,7 @@ class Arrival:
         "frame",
         "gateway",
         "late",
+        "lined",
         "message_id",
         "owner",
         "raced",
@@ -76,6 +78,7 @@ class Arrival:
         self.message_id = (report.message_id or b"") if report is not None else b""  # as reported
         self.arrived_at = now
         self.stage = Stage.SEEKING
+        self.lined = True  # reports that name its message line up behind it, or it behind them
         self.record: OpenMessage | None = None
         self.gateway = ""  # the one that it was passed to
         self.token = 0  # the session

@@ -7,7 +7,7 @@
 
 A line is named by the id as reported, and one report of a line is under way at a time: so their order holds whatever
 happens to the first (promise 4). All that is not answered yet is in `_open`, oldest first. That is bounded: what comes
-beyond it, or is not placed within `operator_answer_s`, is answered `retry_status`.
+beyond it, or is not placed and on disk within `operator_answer_s`, is answered `retry_status`.
 """
 
 from collections import deque
@@ -64,7 +64,7 @@ class Arrivals:
         self._mo = around.mo
         self._routes = around.routes
         self._new_trace = around.new_trace
-        self._wrap_up = around.wrap_up
+        self._now = around.now
         self._responses = responses
         self._unwritten = responses.unwritten
         self._passing = passing
@@ -87,7 +87,7 @@ class Arrivals:
     def arrive(self, bind: Bind, frame: bytes, command: int, sequence: int, now: float) -> None:
         """A deliver_sm or data_sm."""
         report = read(frame, text_receipts=self._operator.receipt_text)
-        if self._lost and report is not None and self._repeated(bind, frame, sequence, now):
+        if self._lost and self._repeated(bind, frame, sequence, report is None, now):
             return
         arrival = Arrival(self, bind, frame, command, sequence, report, now)
         if len(self._open) >= MAX_UNANSWERED:
@@ -110,18 +110,30 @@ class Arrivals:
             self._lines[message_id] = None
             self._seek(arrival, now)
 
-    def _repeated(self, bind: Bind, frame: bytes, sequence: int, now: float) -> bool:
-        """It is one whose bind was lost, sent again: it is answered for the first copy, now or in time."""
+    def _repeated(self, bind: Bind, frame: bytes, sequence: int, is_mo: bool, now: float) -> bool:
+        """It is sent again, unanswered or as it was told: it is answered for the first copy, now or in time."""
         first = self._repeats.first_of(frame, now)
         if first is None:
             return False
-        self._counters.reports += 1
+        if is_mo:
+            self._counters.mo += 1
+        else:
+            self._counters.reports += 1
         self._counters.repeated += 1
         first.bind, first.sequence = bind, sequence
         if first.stage in (Stage.DONE, Stage.KEPT):
             self._repeats.taken(first)
             self._reply(first, c.ESME_ROK)
+        elif first not in self._open:
+            self._resume(first, now)
         return True
+
+    def _resume(self, first: Arrival, now: float) -> None:
+        """The operator has sent it again while the first copy is still looked after, and waits for an answer anew."""
+        if first.stage is Stage.LEFT:
+            first.stage = Stage.PASSED
+        first.arrived_at = now
+        self._open[first] = None
 
     def bind_lost(self, bind: Bind, now: float) -> None:
         """What it brought and was not answered, or not long ago, may come again."""
@@ -295,7 +307,10 @@ class Arrivals:
         self._counters.answered_late += 1
         if status == c.ESME_ROK:
             self._delivered(arrival, now)
-        if arrival.stage is not Stage.DONE:
+        if arrival.stage is Stage.LEFT:
+            arrival.taken = status == c.ESME_ROK
+            arrival.stage = Stage.DONE
+        elif arrival.stage is not Stage.DONE:
             self._tell_custody(arrival, status)
 
     def overdue(self, arrival: Arrival, now: float) -> None:
@@ -308,6 +323,8 @@ class Arrivals:
         """The session has ended without an answer."""
         if arrival.stage is Stage.PASSED:
             self._not_now(arrival, None, arrival.gateway)
+        elif arrival.stage is Stage.LEFT:
+            arrival.stage = Stage.DONE
         elif arrival.stage is not Stage.DONE:
             self._tell_custody(arrival, None)
 
@@ -327,7 +344,7 @@ class Arrivals:
             self._keep(arrival, owner=gateway, token=token)
         else:
             self._counters.refused_temporary += 1
-            self._close(arrival, self._operator.retry_status)
+            self._ask_again(arrival, Stage.DONE if token is None else Stage.LEFT)
 
     def _keep(
         self,
@@ -359,14 +376,20 @@ class Arrivals:
         if durable:
             self._counters.to_custody += 1
             self._repeats.taken(arrival)
-            self._reply(arrival, c.ESME_ROK)
-            self._finish(arrival, Stage.DONE if token is None else Stage.KEPT)
+            self._conclude(arrival, c.ESME_ROK, Stage.DONE if token is None else Stage.KEPT)
             if arrival.late is not None:
                 self._tell_custody(arrival, arrival.late[0])
+            return
+        self._counters.refused_custody += 1
+        if arrival.late == (c.ESME_ROK,):  # the gateway has taken it meanwhile
+            arrival.taken = True
+            self._conclude(arrival, c.ESME_ROK, Stage.DONE)
+        elif token is None or arrival.late is not None:
+            self._conclude(arrival, self._operator.retry_status, Stage.DONE)
+        elif arrival in self._open:
+            self._ask_again(arrival, Stage.LEFT)
         else:
-            self._counters.refused_custody += 1
-            taken = arrival.late == (c.ESME_ROK,)  # by the gateway, meanwhile
-            self._close(arrival, c.ESME_ROK if taken else self._operator.retry_status)
+            arrival.stage = Stage.LEFT
 
     def _tell_custody(self, arrival: Arrival, status: int | None) -> None:
         if arrival.stage is Stage.KEEPING:
@@ -387,6 +410,22 @@ class Arrivals:
         self._reply(arrival, status)
         self._finish(arrival, Stage.DONE)
 
+    def _conclude(self, arrival: Arrival, status: int, stage: Stage) -> None:
+        """As custody has it now, or has it not. The operator may have been told to send it again meanwhile."""
+        if arrival in self._open:
+            self._reply(arrival, status)
+            self._finish(arrival, stage)
+        else:
+            arrival.stage = stage
+
+    def _ask_again(self, arrival: Arrival, stage: Stage) -> None:
+        """Answer retry_status. What custody or a session still has then is not given to it once more: see `Repeats`."""
+        self._reply(arrival, self._operator.retry_status)
+        self._finish(arrival, stage)
+        if stage is not Stage.DONE:
+            arrival.lined = False
+            self._repeats.asked_again(arrival, self._now())
+
     def abandon(self, arrival: Arrival) -> None:
         """Its bind is gone, and nobody has it yet: the operator, unanswered, sends it again."""
         self._counters.abandoned += 1
@@ -400,7 +439,7 @@ class Arrivals:
         if arrival.forms:
             self.seeking.forget(arrival)
         message_id = arrival.message_id
-        if not message_id or was_behind:
+        if not message_id or was_behind or not arrival.lined:
             return
         line = self._lines.pop(message_id)
         while line:
@@ -432,8 +471,8 @@ class Arrivals:
         for arrival in self._open:
             if arrival.arrived_at > limit:
                 break
-            if arrival.stage in _UNPLACED:
+            if arrival.stage in _UNPLACED or arrival.stage is Stage.KEEPING:
                 slow.append(arrival)
         for arrival in slow:
             self._counters.refused_slow += 1
-            self._close(arrival, self._operator.retry_status)
+            self._ask_again(arrival, Stage.KEEPING if arrival.stage is Stage.KEEPING else Stage.DONE)

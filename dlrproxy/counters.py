@@ -51,11 +51,11 @@ class Counters:
     race_held: int = 0  # waited for outstanding responses
     race_resolved: int = 0  # of these: found its message then
     late_intermediate: int = 0  # an intermediate report after a final one: answered ESME_ROK, not delivered
-    repeated: int = 0  # sent again after the loss of its bind: answered for the first copy, not delivered
+    repeated: int = 0  # sent again after the loss of its bind or a retry_status: answered for the first copy
     to_custody: int = 0
     refused_custody: int = 0  # custody could not take it: retry_status
     refused_full: int = 0  # too many wait for their answer: retry_status
-    refused_slow: int = 0  # not placed within operator_answer_s: retry_status
+    refused_slow: int = 0  # not placed, or not on disk, within operator_answer_s: retry_status
     refused_store_read: int = 0  # the store could not be read: retry_status
     refused_temporary: int = 0  # on_temporary_error = "retry_status": retry_status
     abandoned: int = 0  # its operator bind was lost before it was passed on; the operator sends it again

@@ -201,3 +201,97 @@ def test_what_is_remembered_is_bounded(monkeypatch):
     world.now += KEPT_S + 1
     world.relay.from_operator(two, [receipt(70, b"id1")])
     assert not repeats.firsts
+
+
+def kept(world, one, frame):
+    """Custody is asked to take it, and its disk stands still for longer than the operator waits."""
+    world.relay.from_operator(one, [frame])
+    world.tick(8)
+    assert len(world.custody.accepted) == 1
+    assert one.connection.take() == [deliver_sm_resp(sequence_of(frame), world.operator.retry_status)]
+    assert (world.relay.in_flight, world.counters.refused_slow) == (0, 1)
+
+
+def patient(**settings):
+    """Without a gateway: all goes to custody."""
+    world = World(enquire_link_s=1_000, **settings)
+    return world, world.bind()
+
+
+@pytest.mark.parametrize("durable", ["before the repeat", "after the repeat", "after the second repeat"])
+@pytest.mark.parametrize("frame", [mo(7), no_id()])
+def test_what_waits_too_long_for_the_disk_is_answered_and_kept_once(frame, durable):
+    world, bind = patient()
+    kept(world, bind, frame)
+    if durable == "before the repeat":
+        world.custody.answer()
+        assert bind.connection.take() == []
+    world.relay.from_operator(bind, [frame])
+    if durable == "after the second repeat":
+        world.tick(8)
+        assert bind.connection.take() == [deliver_sm_resp(7, world.operator.retry_status)]
+        world.relay.from_operator(bind, [frame])
+    if durable != "before the repeat":
+        assert bind.connection.take() == []
+        world.custody.answer()
+    assert bind.connection.take() == [deliver_sm_resp(7)]
+    assert (len(world.custody.accepted), world.relay.in_flight) == (1, 0)
+    world.relay.from_operator(bind, [frame])  # asked for by nobody
+    assert len(world.custody.accepted) == 2
+
+
+def test_what_custody_could_not_write_in_the_end_is_taken_anew():
+    world, bind = patient()
+    kept(world, bind, mo(7))
+    world.custody.answer(durable=False)
+    world.relay.from_operator(bind, [mo(7)])
+    assert len(world.custody.accepted) == 2
+
+
+def test_a_report_that_waits_too_long_for_the_disk_lets_the_next_of_its_message_go():
+    world, bind = patient()
+    session = world.session()
+    world.open(session, bind, b"id1")
+    world.relay.lost(session)
+    kept(world, bind, receipt(7, b"id1", b"ENROUTE"))
+    world.custody.held.add(("acme", b"id1"))  # so it queues there
+    world.relay.from_operator(bind, [receipt(8, b"id1"), receipt(7, b"id1", b"ENROUTE")])
+    world.custody.answer()
+    world.custody.answer()
+    assert bind.connection.take() == [deliver_sm_resp(7), deliver_sm_resp(8)]
+    assert len(world.custody.accepted) == 2
+
+
+@pytest.mark.parametrize("settings", [{}, {"on_temporary_error": "retry_status"}])
+@pytest.mark.parametrize("status", [c.ESME_ROK, c.ESME_RX_T_APPN, None])
+@pytest.mark.parametrize("late", [False, True])
+def test_a_session_that_is_slow_gets_one_copy_while_custody_is_full(settings, status, late):
+    """None: it ends without an answer."""
+    world = World(enquire_link_s=1_000, **settings)
+    bind, session = world.bind(), world.session()
+    world.custody.at_once = False
+    world.open(session, bind, b"id1")
+    refused = [deliver_sm_resp(7, world.operator.retry_status)]
+    for _ in range(3):
+        world.relay.from_operator(bind, [receipt(7, b"id1")])
+        world.tick(3)
+        world.tick(0.25)
+        assert bind.connection.take() == refused
+    [frame] = session.connection.take()
+    if not late:
+        world.relay.from_operator(bind, [receipt(7, b"id1")])
+    if status is None:
+        world.relay.lost(session)
+        session = world.session()
+    else:
+        world.relay.from_gateway(session, [deliver_sm_resp(sequence_of(frame), status)])
+    if late:
+        world.relay.from_operator(bind, [receipt(7, b"id1")])
+    if status == c.ESME_ROK:
+        assert bind.connection.take() == [deliver_sm_resp(7)]
+        assert session.connection.take() == []
+    elif late:
+        assert len(session.connection.take()) == 1  # a copy only now
+    else:
+        assert bind.connection.take() == refused
+    assert len(world.relay._arrivals) == (1 if late and status != c.ESME_ROK else 0)
