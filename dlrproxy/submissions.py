@@ -32,6 +32,7 @@ MT: Final = frozenset({c.SUBMIT_SM, c.SUBMIT_MULTI, c.DATA_SM, c.BROADCAST_SM})
 _TO_MANY: Final = frozenset({c.SUBMIT_MULTI, c.BROADCAST_SM})
 _NO_TIMES: Final = b"\0\0"  # schedule_delivery_time and validity_period, both empty: as in most messages
 _LONGEST_TIMES: Final = 2 * 17  # octets, with their NULs
+_SHORTEST_S: Final = 60.0  # also of a message that is past its validity: the operator tells its end all the same
 _REPORT_REQUESTED: Final = 0x1F  # registered_delivery: SMSC receipt, SME acknowledgement, intermediate notification
 
 
@@ -123,6 +124,16 @@ class Submissions:
             self._enqueue(session, frame, command, sequence, now)
         else:
             self._send(bind, session, frame, command, sequence, now)
+
+    def _refuse_queued(self) -> None:
+        """An id that came back could not be kept. Requests that bring none wait on."""
+        queue, self._queue = self._queue, deque()
+        for queued in queue:
+            if queued.command in MT:
+                self._counters.refused_store += 1
+                self._answer(queued.session, queued.command, c.ESME_RMSGQFUL, queued.sequence)
+            else:
+                self._queue.append(queued)
 
     def _refuse(self, session: GatewaySession, command: int, sequence: int) -> None:
         if self.draining:
@@ -224,7 +235,7 @@ class Submissions:
         starts_in = max(0.0, seconds_until(times[0], now) or 0.0)
         valid_for = seconds_until(times[1], now)
         lasts = self._lifetime_s if valid_for is None else max(0.0, valid_for) + self._margin_s
-        return min(starts_in + lasts, self._longest_s)
+        return max(_SHORTEST_S, min(starts_in + lasts, self._longest_s))
 
     def answered(self, bind: Bind, frame: bytes, status: int, sequence: int, now: float) -> None:
         """A response of the operator's, generic_nack included."""
@@ -281,6 +292,8 @@ class Submissions:
             self._unserved.clear()
 
     def _send_queued(self, now: float) -> None:
+        if not self._store.accepting:
+            self._refuse_queued()
         self._room = 0
         while self._queue and (bind := self._with_room()) is not None:
             if not self._fill(bind, now):

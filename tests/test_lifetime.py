@@ -74,6 +74,12 @@ def test_default_margin_and_cap_are_settings():
     assert [lifetime(world, message_id) for message_id in (b"id1", b"id2", b"id3")] == [2 * DAY, 12 * HOUR, 3 * DAY]
 
 
+def test_a_message_past_its_validity_is_open_for_a_minute():
+    world, bind, session = world_of(open_message_margin_h=0)
+    world.open(session, bind, b"id1", validity_period=b"200101000000000+")
+    assert lifetime(world, b"id1") == 60
+
+
 def test_an_mt_that_asks_for_no_report_is_not_tracked_whatever_its_validity():
     world, bind, session = world_of(track="requested")
     world.open(session, bind, b"id1", validity_period=b"000000010000000R", registered_delivery=0)

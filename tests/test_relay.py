@@ -207,6 +207,22 @@ def test_a_bind_that_does_not_read_gets_no_more_mt():
     assert len(bind.connection.take()) == 1
 
 
+def test_mt_that_waited_are_refused_once_the_store_takes_nothing():
+    world = World(window=1)
+    bind, session = world.bind(), world.session()
+    world.submit(session, 1, 2)
+    world.relay.from_gateway(session, [pack(c.QUERY_SM, 0, 3, b"id\0\0\0\0")])
+    [first] = bind.connection.take()
+    world.store.accepting = False
+    world.relay.from_operator(bind, [submit_sm_resp(sequence_of(first), status=c.ESME_RINVDSTADR)])
+    assert heads(session.connection.take()) == [
+        ("submit_sm_resp", c.ESME_RINVDSTADR, 1),
+        ("submit_sm_resp", c.ESME_RMSGQFUL, 2),
+    ]
+    assert heads(bind.connection.take()) == [("query_sm", 0, 2)]
+    assert world.counters.refused_store == 1
+
+
 class Reluctant(Wire):
     """The peer reads nothing."""
 
