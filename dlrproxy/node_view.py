@@ -1,7 +1,7 @@
 """The running node as the HTTP API sees it: `admin.view.NodeView` over a `Node`."""
 
 import importlib.metadata
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import trio
@@ -15,6 +15,7 @@ from dlrproxy.store.directory import free_bytes
 from dlrproxy.store.port import Lookup, OpenMessage, Table
 from protocols.smpp.constants import COMMAND_NAMES
 from ring.rows import ParkedRow, decode_parked
+from ring.shelf import State
 
 if TYPE_CHECKING:
     from dlrproxy.node import Node
@@ -71,6 +72,8 @@ class View:
             max_parked=settings.max_parked,
             events=dict(keeper.counts),
             refused=dict(keeper.refused),
+            states=_by_name(keeper.machine.by_state()),
+            awaiting={node: _by_name(states) for node, states in sorted(keeper.machine.awaiting().items())},
         )
 
     def _operator(self, front: Front) -> view.OperatorStatus:
@@ -124,6 +127,10 @@ class View:
 
     def drain(self, mode: view.Drain) -> None:
         self._node.drain(mode)
+
+
+def _by_name(states: Mapping[State, int]) -> dict[str, int]:
+    return {state.name.lower(): count for state, count in sorted(states.items())}
 
 
 def _bind(slot: Slot) -> view.BindStatus:

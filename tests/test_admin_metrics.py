@@ -95,6 +95,13 @@ def test_a_node_is_up_while_it_is_linked_and_heard(node, value, changes, up):
     assert value("dlrproxy_peer_up", peer="gw2") == up
 
 
+def test_for_whose_word_custody_waits(node, value):
+    custody = msgspec.structs.replace(node.answer.custody, states={"held": 3}, awaiting={"gw2": {"held": 3}})
+    node.change(custody=custody)
+    assert value("dlrproxy_custody_state", state="held") == 3
+    assert value("dlrproxy_custody_awaiting", peer="gw2", state="held") == 3
+
+
 def test_the_links_of_a_node(value):
     assert value("dlrproxy_peer_silent_seconds", peer="gw2") == 0.4
     assert value("dlrproxy_peer_silent_seconds", peer="gw3") is None

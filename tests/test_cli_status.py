@@ -99,6 +99,11 @@ def test_custody_and_parked():
     assert line(found, "not taken") == "not taken custody_full 2"
 
 
+def test_for_whose_word_custody_waits():
+    custody = msgspec.structs.replace(status().custody, awaiting={"gw2": {"held": 3, "granted": 1}})
+    assert line(text(custody=custody), "waits for") == "waits for gw2: held 3, granted 1"
+
+
 def test_traffic_and_every_other_counter_that_has_counted():
     found = text()
     assert line(found, "acme 1,000") == "acme 1,000 0 900 800 100 0 0 0 0 4"

@@ -141,6 +141,16 @@ def _custody(custody: CustodyStatus) -> Iterator[Metric]:
     yield _single("parked_items", "Reports and MO that are parked now.", custody.parked)
     yield _single("parked_items_limit", "custody.max_parked.", custody.max_parked)
     # Every name stands there from the start, so that an alert on an increase sees the first one.
+    states = _gauge("custody_state", "Items in custody, by state.", "state")
+    for state, number in custody.states.items():
+        states.add_metric([state], number)
+    yield states
+    awaiting = _gauge("custody_awaiting", "Items that wait for a word from another node.", "peer", "state")
+    for peer, counts in custody.awaiting.items():
+        for state, number in counts.items():
+            awaiting.add_metric([peer, state], number)
+    yield awaiting
+
     events = _counter("route_events", "Steps of reports and MO in custody, by the event's name.", "event")
     for name in get_args(EventName):
         events.add_metric([name], custody.events.get(name, 0))

@@ -87,6 +87,10 @@ class CustodyStatus(msgspec.Struct, frozen=True, kw_only=True):
     max_parked: int
     events: Mapping[str, int]  # route events since the start, by name; parked ones also as "parked.REASON"
     refused: Mapping[str, int]  # what was not taken into custody, by reason
+    states: Mapping[str, int] = {}  # items by state (`ring/custody.py`), in lower case
+    # By node: what waits for its word, by state. held: claimed here, its origin is to grant it; granted: that node has
+    # claimed it, and has not finished; delivered: done here, and kept until that node, its origin, has forgotten it.
+    awaiting: Mapping[str, Mapping[str, int]] = {}
 
 
 class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):

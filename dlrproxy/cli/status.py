@@ -100,6 +100,8 @@ def _custody_and_store(custody: CustodyStatus, store: StoreStatus) -> Renderable
     if named := _named(since_start):
         parked.append(f"  (since the start: {named})", QUIET)
     rows = [("custody", inside), ("parked", parked)]
+    for node, states in custody.awaiting.items():
+        rows.append(("waits for", Text(f"{node}: {_named(states.items())}")))
     if refused := _named(custody.refused.items()):
         rows.append(("not taken", Text(refused, DOUBTFUL)))
     disk = Text("takes writes" if store.accepting else "TAKES NO WRITES", GOOD if store.accepting else BAD)
