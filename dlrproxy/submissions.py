@@ -1,18 +1,18 @@
 """From a gateway to the operator: MT and every other request of a gateway's, and the responses on their way back.
 
-A request goes to a bind with window room. When no bind has room, or the pace is reached, it waits in a bounded queue;
-what does not fit, or waits too long, is answered `busy_status`. A request whose fate is unknown, since its bind was
-lost, is answered `no_bind_status`: gateways send it again.
+A request goes to a bind with window room. When no bind has room, or the pace is reached, it waits in a bounded queue
+in which the gateways take turns; what does not fit, or waits too long, is answered `busy_status`. A request whose fate
+is unknown, since its bind was lost, is answered `no_bind_status`: gateways send it again.
 """
 
 import sys
-from collections import deque
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
 
 from dlrproxy.connection import HIGH_WATER
 from dlrproxy.links import Bind, GatewaySession, Outstanding
 from dlrproxy.mt_pace import THROTTLED, MtPace
+from dlrproxy.mt_queue import MtQueue, Queued
 from dlrproxy.responses import MAX_WAITING, Responses
 from dlrproxy.store.port import MANY, OpenMessage
 from dlrproxy.surroundings import Surroundings
@@ -26,7 +26,6 @@ from protocols.smpp.validity import seconds_until
 HOUR_S: Final = 3_600.0
 DAY_S: Final = 24 * HOUR_S
 ROOM_WAIT_S: Final = 5.0  # below the response timers of gateways, 10 s and more
-MAX_QUEUED: Final = 1_000  # MT that wait for room; more than the windows that gateways use
 MT: Final = frozenset({c.SUBMIT_SM, c.SUBMIT_MULTI, c.DATA_SM, c.BROADCAST_SM})
 
 _TO_MANY: Final = frozenset({c.SUBMIT_MULTI, c.BROADCAST_SM})
@@ -34,14 +33,6 @@ _NO_TIMES: Final = b"\0\0"  # schedule_delivery_time and validity_period, both e
 _LONGEST_TIMES: Final = 2 * 17  # octets, with their NULs
 _SHORTEST_S: Final = 60.0  # also of a message that is past its validity: the operator tells its end all the same
 _REPORT_REQUESTED: Final = 0x1F  # registered_delivery: SMSC receipt, SME acknowledgement, intermediate notification
-
-
-class _Queued(NamedTuple):
-    session: GatewaySession
-    frame: bytes
-    command: int
-    sequence: int
-    since: float
 
 
 class Submissions:
@@ -72,7 +63,7 @@ class Submissions:
         self._refusal = c.ESME_ROK  # what answers MT in this batch
         self._bind: Bind | None = None  # takes the next requests of this batch: as many as `_room`
         self._room = 0
-        self._queue: deque[_Queued] = deque()
+        self._queue = MtQueue()
         self._new: list[OpenMessage] = []
         self._unserved: dict[GatewaySession, None] = {}  # to be closed at the end of the batch: no_bind = "close"
         self._freed = False
@@ -127,13 +118,9 @@ class Submissions:
 
     def _refuse_queued(self) -> None:
         """An id that came back could not be kept. Requests that bring none wait on."""
-        queue, self._queue = self._queue, deque()
-        for queued in queue:
-            if queued.command in MT:
-                self._counters.refused_store += 1
-                self._answer(queued.session, queued.command, c.ESME_RMSGQFUL, queued.sequence)
-            else:
-                self._queue.append(queued)
+        for session, _, command, sequence, _ in self._queue.take_if(lambda queued: queued.command in MT):
+            self._counters.refused_store += 1
+            self._answer(session, command, c.ESME_RMSGQFUL, sequence)
 
     def _refuse(self, session: GatewaySession, command: int, sequence: int) -> None:
         if self.draining:
@@ -185,12 +172,14 @@ class Submissions:
         return self._left() > 0 and any(bind.has_room for bind in self._transmitters)
 
     def _enqueue(self, session: GatewaySession, frame: bytes, command: int, sequence: int, now: float) -> None:
-        if len(self._queue) >= MAX_QUEUED:
-            self._counters.refused_busy += 1
-            self._answer(session, command, self._operator.busy_status, sequence)
-            return
-        self._counters.waited_for_room += 1
-        self._queue.append(_Queued(session, frame, command, sequence, now))
+        if self._queue.add(Queued(session, frame, command, sequence, now)):
+            self._counters.waited_for_room += 1
+        else:
+            self._refuse_busy(session, command, sequence)
+
+    def _refuse_busy(self, session: GatewaySession, command: int, sequence: int) -> None:
+        self._counters.refused_busy += 1
+        self._answer(session, command, self._operator.busy_status, sequence)
 
     def _send(self, bind: Bind, session: GatewaySession, frame: bytes, command: int, sequence: int, now: float) -> None:
         self._counters.requests += 1
@@ -305,7 +294,7 @@ class Submissions:
         while self._queue and self._room > 0:
             if self.pace.limited and not self.pace.take(now):
                 return False
-            session, frame, command, sequence, _ = self._queue.popleft()
+            session, frame, command, sequence, _ = self._queue.take()
             self._send(bind, session, frame, command, sequence, now)
             unflushed += len(frame)
             if unflushed >= HIGH_WATER:
@@ -318,10 +307,9 @@ class Submissions:
         self.pace.tick(now)
         if self._queue:
             self._send_queued(now)
-        while self._queue and self._queue[0].since <= now - ROOM_WAIT_S:
-            session, _, command, sequence, _ = self._queue.popleft()
-            self._counters.refused_busy += 1
-            self._answer(session, command, self._operator.busy_status, sequence)
+        if self._queue:
+            for session, _, command, sequence, _ in self._queue.take_since(now - ROOM_WAIT_S):
+                self._refuse_busy(session, command, sequence)
         for bind in self._transmitters:
             overdue = bind.window.take_sent_until(now - self._operator.response_s)
             if overdue:
@@ -345,8 +333,8 @@ class Submissions:
         self._counters.unanswered_link_lost += len(lost)
         self._give_up(lost)
         if not self._transmitters:
-            queue, self._queue = self._queue, deque()
-            for session, _, command, sequence, _ in queue:
+            queue, self._queue = self._queue, MtQueue()
+            for session, _, command, sequence, _ in queue.take_if(lambda _: True):
                 self._refuse_no_bind(session, command, sequence)
 
     def _give_up(self, entries: list[Outstanding]) -> None:
@@ -355,8 +343,7 @@ class Submissions:
 
     def session_lost(self, session: GatewaySession) -> None:
         """What it still has in the queue is not sent: the gateway will send it again."""
-        if any(queued.session is session for queued in self._queue):
-            self._queue = deque(queued for queued in self._queue if queued.session is not session)
+        self._queue.take_if(lambda queued: queued.session is session)
 
 
 def _wants_report(frame: bytes, command: int, addresses_end: int) -> bool:

@@ -18,8 +18,8 @@ from relay_world import (
 )
 
 from dlrproxy.connection import HIGH_WATER
+from dlrproxy.mt_queue import MAX_QUEUED
 from dlrproxy.store.port import MANY, StoreError
-from dlrproxy.submissions import MAX_QUEUED
 from protocols.smpp import constants as c
 from protocols.smpp.framing import resequence
 from protocols.smpp.message_ids import Rule
@@ -264,6 +264,23 @@ def test_the_queue_of_waiting_mt_is_bounded():
     _, session = world.bind(), world.session()
     world.submit(session, *range(1, MAX_QUEUED + 3))
     assert heads(session.connection.take()) == [("submit_sm_resp", c.ESME_RMSGQFUL, MAX_QUEUED + 2)]
+
+
+def test_a_gateway_that_floods_keeps_no_other_waiting():
+    world = World(window=1)
+    bind, flooding, other = world.bind(), world.session("gw1"), world.session("gw2")
+    world.submit(flooding, *range(1, MAX_QUEUED + 3), source=b"FLOOD")
+    world.submit(other, 1, 2, source=b"OTHER")
+    assert other.connection.take() == []
+    sources = []
+    for _ in range(5):
+        [request] = bind.connection.take()
+        sources.append(b"OTHER" in request)
+        world.relay.from_operator(bind, [submit_sm_resp(sequence_of(request), b"id")])
+    assert sources == [False, False, True, False, True]
+    world.relay.lost(flooding)
+    world.tick(5)
+    assert [status_of(frame) for frame in other.connection.take()] == [c.ESME_ROK, c.ESME_ROK]
 
 
 def test_max_per_s_paces_mt():
