@@ -153,6 +153,7 @@ async def test_a_report_before_its_response_reaches_the_gateway_after_it(tmp_pat
 @pytest.mark.parametrize(
     ("rule", "in_response", "in_receipt"),
     [("hex-decimal", HEXADECIMAL, DECIMAL), ("decimal-hex", DECIMAL, HEXADECIMAL)],
+    ids=["hex-decimal", "decimal-hex"],
 )
 async def test_the_form_of_ids_in_receipts_is_learned_and_shared(tmp_path, rule, in_response, in_receipt):
     numbers = range(int(FIRST_ID, 16), int(FIRST_ID, 16) + 6)

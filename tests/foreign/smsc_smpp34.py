@@ -1,4 +1,4 @@
-"""An SMSC made with the package `smpp34`, played over JSON lines as smsc.js is; it has no vendor commands."""
+"""An SMSC made with the package `smpp34`, played over JSON lines as smsc.js is: it delivers and stops, no more."""
 
 import asyncio
 import json
