@@ -25,6 +25,7 @@ MAX_BUFFERED: Final = 4 * 1024 * 1024  # far above what windows allow; beyond it
 GOODBYE_S: Final = 2.0  # how long a closing connection may take to send what is left
 
 CLOSED_BY_PEER: Final = "closed_by_peer"
+CROWDED_OUT: Final = "crowded_out"  # it has not bound, and others want its place
 
 # Linux; elsewhere delayed acknowledgements stay as they are. Kannel waits for ours (smpp-facts, "Gateways").
 _QUICKACK: Final[int | None] = getattr(socket, "TCP_QUICKACK", None)
@@ -249,7 +250,7 @@ async def converse(connection: Connection, read: Callable[[], Awaitable[None]], 
                 connection.finish()
                 writing.deadline = trio.current_time() + GOODBYE_S
     finally:
-        await connection.aclose(linger=connection.ended != CLOSED_BY_PEER)
+        await connection.aclose(linger=connection.ended not in (CLOSED_BY_PEER, CROWDED_OUT))
 
 
 class Incoming:

@@ -15,6 +15,7 @@ from structlog.typing import FilteringBoundLogger
 
 from dlrproxy.config_keys import Address
 from dlrproxy.connection import (
+    CROWDED_OUT,
     GOODBYE_S,
     Connection,
     Incoming,
@@ -32,7 +33,8 @@ from protocols.smpp.framing import HEADER, FramingError
 from protocols.smpp.pdu import Bind, BodyError, encode_tlvs, pack, parse_bind
 from protocols.smpp.session import WITHOUT_RESPONSE, Side, response_to
 
-MAX_SESSIONS: Final = 200  # per operator; gateways open a handful
+MAX_SESSIONS: Final = 200  # bound, per operator; gateways open a handful
+MAX_UNBOUND: Final = 50  # per operator; gateways bind at once, and probes of load balancers stay for a moment
 BIND_WAIT_S: Final = 5.0  # for an operator bind to come up; gateways wait 10 s and more for their bind_resp
 PARTING_S: Final = 3.0  # for a gateway to answer what it has, and unbind, when the node stops; as gateway_answer_s
 _OWN_SYSTEM_ID: Final = b"dlrproxy"  # until the operator has told us its own
@@ -47,7 +49,7 @@ class Gateways:
         self._operator = relay.operator
         self._log = log.bind(operator=relay.operator.name)
         self._tls: ListenTls | None = None
-        self._sessions: dict[GatewaySession, None] = {}
+        self._sessions: dict[GatewaySession, Connection] = {}  # the oldest first
         self._listening = trio.CancelScope()
         self._all_gone = trio.Event()
 
@@ -118,12 +120,13 @@ class Gateways:
         peer = peer_of(stream)
         connection = connection_over(stream if self._tls is None else _secured(stream, self._tls), peer)
         log = self._log.bind(gateway=gateway, peer=connection.peer)
-        if len(self._sessions) >= MAX_SESSIONS:
+        if len(self._relay.sessions) >= MAX_SESSIONS:
             log.warning("gateway.too_many_sessions", limit=MAX_SESSIONS)
             await connection.aclose(linger=False)
             return
+        self._make_room()
         session = self._relay.new_session(connection, gateway)
-        self._sessions[session] = None
+        self._sessions[session] = connection
         try:
             await converse(
                 connection, partial(self._read, session, connection, log), partial(self._relay.lost, session)
@@ -133,6 +136,17 @@ class Gateways:
             if not self._sessions:
                 self._all_gone.set()
             log.info("gateway.gone", reason=connection.ended or "node_stops")
+
+    def _make_room(self) -> None:
+        """Whoever connects and does not bind keeps no gateway out: the oldest of them goes."""
+        unbound = [
+            connection
+            for session, connection in self._sessions.items()
+            if not session.session.bound and connection.ended is None
+        ]
+        if len(unbound) >= MAX_UNBOUND:
+            self._log.warning("gateway.too_many_unbound", limit=MAX_UNBOUND, peer=unbound[0].peer)
+            unbound[0].end(CROWDED_OUT)
 
     async def _read(self, session: GatewaySession, connection: Connection, log: FilteringBoundLogger) -> None:
         if isinstance(connection, TlsConnection) and not await self._agree(connection, log):

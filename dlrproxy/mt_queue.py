@@ -62,7 +62,7 @@ class MtQueue:
 
     def take_if(self, condition: Callable[[Queued], bool]) -> list[Queued]:
         """Remove and return those; the others keep their order."""
-        taken = []
+        taken: list[Queued] = []
         for gateway, line in self._lines.items():
             taken += filter(condition, line)
             self._lines[gateway] = deque(queued for queued in line if not condition(queued))

@@ -8,7 +8,7 @@ import structlog
 import trio
 import trio.testing
 from gateway_world import gateway_side
-from relay_world import World, command_of, deliver_sm_resp, heads, mo, sequence_of, submit_sm, submit_sm_resp
+from relay_world import World, command_of, deliver_sm_resp, heads, mo, sequence_of, status_of, submit_sm, submit_sm_resp
 from smpp_peer import bind_request
 
 from dlrproxy.config_keys import Address
@@ -294,6 +294,25 @@ async def test_sessions_are_bounded(monkeypatch):
         await side.bound()
         extra = await side.dial()
         assert await extra.receive() is None
+
+
+async def test_connections_that_do_not_bind_keep_no_gateway_out(monkeypatch):
+    monkeypatch.setattr("dlrproxy.gateways.MAX_UNBOUND", 2)
+    async with gateway_side() as side:
+        side.world.bind()
+        bound = await side.bound()
+        idle = []
+        for _ in range(4):
+            idle.append(await side.dial())
+            await trio.testing.wait_all_tasks_blocked(0.01)
+        await side.bound()
+        with trio.fail_after(1):
+            for peer in idle[:3]:
+                assert await peer.receive() is None
+        await idle[3].send(bind_request())
+        assert status_of(await idle[3].receive()) == c.ESME_ROK
+        await bound.send(pack(c.ENQUIRE_LINK, 0, 2))
+        assert command_of(await bound.receive()) == c.ENQUIRE_LINK_RESP
 
 
 async def test_an_address_in_use_is_named():
