@@ -21,7 +21,7 @@ from protocols.smpp import constants as c
 from protocols.smpp.framing import HEADER, FramingError
 from protocols.smpp.pdu import Bind as BindBody
 from protocols.smpp.pdu import pack, response_id
-from protocols.smpp.session import Side, response_to
+from protocols.smpp.session import WITHOUT_RESPONSE, Side, response_to
 
 UNBIND_S: Final = 3.0  # how long the operator has to answer unbind, and what is outstanding before it
 
@@ -161,7 +161,11 @@ class Attempt:
                 if command in (expected, c.GENERIC_NACK):
                     self._refused(status)
                     return ()
-                self._bind.control(Side.SMSC, command, status, sequence)
+                if self._bind.control(Side.SMSC, command, status, sequence) or command & c.RESPONSE_BIT:
+                    continue
+                self._relay.counters.refused_state += 1
+                if command not in WITHOUT_RESPONSE:
+                    self._bind.put(pack(response_to(command), c.ESME_RINVBNDSTS, sequence))
             self._relay.wrap_up()
             frames = ()
         return ()

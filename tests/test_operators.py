@@ -110,6 +110,18 @@ async def test_a_bind_that_is_never_answered_ends():
         assert await peer.receive() is None
 
 
+async def test_requests_before_the_bind_resp_are_refused_and_counted():
+    async with operator_side() as side:
+        peer = await side.smsc.accept()
+        request = await peer.receive()
+        await peer.send(receipt(7, b"id1") + pack(c.ALERT_NOTIFICATION, 0, 8) + pack(c.ENQUIRE_LINK, 0, 9))
+        assert await peer.receive() == pack(c.DELIVER_SM_RESP, c.ESME_RINVBNDSTS, 7)
+        assert await peer.receive() == pack(c.ENQUIRE_LINK_RESP, 0, 9)
+        assert side.world.counters.refused_state == 2
+        await peer.send(pack(command_of(request) | c.RESPONSE_BIT, 0, sequence_of(request), b"SMSC\0"))
+        await side.world.relay.bind_is_up()
+
+
 async def test_a_lost_bind_answers_its_mt_and_is_made_again():
     async with operator_side() as side:
         peer = await side.smsc.bound()
