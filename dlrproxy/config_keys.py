@@ -20,7 +20,8 @@ from protocols.smpp.constants import ESME_ROK, STATUS_NAMES
 _METADATA = "dlrproxy.key"
 _STATUS_BY_NAME = MappingProxyType({name: value for value, name in STATUS_NAMES.items()})
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
-_HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?|[0-9A-Fa-f:]{2,39}")
+_LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")  # RFC 1035 2.3.1, and "_", which some use
+_LONGEST_NAME = 253  # RFC 1035 2.3.4, without the dot at the end
 _LARGEST_STATUS = 0xFFFFFFFF  # command_status is a 4-octet integer, SMPP 3.4 3.2.3
 
 Validator = Callable[[Any, "Attribute[Any]", Any], None]
@@ -118,9 +119,31 @@ def not_empty(_: object, __: "Attribute[Any]", value: str) -> None:
 
 
 def host_name(_: object, __: "Attribute[Any]", value: str) -> None:
-    """A name or an address as TLS takes it: no port, no scheme."""
-    if not _HOST_NAME.fullmatch(value):
-        raise ValueError(f'must be a host name without port, is "{value}"')
+    """A name that can be asked for, or an address: no port, no scheme."""
+    why = _why_no_host(value)
+    if why:
+        raise ValueError(f'must be a host name or an IP address, is "{value}": {why}')
+
+
+def _why_no_host(value: str) -> str:
+    """Empty if it is a host. What the resolver or TLS would not take would end the node, not one attempt."""
+    try:
+        ipaddress.ip_address(value)
+    except ValueError:
+        labels = value.removesuffix(".").split(".")
+    else:
+        return ""
+    if "://" in value or ":" in value:
+        return "it takes no scheme and no port"
+    if "" in labels:
+        return "a part between dots is empty"
+    if len(value) > _LONGEST_NAME or any(len(label) > 63 for label in labels):
+        return f"a part may have 63 characters, all of it {_LONGEST_NAME}"
+    if not all(map(_LABEL.fullmatch, labels)):
+        return "a part has letters, digits, '-' and '_', and no '-' at its ends (other letters as xn--)"
+    if labels[-1].isdigit():
+        return "it looks like an address and is none"
+    return ""
 
 
 def ip_address(_: object, __: "Attribute[Any]", value: str) -> None:
@@ -141,6 +164,8 @@ def websocket_url(_: object, __: "Attribute[Any]", value: str) -> None:
         raise ValueError(f'must begin with wss:// (or ws:// on loopback), is "{value}"')
     if not parts.hostname or port is None:
         raise ValueError(f'must name host and port, as in "wss://10.0.0.1:7301", is "{value}"')
+    if why := _why_no_host(parts.hostname):
+        raise ValueError(f'must name a host or an IP address, is "{value}": {why}')
     if parts.username is not None or parts.path not in {"", "/"} or parts.query or parts.fragment:
         raise ValueError(f'takes nothing but host and port, as in "wss://10.0.0.1:7301", is "{value}"')
 
@@ -164,6 +189,8 @@ def address(value: object) -> Address:
         host = host[1:-1]
     elif ":" in host:
         raise ValueError(f'an IPv6 address needs brackets, as in "[::1]:2775", is "{value}"')
+    if why := _why_no_host(host):
+        raise ValueError(f'must be "host:port"; is "{value}": {why}')
     return Address(host, int(port))
 
 

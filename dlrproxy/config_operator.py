@@ -45,6 +45,7 @@ class Operator:
     )
     host: str | None = field(
         default=None,
+        validator=optional(host_name),
         metadata=key("The operator's SMPP host; or give hosts instead.", example="smsc.acme.example", in_sample=True),
     )
     port: int = field(default=2775, validator=_PORT, metadata=key("The operator's SMPP port, with host."))

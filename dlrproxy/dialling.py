@@ -48,6 +48,8 @@ async def _connect(operator: Operator, address: Address) -> trio.SocketStream:
         return await trio.open_tcp_stream(address.host, address.port, local_address=operator.source_ip)
     except OSError as error:
         raise UnreachableError(_every_cause(error)) from error
+    except UnicodeError as error:  # raised where the name is encoded for the resolver
+        raise UnreachableError(f"{address.host} is not a host name: {error}") from error
 
 
 async def _secure(
@@ -55,12 +57,15 @@ async def _secure(
 ) -> TlsStream:
     # Operators close without TLS's goodbye, as HTTPS servers do.
     name = operator.tls_server_name or address.host
-    secured = trio.SSLStream(stream, context, server_hostname=name, https_compatible=True)
     try:
+        secured = trio.SSLStream(stream, context, server_hostname=name, https_compatible=True)
         await secured.do_handshake()
     except trio.BrokenResourceError as error:
         await trio.aclose_forcefully(stream)
         raise TlsRefusedError(_why(error)) from error
+    except ValueError as error:
+        await trio.aclose_forcefully(stream)
+        raise TlsRefusedError(f"no certificate can hold the name {name}: {error}") from error
     except BaseException:
         await trio.aclose_forcefully(stream)
         raise

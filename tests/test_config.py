@@ -231,6 +231,37 @@ def test_a_listen_address_that_is_wrong(written, path, text):
     assert problems(MINIMAL.replace('"127.0.0.1:2775"', written)) == {f"operators[0].{path}": text}
 
 
+EMPTY_PART = "a part between dots is empty"
+
+
+@pytest.mark.parametrize(
+    ("host", "why"),
+    [
+        ("smsc..acme.example", EMPTY_PART),
+        (".acme.example", EMPTY_PART),
+        ("", EMPTY_PART),
+        ("x" * 64 + ".example", "a part may have 63 characters, all of it 253"),
+        ("smsc.acme.example:2775", "it takes no scheme and no port"),
+        ("smpp://smsc.acme.example", "it takes no scheme and no port"),
+        (" smsc", "a part has letters, digits, '-' and '_', and no '-' at its ends (other letters as xn--)"),
+        ("10.0.0.256", "it looks like an address and is none"),
+    ],
+)
+def test_a_host_that_cannot_be_asked_for(host, why):
+    written = MINIMAL.replace("smsc.acme.example", host)
+    assert problems(written) == {"operators[0].host": f'must be a host name or an IP address, is "{host}": {why}'}
+    if host and ":" not in host:
+        listen = problems(MINIMAL.replace("127.0.0.1:2775", f"{host}:2775"))
+        assert listen == {"operators[0].listen": f'must be "host:port"; is "{host}:2775": {why}'}
+
+
+@pytest.mark.parametrize(
+    "host", ["smsc", "smsc.acme.example.", "xn--bcher-kva.example", "my_smsc", "10.0.0.1", "2001:db8::1"]
+)
+def test_a_host_that_can(host):
+    assert parse(MINIMAL.replace("smsc.acme.example", host)).operators[0].addresses == (Address(host, 2775),)
+
+
 def test_a_missing_key_of_a_table_within_a_table():
     found = problems(MINIMAL + '[[mo.rules]]\ngateway = "gw1"\n[[mo.rules]]\ndestinatio = "7000"\n')
     assert found == {
@@ -322,7 +353,17 @@ def test_names_and_addresses_are_unique():
 
 
 @pytest.mark.parametrize(
-    "url", ["http://10.0.0.1:1", "wss://10.0.0.1", "wss://:7301", "wss://h:99999", "wss://h:1/path", "wss://u@h:1", "x"]
+    "url",
+    [
+        "http://10.0.0.1:1",
+        "wss://10.0.0.1",
+        "wss://:7301",
+        "wss://h:99999",
+        "wss://h:1/path",
+        "wss://u@h:1",
+        "wss://a..b:1",
+        "x",
+    ],
 )
 def test_a_url_that_is_no_peer(url):
     assert list(problems(MINIMAL + PEERS.replace("ws://127.0.0.1:7303", url))) == ["peers[2].url"]

@@ -9,6 +9,7 @@ from relay_world import World, command_of, deliver_sm_resp, heads, receipt, sequ
 
 from dlrproxy.binding import Ending
 from dlrproxy.config_keys import Address
+from dlrproxy.dialling import TlsRefusedError, UnreachableError, dial
 from dlrproxy.operators import Operators, Waits
 from protocols.smpp import constants as c
 from protocols.smpp.pdu import pack, parse_bind
@@ -225,3 +226,21 @@ def test_waits_double_up_to_a_limit(ending, failures, wait_s):
 def test_every_host_is_tried_before_a_wait():
     three = waits(hosts=tuple(Address("a", n) for n in range(1, 4)), reconnect_min_s=1)
     assert [three.after(Ending.UNREACHABLE, failures) for failures in range(1, 8)] == [0, 0, 2, 0, 0, 4, 0]
+
+
+@pytest.mark.parametrize("tls", [False, True])
+async def test_a_host_that_no_resolver_takes_is_unreachable(tls):
+    """The configuration refuses such names; what it lets through costs one attempt, not the node."""
+    with pytest.raises(UnreachableError, match=r"smsc\.\.acme is not a host name"):
+        await dial(World(tls=tls).operator, Address("smsc..acme", 2775))
+
+
+async def test_a_name_that_no_certificate_can_hold_is_refused():
+    async with trio.open_nursery() as nursery:
+        [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        nursery.start_soon(trio.serve_listeners, trio.aclose_forcefully, [listener])
+        operator = World(tls=True).operator
+        object.__setattr__(operator, "tls_server_name", ".acme.example")  # past the validator
+        with pytest.raises(TlsRefusedError, match=r"no certificate can hold the name \.acme\.example"):
+            await dial(operator, Address("127.0.0.1", listener.socket.getsockname()[1]))
+        nursery.cancel_scope.cancel()
