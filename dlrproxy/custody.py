@@ -16,7 +16,7 @@ from dlrproxy.custody_port import Accepted, Deliveries, Wanted
 from dlrproxy.logs import RouteLog, logger
 from dlrproxy.store.port import OpenMessage, Store, StoreError, Table
 from protocols.peer.frames import EnvelopeKey, Finished, Forgotten, Frame
-from protocols.smpp.message_ids import Inexact, Match, Verdict
+from protocols.smpp.message_ids import Inexact, Match, Verdict, digits
 from ring import commands
 from ring.commands import Ask, Closed, Finding, Recall
 from ring.custody import Custody as Machine
@@ -245,7 +245,7 @@ class Keeper:
             verdicts = await relay.find_owners(wanted)
         for lookup, verdict in zip(lookups, verdicts, strict=True):
             if isinstance(lookup, Ask):
-                finding = _finding(verdict, inexact=lookup.inexact, taking=self._store.accepting)
+                finding = _finding(verdict, lookup, taking=self._store.accepting)
                 self._do(self._machine.asked(lookup.envelope.key, finding, self._clock.now()))
             elif relay is not None and isinstance(verdict, Match | Inexact):
                 relay.close(verdict.record)
@@ -373,11 +373,17 @@ def _unlinked(peer: str, frame: Frame) -> bool:
     return False
 
 
-def _finding(verdict: Verdict[OpenMessage] | None, *, inexact: bool, taking: bool) -> Finding | None:
+def _finding(verdict: Verdict[OpenMessage] | None, ask: Ask, *, taking: bool) -> Finding | None:
+    """By a rule that is not in force a message counts only if its subscriber is the report's, as far as both are known.
+
+    Two ids are soon related by chance, and a report at the wrong gateway is worse than one that is parked.
+    """
     match verdict:
         case Match(record=record):
             return Finding(record.owner, exact=True, finished=record.finished, taking=taking)
-        case Inexact(record=record) if inexact:
+        case Inexact(record=record, agrees=agrees) if ask.inexact and (
+            agrees or not ask.envelope.destination or not digits(record.destination)
+        ):
             return Finding(record.owner, exact=False, finished=record.finished, taking=taking)
         case _:
             return None

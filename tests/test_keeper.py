@@ -1,5 +1,6 @@
 """Custody's driver: two nodes' keepers with memory stores, joined without a network."""
 
+import pytest
 import trio
 
 from dlrproxy.clock import NodeClock
@@ -10,7 +11,7 @@ from dlrproxy.store.memory import MemoryStore
 from dlrproxy.store.port import OpenMessage, StoreError, Table
 from protocols.peer.frames import PartOf
 from protocols.smpp.constants import ESME_ROK, ESME_RX_P_APPN
-from protocols.smpp.message_ids import Match, NoMatch, Rule
+from protocols.smpp.message_ids import Inexact, Match, NoMatch, Rule
 from ring.custody import Custody as Machine
 from ring.rows import decode_parked
 from ring.settings import CustodySettings
@@ -24,6 +25,7 @@ class FakeRelay:
         self.gateway = gateway
         self.bound = True
         self.owned = {}
+        self.guessed = {}  # verdicts by a rule that is not in force
         self.converses = False
         self.delivered = []
         self.closed = []
@@ -45,7 +47,10 @@ class FakeRelay:
         assert all(isinstance(each, Wanted) for each in wanted)
         await trio.lowlevel.checkpoint()
         found = [self.owned.get(each.message_id) for each in wanted]
-        return [NoMatch() if message is None else Match(message, Rule.EXACT) for message in found]
+        return [
+            self.guessed.get(each.message_id, NoMatch()) if message is None else Match(message, Rule.EXACT)
+            for each, message in zip(wanted, found, strict=True)
+        ]
 
     def wrap_up(self):
         self.wrapped_up += 1
@@ -285,3 +290,19 @@ async def test_a_store_that_cannot_be_read_for_a_moment_is_asked_again(autojump_
         await delivered.wait()
         nursery.cancel_scope.cancel()
     assert not failures
+
+
+@pytest.mark.parametrize(
+    ("agrees", "subscriber", "delivered"),
+    [(True, b"4479", True), (False, b"4670", False), (False, b"", True), (False, b"*", True)],
+)
+async def test_a_rule_that_is_not_in_force_gives_a_report_only_to_its_own_subscribers_message(
+    agrees, subscriber, delivered
+):
+    pair, answers = Pair(CustodySettings(claim_for_s=0.0)), []
+    record = OpenMessage("acme", b"1f", "gw-b", subscriber, b"7000", 0, 1000.0, 9e9)
+    pair.relays["b"].guessed[b"31"] = Inexact(record, Rule.HEX_DECIMAL, agrees)
+    pair.keepers["a"].accept(report(b"31"), answers.append)
+    counts = {name: keeper.counts for name, keeper in pair.keepers.items()}
+    await run_until(pair, lambda: pair.relays["b"].delivered or counts["a"]["parked"])
+    assert bool(pair.relays["b"].delivered) is delivered
