@@ -8,6 +8,7 @@ async with one_node(tmp_path) as scene:
     await report(gateway, bind, GOES_ON)
 """
 
+import contextlib
 from contextlib import asynccontextmanager
 
 import trio
@@ -32,6 +33,7 @@ class Scene:
         self.link_port = fleet.link_ports["gw1"]
         self.operator_port = operator.socket.getsockname()[1]
         self.peers: list[Peer] = []
+        self._bound: list[Peer] = []
         self._operator = operator
 
     def _peer(self, stream: trio.SocketStream) -> Peer:
@@ -49,6 +51,7 @@ class Scene:
         _, command, _, sequence = HEADER.unpack_from(await receive(peer))
         assert command == c.BIND_TRANSCEIVER
         await peer.send(pack(c.BIND_TRANSCEIVER_RESP, c.ESME_ROK, sequence, b"smsc\0"))
+        self._bound.append(peer)
         return peer
 
     async def dial(self, port: int | None = None) -> Peer:
@@ -59,7 +62,24 @@ class Scene:
         peer = await self.dial()
         await peer.send(bind_request())
         assert heads([await receive(peer)]) == [("bind_transceiver_resp", c.ESME_ROK, 1)]
+        self._bound.append(peer)
         return peer
+
+    async def stop(self) -> None:
+        """SIGTERM; everybody who is bound says goodbye as is proper, and the node ends in good order."""
+        async with trio.open_nursery() as nursery:
+            for peer in self._bound:
+                nursery.start_soon(_part, peer)
+            await self.node.stop()
+            nursery.cancel_scope.cancel()
+
+
+async def _part(peer: Peer) -> None:
+    with contextlib.suppress(trio.ClosedResourceError, trio.BrokenResourceError):  # it has left before
+        while (frame := await peer.receive()) is not None:
+            _, command, _, sequence = HEADER.unpack_from(frame)
+            if command == c.UNBIND:
+                await peer.send(pack(c.UNBIND_RESP, c.ESME_ROK, sequence))
 
 
 @asynccontextmanager

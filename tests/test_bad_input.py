@@ -83,7 +83,7 @@ async def test_strangers_at_the_gateways_port_are_answered_and_closed(tmp_path):
         gateway = await scene.bound_gateway()
         await submit(gateway, bind, GOES_ON)
         await report(gateway, bind, GOES_ON)
-        await scene.node.stop()
+        await scene.stop()
 
 
 async def test_a_body_that_is_cut_short_passes_and_breaks_nothing(tmp_path):
@@ -108,7 +108,7 @@ async def test_a_body_that_is_cut_short_passes_and_breaks_nothing(tmp_path):
 
         await submit(gateway, bind, GOES_ON)
         await report(gateway, bind, GOES_ON)
-        await scene.node.stop()
+        await scene.stop()
 
 
 async def test_an_operator_that_is_not_smpp_is_left_and_dialled_again(tmp_path):
@@ -121,7 +121,7 @@ async def test_an_operator_that_is_not_smpp_is_left_and_dialled_again(tmp_path):
         gateway = await scene.bound_gateway()
         await submit(gateway, bind, GOES_ON)
         await report(gateway, bind, GOES_ON)
-        await scene.node.stop()
+        await scene.stop()
 
 
 async def shake_hands(port, **terms):
@@ -168,7 +168,7 @@ async def test_strangers_at_the_peers_port_are_refused_and_the_log_says_why(tmp_
         gateway = await scene.bound_gateway()
         await submit(gateway, bind, GOES_ON)
         await report(gateway, bind, GOES_ON)
-        await scene.node.stop()
+        await scene.stop()
 
 
 # --- the configuration and the machine -------------------------------------------------------------------------------
@@ -204,7 +204,7 @@ async def test_a_port_that_is_taken_is_named(tmp_path, which):
         if which == "gateway":
             assert OPERATOR in said
         await scene.node.start()  # free again
-        await scene.node.stop()
+        await scene.stop()
 
 
 async def test_a_second_process_on_the_same_data_directory_is_refused(tmp_path):
@@ -220,7 +220,7 @@ async def test_a_second_process_on_the_same_data_directory_is_refused(tmp_path):
         gateway = await scene.bound_gateway()
         await submit(gateway, bind, GOES_ON)
         await report(gateway, bind, GOES_ON)
-        await scene.node.stop()
+        await scene.stop()
 
 
 async def acknowledged_and_killed(scene: Scene) -> None:
@@ -244,7 +244,7 @@ async def everything_is_there(scene: Scene) -> None:
     bind = await scene.bound()
     gateway = await scene.bound_gateway()
     await report(gateway, bind, GOES_ON)
-    await scene.node.stop()
+    await scene.stop()
 
 
 async def test_a_damaged_store_is_refused_and_what_the_message_says_saves_it(tmp_path):
@@ -279,7 +279,7 @@ async def test_below_min_free_mb_nothing_is_accepted_on_either_side(tmp_path):
         gateway = await scene.bound_gateway()
         await refuses(scene, gateway, bind, c.ESME_RMSGQFUL)
         await report(gateway, bind, GOES_ON)  # needs no room, and makes some
-        await scene.node.stop()
+        await scene.stop()
 
 
 async def refuses(scene: Scene, gateway: Peer, bind: Peer, retry_status: int) -> None:
@@ -328,7 +328,7 @@ async def test_a_full_file_system_loses_nothing_and_is_left_behind(tmp_path, sma
         await submit(gateway, bind, b"0a1b2d")
         await report(gateway, bind, GOES_ON)
         await report(gateway, bind, b"0a1b2d")
-        await scene.node.stop()
+        await scene.stop()
 
 
 async def test_a_start_on_a_full_file_system_is_refused(tmp_path, small_disk):
@@ -341,4 +341,4 @@ async def test_a_start_on_a_full_file_system_is_refused(tmp_path, small_disk):
         assert "Traceback" not in said
         ballast.unlink()
         await scene.node.start()
-        await scene.node.stop()
+        await scene.stop()

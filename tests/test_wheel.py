@@ -79,5 +79,5 @@ async def test_a_node_runs(environment, tmp_path):
         gateway = await scene.bound_gateway()
         await submit(gateway, bind, GOES_ON)
         await report(gateway, bind, GOES_ON)
-        await scene.node.stop()
+        await scene.stop()
         assert scene.node.said == []
