@@ -82,6 +82,10 @@ class Arrivals:
         """How many the operator has not been answered for."""
         return len(self._open)
 
+    def under_way(self, message_id: bytes) -> bool:
+        """A report of this id is not answered for yet."""
+        return message_id in self._lines
+
     # From the operator
 
     def arrive(self, bind: Bind, frame: bytes, command: int, sequence: int, now: float) -> None:

@@ -343,6 +343,14 @@ class Keeper:
         envelope = deliver.envelope
         relay = self._relays.get(envelope.operator)
         done = partial(self._delivered, envelope.key)
+        if relay is not None and envelope.kind == "dlr" and not envelope.final and envelope.message_id:
+            # A final report that matched here goes past custody, and may be with the gateway at this moment.
+            if relay.finished(envelope.message_id):
+                self._do(self._machine.superseded(envelope.key, self._clock.now()))
+                return
+            if relay.under_way(envelope.message_id):
+                self._do(self._machine.put_off(envelope.key, self._clock.now()))
+                return
         if relay is None or not relay.deliver(deliver.gateway, envelope.message_id, envelope.pdu, done):
             self._do(self._machine.unsent(envelope.key, self._clock.now()))
         else:

@@ -79,6 +79,12 @@ class Deliveries(Protocol):
     def wrap_up(self) -> None:
         """Send what was written since; custody calls it once for all that it has delivered and answered at a time."""
 
+    def under_way(self, message_id: bytes) -> bool:
+        """A report of this id from the operator is being passed to a gateway and is not answered for yet."""
+
+    def finished(self, message_id: bytes) -> bool:
+        """A final report of this id has been delivered, as far as memory knows: nothing intermediate may follow."""
+
     def deliver(self, gateway: str, message_id: bytes, pdu: bytes, done: Callable[[int | None], None]) -> bool:
         """Write it to a session of that gateway, the submitting one where that is possible; `wrap_up` sends it.
 

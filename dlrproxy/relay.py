@@ -367,6 +367,13 @@ class Relay:
     def bound_gateways(self) -> list[str]:
         return self._passing.bound_gateways()
 
+    def under_way(self, message_id: bytes) -> bool:
+        return self._arrivals.under_way(message_id)
+
+    def finished(self, message_id: bytes) -> bool:
+        record = self.store.recent(self.operator.name, message_id)
+        return record is not None and self._finals.finished(message_id, record)
+
     def deliver(self, gateway: str, message_id: bytes, pdu: bytes, done: Callable[[int | None], None]) -> bool:
         if self.closing:
             return False

@@ -75,7 +75,10 @@ class Recall:
 
 @frozen
 class Deliver:
-    """Write it to a session of that gateway, and later call `answered(key, status)`; or `unsent(key)` at once."""
+    """Write it to a session of that gateway, and later call `answered(key, status)`.
+
+    Or at once: `unsent(key)`, `put_off(key)`, `superseded(key)`.
+    """
 
     envelope: Envelope
     gateway: str

@@ -288,6 +288,16 @@ class Custody:
         self._delivery.unsent(key, now)
         return self._done(now)
 
+    def put_off(self, key: EnvelopeKey, now: float) -> list[Command]:
+        """The answer to `Deliver` while another report of its message is with the gateway: try it again soon."""
+        self._delivery.put_off(key, now)
+        return self._done(now)
+
+    def superseded(self, key: EnvelopeKey, now: float) -> list[Command]:
+        """The answer to `Deliver` of an intermediate report when a final one has been delivered past custody."""
+        self._delivery.supersede(key, now)
+        return self._done(now)
+
     def answered(self, key: EnvelopeKey, status: int | None, now: float) -> list[Command]:
         """The gateway's command_status for what was delivered; None when its session ended without an answer."""
         self._delivery.answered(key, status, now)

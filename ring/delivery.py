@@ -87,6 +87,18 @@ class Delivery:
         if not self._shelf.alarms.is_set(Alarm.PUMP, item.outlet):
             self._shelf.alarms.set(now + self._settings.deliver_retry_min_s, Alarm.PUMP, item.outlet)
 
+    def put_off(self, key: EnvelopeKey, now: float) -> None:
+        """Another report of its message is with the gateway: this one is tried again when that is answered for."""
+        if item := self._back(key):
+            item.state = State.QUEUED
+            self._shelf.alarms.set(now + self._settings.deliver_retry_min_s, Alarm.RETRY, key)
+
+    def supersede(self, key: EnvelopeKey, now: float) -> None:
+        """A final report of its message has been delivered past custody."""
+        if item := self._back(key):
+            item.superseded = True
+            self.start(item, now)
+
     def answered(self, key: EnvelopeKey, status: int | None, now: float) -> None:
         """The gateway's answer, or None when the session ended without one."""
         item = self._back(key)

@@ -2,6 +2,7 @@
 
 import pytest
 import trio
+from attrs import evolve
 
 from dlrproxy.clock import NodeClock
 from dlrproxy.custody import Keeper, count_rows
@@ -29,6 +30,7 @@ class FakeRelay:
         self.converses = False
         self.delivered = []
         self.closed = []
+        self.passing, self.finals = set(), set()
         self.wrapped_up = 0
 
     def bound_gateways(self):
@@ -51,6 +53,12 @@ class FakeRelay:
             self.guessed.get(each.message_id, NoMatch()) if message is None else Match(message, Rule.EXACT)
             for each, message in zip(wanted, found, strict=True)
         ]
+
+    def under_way(self, message_id):
+        return message_id in self.passing
+
+    def finished(self, message_id):
+        return message_id in self.finals
 
     def wrap_up(self):
         self.wrapped_up += 1
@@ -306,3 +314,19 @@ async def test_a_rule_that_is_not_in_force_gives_a_report_only_to_its_own_subscr
     counts = {name: keeper.counts for name, keeper in pair.keepers.items()}
     await run_until(pair, lambda: pair.relays["b"].delivered or counts["a"]["parked"])
     assert bool(pair.relays["b"].delivered) is delivered
+
+
+async def test_an_intermediate_report_waits_for_a_final_one_that_goes_past_custody_and_is_superseded_by_it():
+    pair, answers = Pair(), []
+    keeper, relay = pair.keepers["a"], pair.relays["a"]
+    relay.passing.add(b"id1")
+    intermediate = evolve(report(owner="gw-a"), final=False)
+    keeper.accept(intermediate, answers.append)
+    assert answers == [True]
+    assert not relay.delivered
+    relay.passing.clear()
+    relay.finals.add(b"id1")
+    pair.time += 2
+    await run_until(pair, lambda: not keeper.in_custody())
+    assert not relay.delivered
+    assert keeper.counts["superseded"] == 1
