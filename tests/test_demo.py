@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from attrs import evolve
 from click.testing import CliRunner
 from rich.console import Console
 
@@ -296,6 +297,12 @@ def test_a_report_at_another_gateway_fails():
     gateways = {"gw1": gateway_ledger("a", told="a", received="a"), "gw2": gateway_ledger(received="a")}
     summary = summary_of(operator_ledger("a"), gateways, Routes())
     assert (summary.passed, summary.delivered_elsewhere) == (False, 1)
+
+
+@pytest.mark.parametrize(("kill", "passed"), [(None, False), ("gw1", True)])
+def test_what_is_out_of_order_fails_unless_a_node_was_killed(kill, passed):
+    summary = summary_of(operator_ledger("a"), {"gw1": gateway_ledger("a", told="a", received="a")}, Routes())
+    assert evolve(summary, order_violations=1, killed=kill).passed is passed
 
 
 def test_a_message_without_a_report_fails_though_nothing_was_lost():

@@ -46,8 +46,13 @@ class Summary:
 
     @property
     def passed(self) -> bool:
-        """Nothing is lost, nothing is at a gateway that it does not belong to, and no message came to nothing."""
-        return not (self.lost or self.delivered_elsewhere or self.unexpected or self.unfinished)
+        """Nothing is lost, nothing is at a gateway that it does not belong to, and no message came to nothing.
+
+        Nothing is out of order either, unless a node was killed: what it had not answered comes a second time, and
+        may do so behind its successor.
+        """
+        out_of_order = self.order_violations and not self.killed
+        return not (self.lost or self.delivered_elsewhere or self.unexpected or self.unfinished or out_of_order)
 
     def as_dict(self) -> dict[str, object]:
         """For JSON."""

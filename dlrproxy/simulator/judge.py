@@ -46,8 +46,15 @@ class Verdict:
 
     @property
     def passed(self) -> bool:
-        """Nothing lost, nothing at the wrong gateway."""
-        return not (self.lost or self.delivered_elsewhere or self.unexpected or self.mo_lost or self.mo_split)
+        """Nothing lost, nothing at the wrong gateway, nothing out of order."""
+        return not (
+            self.lost
+            or self.delivered_elsewhere
+            or self.unexpected
+            or self.order_violations
+            or self.mo_lost
+            or self.mo_split
+        )
 
     def as_dict(self) -> dict[str, int | float | None]:
         return asdict(self)
