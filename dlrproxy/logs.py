@@ -182,14 +182,14 @@ ROUTE_FIELDS: Final[Mapping[str, str]] = MappingProxyType(
         "parked": "the reason for which it had been parked",
         "reason": "the name of the give-up, as in the counters",
         "destination": "the number that an MT went to, masked unless log.full_numbers",
-        "would": "under observe = true: what would have been done",
+        "would": 'under observe = true: what would have been done ("custody")',
     }
 )
 
 _STEPS: Final[Mapping[Step, EventDoc]] = MappingProxyType(
     {
         "received": EventDoc("the origin takes it into custody; the operator is answered ESME_ROK", ("gateway",)),
-        "missed": EventDoc("no open message of this node is its owner, and no bound gateway", ("would",)),
+        "missed": EventDoc("it is about no open message of this node", ("would",)),
         "forwarded": EventDoc("sent to the next node of the lap", ("to",)),
         "waiting": EventDoc("the lap is over and nobody claimed it", ("complete", "nodes", "wait_s")),
         "busy": EventDoc("a node could not take it or look for it: custody or lookups are full there", ("nodes",)),

@@ -3,7 +3,8 @@
 `run` dials, binds, reads and dials again until it is cancelled, and then unbinds: so a node that must hold no binds
 (promise 8) cancels it, and starts it again when it may.
 
-    unreachable, lost    the other hosts at once, then again after a wait that doubles, with jitter
+    unreachable          the other hosts at once, then again after a wait that doubles, with jitter
+    lost                 the same, but for a bind that lived for STABLE_S: the same host again, after the shortest wait
     refused              after refused_bind_s, with an error in the log: hammering gets accounts blocked
     refused, held        ESME_RALYBND: three times after half a minute, since it may be a dead session of ours
     ended                never before rebind_wait_s is over, whatever else; over restarts too (last_binds.py)
