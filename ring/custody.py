@@ -206,7 +206,7 @@ class Custody:
                 item.state = State.LINED_UP
                 self._proceed(item, now)
 
-        self._shelf.note("received", item)
+        self._shelf.note("received", item, **({"gateway": gateway} if gateway else {}))
         self._shelf.write(item.row(Kind.ORIGIN), then=stored)
         return item.key, self._done(now)
 
