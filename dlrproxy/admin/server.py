@@ -28,6 +28,7 @@ from dlrproxy.admin.api import Api
 from dlrproxy.admin.view import NodeView
 from dlrproxy.config import Config
 from dlrproxy.config_keys import Address
+from dlrproxy.failures import leaves
 
 MAX_CONNECTIONS: Final = 50  # on TCP, and as many on the unix socket: strangers cannot lock the commands out
 _BACKLOG: Final = 100
@@ -89,19 +90,11 @@ class _Front:
             # Hypercorn takes a stream without TLS as well, by looking.
             await TCPServer(self._app, self._settings, self._context, ConnectionState({}), cast("Any", stream))
         except* Exception as group:  # noqa: BLE001 - whatever a client can make hypercorn raise ends here, and is said
-            self._log.info("admin.connection_failed", error=", ".join(sorted({repr(leaf) for leaf in _leaves(group)})))
+            self._log.info("admin.connection_failed", error=", ".join(sorted({repr(leaf) for leaf in leaves(group)})))
         finally:
             self._connections -= 1
             self._full = False
             await trio.aclose_forcefully(stream)
-
-
-def _leaves(error: BaseException) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
-            yield from _leaves(inner)
-    else:
-        yield error
 
 
 def _settings() -> hypercorn.config.Config:

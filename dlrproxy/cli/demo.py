@@ -18,6 +18,7 @@ from dlrproxy.demo.node_process import NodeFailedError
 from dlrproxy.demo.plan import MOST_MESSAGES, MOST_NODES, Plan
 from dlrproxy.demo.stage import Stage
 from dlrproxy.demo.summary import Summary
+from dlrproxy.failures import leaves
 
 _FAILED = 1  # something was lost, or went to a wrong gateway
 _BROKEN = 2  # the demo itself could not be played
@@ -112,18 +113,12 @@ def _play(stage: Stage, console: Console, directory: Path) -> Summary | None:
     try:
         summary = trio.run(_until_signal, stage, console, strict_exception_groups=True)
     except* (NodeFailedError, OSError) as group:
-        failures = [str(error) for error in _leaves(group)]
+        failures = [str(error) for error in leaves(group)]
     if failures:
         click.echo("\n".join(f"Error: {failure}" for failure in failures), err=True)
         click.echo(f"Configuration, data and logs are in {directory}", err=True)
         sys.exit(_BROKEN)
     return summary
-
-
-def _leaves(error: BaseException) -> list[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
-    return [error]
 
 
 async def _until_signal(stage: Stage, console: Console) -> Summary | None:
