@@ -5,16 +5,13 @@ Certificates are read again for every connection, so that renewed ones count wit
 
 import logging
 import ssl
-from types import MappingProxyType
-from typing import Final
 
 import trio
 
 from dlrproxy.config_keys import Address
 from dlrproxy.config_operator import Operator
 from dlrproxy.connection import TlsStream
-
-_MINIMUM: Final = MappingProxyType({"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3})
+from ring.tls import MINIMUM_VERSIONS
 
 
 class UnreachableError(Exception):
@@ -75,7 +72,7 @@ async def _secure(
 def _context(operator: Operator) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=operator.ca_file)
-        context.minimum_version = _MINIMUM[operator.tls_min_version]
+        context.minimum_version = MINIMUM_VERSIONS[operator.tls_min_version]
         if operator.cert_file is not None:
             # A pass phrase is never asked for: there is nobody to type it.
             context.load_cert_chain(operator.cert_file, operator.key_file, password="")

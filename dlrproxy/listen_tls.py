@@ -7,15 +7,11 @@ that cannot be used change nothing but the log: the certificate in use stays.
 
 import ssl
 from pathlib import Path
-from types import MappingProxyType
-from typing import Final
 
 from structlog.typing import FilteringBoundLogger
 
 from dlrproxy.config_operator import Operator
-from ring.tls import TlsError, load_authority, load_certificate, new_context
-
-_MINIMUM: Final = MappingProxyType({"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3})
+from ring.tls import MINIMUM_VERSIONS, TlsError, load_authority, load_certificate, new_context
 
 _Stamp = tuple[tuple[int, int, int] | None, ...]  # of each file; None for one that is not there
 
@@ -60,7 +56,7 @@ class ListenTls:
         if cert_file is None or key_file is None:
             raise TlsError("listen_tls needs listen_cert_file and listen_key_file")
         context = new_context(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = _MINIMUM[self._operator.listen_tls_min]
+        context.minimum_version = MINIMUM_VERSIONS[self._operator.listen_tls_min]
         load_certificate(context, cert_file, key_file)
         if ca_file is not None:
             load_authority(context, ca_file)

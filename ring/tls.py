@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from hashlib import sha256
 from ipaddress import ip_address
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import attrs
@@ -22,6 +23,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 # An active attacker gets one proof to try passwords against, at his leisure: a secret must not be guessable.
 SHORTEST_SECRET: Final = 16  # bytes
+# As settings name them, for SMPP links too.
+MINIMUM_VERSIONS: Final = MappingProxyType({"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3})
 _VALID_FOR: Final = dt.timedelta(days=3650)  # longer than a process runs; nobody checks it
 
 

@@ -2,13 +2,14 @@
 
 import json
 import signal
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 import trio
 
+from dlrproxy.failures import leaves
 from dlrproxy.simulator.ledger import Ledger
 
 PROGRESS_S = 5.0
@@ -33,21 +34,13 @@ def run(
 
     Raises ClickException where the operating system refuses something: a port in use, a full disk.
     """
-    refused: list[OSError] = []
+    refused: Sequence[BaseException] = ()
     try:
         trio.run(_run, serve, stop, duration, progress)
     except* OSError as group:
-        refused = list(_leaves(group))
+        refused = leaves(group)
     if refused:
         raise click.ClickException("; ".join(map(str, refused)))
-
-
-def _leaves(group: BaseExceptionGroup[OSError]) -> Iterator[OSError]:
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error)
-        else:
-            yield error
 
 
 async def _run(
