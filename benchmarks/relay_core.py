@@ -12,8 +12,8 @@ from statistics import median
 import structlog
 
 from benchmarks import messages
-from dlrproxy.config_keys import Address
-from dlrproxy.config_operator import Operator
+from dlrproxy.config.keys import Address
+from dlrproxy.config.operator import Operator
 from dlrproxy.custody_port import Accepted, Custody
 from dlrproxy.logs import RouteLog
 from dlrproxy.relay import Relay

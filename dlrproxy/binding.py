@@ -12,7 +12,7 @@ import trio
 from attrs import define
 from structlog.typing import FilteringBoundLogger
 
-from dlrproxy.config_operator import Operator
+from dlrproxy.config.operator import Operator
 from dlrproxy.connection import Connection, Incoming, converse
 from dlrproxy.last_binds import LastBinds
 from dlrproxy.links import Bind

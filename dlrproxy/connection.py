@@ -16,7 +16,7 @@ from typing import Final
 
 import trio
 
-from dlrproxy.config_keys import Address
+from dlrproxy.config.keys import Address
 from protocols.smpp.framing import FramingError, split_until_error
 
 RECEIVE_SIZE: Final = 0x10000

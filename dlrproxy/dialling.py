@@ -8,8 +8,8 @@ import ssl
 
 import trio
 
-from dlrproxy.config_keys import Address
-from dlrproxy.config_operator import Operator
+from dlrproxy.config.keys import Address
+from dlrproxy.config.operator import Operator
 from dlrproxy.connection import TlsStream
 from ring.tls import MINIMUM_VERSIONS
 

@@ -3,7 +3,7 @@
 import trio
 from structlog.typing import FilteringBoundLogger
 
-from dlrproxy.config_keys import Address
+from dlrproxy.config.keys import Address
 from dlrproxy.gateways import Gateways
 from dlrproxy.operators import Operators
 from dlrproxy.relay import Relay

@@ -13,7 +13,7 @@ from typing import Final
 import trio
 from structlog.typing import FilteringBoundLogger
 
-from dlrproxy.config_keys import Address
+from dlrproxy.config.keys import Address
 from dlrproxy.connection import (
     CROWDED_OUT,
     GOODBYE_S,

@@ -7,7 +7,7 @@ that the bind is up; it may then have lived until the next note.
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from dlrproxy.config_operator import Operator
+from dlrproxy.config.operator import Operator
 from dlrproxy.store.port import Store, StoreError, Table
 
 UP_EVERY_S: Final = 5.0  # one small group commit; a wait after a kill is longer by this at most

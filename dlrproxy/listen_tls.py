@@ -10,7 +10,7 @@ from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
 
-from dlrproxy.config_operator import Operator
+from dlrproxy.config.operator import Operator
 from ring.tls import MINIMUM_VERSIONS, TlsError, load_authority, load_certificate, new_context
 
 _Stamp = tuple[tuple[int, int, int] | None, ...]  # of each file; None for one that is not there

@@ -20,7 +20,7 @@ import orjson
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
-from dlrproxy.config_tables import Log
+from dlrproxy.config.tables import Log
 from dlrproxy.log_sink import Sink
 from ring.commands import EventName
 

@@ -14,8 +14,8 @@ from enum import Enum, auto
 
 from attrs import frozen
 
-from dlrproxy.config_operator import Operator
-from dlrproxy.config_tables import Mo
+from dlrproxy.config.operator import Operator
+from dlrproxy.config.tables import Mo
 from dlrproxy.conversations import Conversations
 from dlrproxy.mo_rules import MoRules, address, keyword_of
 from dlrproxy.routing import Step

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from attrs import frozen
 
-from dlrproxy.config_tables import MoRule
+from dlrproxy.config.tables import MoRule
 
 
 class Choice(NamedTuple):

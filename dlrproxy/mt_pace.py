@@ -9,7 +9,7 @@ The least of them counts.
 
 from typing import Final
 
-from dlrproxy.config_operator import Operator
+from dlrproxy.config.operator import Operator
 from dlrproxy.counters import Counters
 from protocols.smpp import constants as c
 from protocols.smpp.pacing import Pace, Slowdown

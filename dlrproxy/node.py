@@ -19,8 +19,8 @@ from dlrproxy.admin.server import serve
 from dlrproxy.admin.view import Drain
 from dlrproxy.clock import NodeClock
 from dlrproxy.config import Config
-from dlrproxy.config_changes import Changes, ReloadRefusedError, changes, check_identity, taken_over
-from dlrproxy.config_operator import Operator
+from dlrproxy.config.changes import Changes, ReloadRefusedError, changes, check_identity, taken_over
+from dlrproxy.config.operator import Operator
 from dlrproxy.conversations import Conversations
 from dlrproxy.custody import Keeper, count_rows
 from dlrproxy.failures import leaves

@@ -19,8 +19,8 @@ from attrs import frozen
 from structlog.typing import FilteringBoundLogger
 
 from dlrproxy.binding import Attempt, Ending, Slot, refused_wait_s
-from dlrproxy.config_keys import Address
-from dlrproxy.config_operator import Operator
+from dlrproxy.config.keys import Address
+from dlrproxy.config.operator import Operator
 from dlrproxy.connection import connection_over
 from dlrproxy.dialling import UnreachableError, dial
 from dlrproxy.last_binds import UP_EVERY_S, LastBinds

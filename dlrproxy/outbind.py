@@ -13,7 +13,7 @@ import trio
 from structlog.typing import FilteringBoundLogger
 
 from dlrproxy.binding import Attempt, Slot
-from dlrproxy.config_keys import Address
+from dlrproxy.config.keys import Address
 from dlrproxy.connection import Incoming, PlainConnection, peer_of
 from dlrproxy.links import Bind
 from dlrproxy.relay import Relay

@@ -22,8 +22,8 @@ from msgspec.structs import replace
 from structlog.typing import FilteringBoundLogger
 
 from dlrproxy.arrivals import Arrivals
-from dlrproxy.config_operator import Operator
-from dlrproxy.config_tables import Mo
+from dlrproxy.config.operator import Operator
+from dlrproxy.config.tables import Mo
 from dlrproxy.conversations import Conversations
 from dlrproxy.counters import Counters
 from dlrproxy.custody_port import Custody, Wanted

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from attrs import frozen
 
-from dlrproxy.config_operator import Operator
+from dlrproxy.config.operator import Operator
 from dlrproxy.counters import Counters
 from dlrproxy.custody_port import Custody
 from dlrproxy.logs import RouteLog

@@ -9,7 +9,7 @@ import trio.testing
 from relay_world import World, command_of, sequence_of
 from smpp_peer import Peer
 
-from dlrproxy.config_keys import Address
+from dlrproxy.config.keys import Address
 from dlrproxy.operators import Operators
 from protocols.smpp import constants as c
 from protocols.smpp.pdu import pack

@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 import structlog
 
-from dlrproxy.config_keys import Address
-from dlrproxy.config_operator import Operator
-from dlrproxy.config_tables import Mo
+from dlrproxy.config.keys import Address
+from dlrproxy.config.operator import Operator
+from dlrproxy.config.tables import Mo
 from dlrproxy.conversations import Conversations
 from dlrproxy.custody_port import Accepted
 from dlrproxy.links import Bind, GatewaySession

@@ -15,7 +15,7 @@ from dlrproxy import cli
 from dlrproxy.cli import COMMANDS, Entry, main
 from dlrproxy.cli.collector import YOUNG_OBJECTS, tune_collector
 from dlrproxy.config import ConfigError, Problem
-from dlrproxy.sample_config import sample
+from dlrproxy.config.sample import sample
 
 BAD = '[node]\nname = "gw1"\ndata_dir = "data"\nmoda = "ring"\n'
 

@@ -3,7 +3,7 @@
 from attrs import evolve
 
 from dlrproxy.config import Address, Config, Custody, Node, Operator, Peer, Ring, Secret
-from dlrproxy.config_changes import changes
+from dlrproxy.config.changes import changes
 
 
 def operator(name, **settings):

@@ -11,7 +11,7 @@ from gateway_world import gateway_side
 from relay_world import World, command_of, deliver_sm_resp, heads, mo, sequence_of, status_of, submit_sm, submit_sm_resp
 from smpp_peer import bind_request
 
-from dlrproxy.config_keys import Address
+from dlrproxy.config.keys import Address
 from dlrproxy.gateways import MAX_SESSIONS, Gateways
 from protocols.smpp import constants as c
 from protocols.smpp.framing import MAX_PDU_SIZE, resequence

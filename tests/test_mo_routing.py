@@ -3,8 +3,8 @@
 import pytest
 from relay_world import World, command_of, deliver_sm_resp, mo, receipt, sequence_of, status_of, submit_sm_resp
 
-from dlrproxy.config_keys import Address
-from dlrproxy.config_tables import Mo, MoRule
+from dlrproxy.config.keys import Address
+from dlrproxy.config.tables import Mo, MoRule
 from dlrproxy.conversations import Conversations
 from protocols.peer.frames import PartOf
 from protocols.smpp import constants as c

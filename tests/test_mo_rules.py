@@ -1,6 +1,6 @@
 import pytest
 
-from dlrproxy.config_tables import MoRule
+from dlrproxy.config.tables import MoRule
 from dlrproxy.mo_rules import Choice, MoRules, keyword_of
 
 

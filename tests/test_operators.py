@@ -8,7 +8,7 @@ from operator_world import Smsc, operator_side
 from relay_world import World, command_of, deliver_sm_resp, heads, receipt, sequence_of, submit_sm_resp
 
 from dlrproxy.binding import Ending
-from dlrproxy.config_keys import Address
+from dlrproxy.config.keys import Address
 from dlrproxy.dialling import TlsRefusedError, UnreachableError, dial
 from dlrproxy.operators import Operators, Waits
 from protocols.smpp import constants as c

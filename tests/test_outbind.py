@@ -9,7 +9,7 @@ import trio.testing
 from relay_world import World, command_of, deliver_sm_resp, heads, receipt, sequence_of, submit_sm_resp
 from smpp_peer import Peer, bind_request
 
-from dlrproxy.config_keys import Address
+from dlrproxy.config.keys import Address
 from dlrproxy.operators import Operators
 from dlrproxy.outbind import MAX_CONNECTIONS
 from dlrproxy.secret import Secret

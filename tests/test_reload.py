@@ -8,7 +8,7 @@ from smpp_peer import Peer, bind_request
 
 from dlrproxy.config import Address, Config, Node, Operator, Ring, Secret
 from dlrproxy.config import Peer as PeerTable
-from dlrproxy.config_changes import ReloadRefusedError
+from dlrproxy.config.changes import ReloadRefusedError
 from dlrproxy.custody_port import Accepted
 from dlrproxy.demo.ports import LOOPBACK, reserved
 from dlrproxy.node import Node as RunningNode

@@ -7,8 +7,8 @@ import attrs
 import pytest
 
 from dlrproxy.config import Admin, Config, Custody, Log, Mo, MoRule, Node, Operator, Peer, Ring, parse
-from dlrproxy.config_keys import key_of
-from dlrproxy.sample_config import EXAMPLE_FOLLOWS, sample
+from dlrproxy.config.keys import key_of
+from dlrproxy.config.sample import EXAMPLE_FOLLOWS, sample
 
 TABLES = {
     "node": Node,

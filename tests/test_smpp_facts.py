@@ -29,7 +29,7 @@ from relay_world import (
 from smpp_peer import Peer, bind_request
 
 from dlrproxy.binding import REFUSALS
-from dlrproxy.config_keys import Address
+from dlrproxy.config.keys import Address
 from dlrproxy.connection import PlainConnection
 from dlrproxy.gateways import Gateways
 from dlrproxy.operators import Operators

@@ -27,7 +27,7 @@ from dlrproxy.admin.access import NoForeignHost, TokenRequired
 from dlrproxy.admin.api import Api
 from dlrproxy.admin.view import NodeView
 from dlrproxy.config import Config
-from dlrproxy.config_keys import Address
+from dlrproxy.config.keys import Address
 from dlrproxy.failures import leaves
 
 MAX_CONNECTIONS: Final = 50  # on TCP, and as many on the unix socket: strangers cannot lock the commands out

@@ -7,8 +7,6 @@ from typing import Any, Final, NamedTuple
 
 import click
 
-from dlrproxy.config_problems import ConfigError
-
 
 class Entry(NamedTuple):
     module: str
@@ -60,6 +58,8 @@ class Commands(click.Group):
             formatter.write_dl([(name, entry.summary) for name, entry in COMMANDS.items()])
 
     def invoke(self, ctx: click.Context) -> Any:
+        from dlrproxy.config import ConfigError  # slow, and help does without
+
         try:
             return super().invoke(ctx)
         except ConfigError as error:

@@ -8,9 +8,9 @@ from typing import Concatenate, ParamSpec
 import click
 
 from dlrproxy.admin.client import AdminError, Client
-from dlrproxy.config_problems import ConfigError, Problem
-from dlrproxy.config_reading import Reader, toml
-from dlrproxy.config_tables import Node
+from dlrproxy.config.problems import ConfigError, Problem
+from dlrproxy.config.reading import Reader, toml
+from dlrproxy.config.tables import Node
 
 P = ParamSpec("P")
 

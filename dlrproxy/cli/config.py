@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from dlrproxy.config import Config, ConfigError, Operator, Problem, load
-from dlrproxy.sample_config import sample
+from dlrproxy.config.sample import sample
 
 
 @click.command()

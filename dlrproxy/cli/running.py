@@ -11,7 +11,7 @@ import trio
 
 from dlrproxy.cli.collector import tune_collector
 from dlrproxy.config import ConfigError, load
-from dlrproxy.config_changes import ReloadRefusedError
+from dlrproxy.config.changes import ReloadRefusedError
 from dlrproxy.failures import leaves
 from dlrproxy.log_sink import Sink
 from dlrproxy.logs import configure, logger

@@ -15,8 +15,8 @@ import attrs
 from cattrs import ClassValidationError, Converter, ForbiddenExtraKeysError, IterableValidationError
 from cattrs.gen import make_dict_structure_fn, override
 
-from dlrproxy.config_keys import Address, address, key_of
-from dlrproxy.config_problems import ConfigError, Problem, unknown_key
+from dlrproxy.config.keys import Address, address, key_of
+from dlrproxy.config.problems import ConfigError, Problem, unknown_key
 
 T = TypeVar("T")
 _Hook = Callable[[Any, Any], Any]

@@ -1,7 +1,7 @@
 """What a key of the configuration is made of: its documentation, its limits, and how its value is read from TOML.
 
-`config.py` declares the keys with these; `config_reading.py` reads by them and `sample_config.py` documents from them,
-so that the three cannot drift apart.
+`tables.py` and `operator.py` declare the keys with these; `reading.py` reads by them and `sample.py` documents from
+them, so that the three cannot drift apart.
 """
 
 import ipaddress
@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from attrs import Attribute, frozen
 
-from dlrproxy.config_problems import nearest
+from dlrproxy.config.problems import nearest
 from dlrproxy.secret import Secret
 from protocols.smpp.constants import ESME_ROK, STATUS_NAMES
 
@@ -59,7 +59,7 @@ def key_of(attribute: "Attribute[Any]") -> Key | None:
     return found
 
 
-# Limits, as attrs validators; config_reading runs them key by key, so that every violation is reported at once.
+# Limits, as attrs validators; `reading.py` runs them key by key, so that every violation is reported at once.
 
 
 def at_least(lowest: float) -> Validator:

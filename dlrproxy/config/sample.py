@@ -12,7 +12,7 @@ from typing import Any, get_args
 import attrs
 
 from dlrproxy.config import TABLES, Config, MoRule, Operator, Peer
-from dlrproxy.config_keys import Key, key_of
+from dlrproxy.config.keys import Key, key_of
 
 EXAMPLE_FOLLOWS = "For example:"
 

@@ -1,6 +1,6 @@
 """The configuration: TOML to frozen values, with every problem at once.
 
-The tables are in config_operator and config_tables, and are imported from here. A field is a key of the file; its
+The tables are in `operator.py` and `tables.py`. A field is a key of the file; its
 metadata is what `sample-config` prints about it. A field without such metadata (`Ring.secret`, `Admin.token`,
 `Config.warnings`) is worked out while loading. Code may build these classes itself, under the same limits as a file.
 """
@@ -13,37 +13,13 @@ from pathlib import Path
 
 from attrs import evolve, field, fields, frozen
 
-from dlrproxy import config_check, config_machine
-from dlrproxy.config_check import Draft
-from dlrproxy.config_keys import Address
-from dlrproxy.config_operator import BindType, IdRule, Operator
-from dlrproxy.config_problems import ConfigError, Problem
-from dlrproxy.config_reading import Reader, toml
-from dlrproxy.config_tables import Admin, Custody, Level, Log, Mo, Mode, MoRule, Node, Peer, Ring
-from dlrproxy.secret import Secret
-
-__all__ = [
-    "Address",
-    "Admin",
-    "BindType",
-    "Config",
-    "ConfigError",
-    "Custody",
-    "IdRule",
-    "Level",
-    "Log",
-    "Mo",
-    "MoRule",
-    "Mode",
-    "Node",
-    "Operator",
-    "Peer",
-    "Problem",
-    "Ring",
-    "Secret",
-    "load",
-    "parse",
-]
+from dlrproxy.config import check, machine
+from dlrproxy.config.check import Draft
+from dlrproxy.config.keys import Address
+from dlrproxy.config.operator import Operator
+from dlrproxy.config.problems import ConfigError, Problem
+from dlrproxy.config.reading import Reader, toml
+from dlrproxy.config.tables import Admin, Custody, Log, Mo, Node, Peer, Ring
 
 
 @frozen(kw_only=True)
@@ -117,11 +93,9 @@ def parse(
             incomplete=frozenset(reader.incomplete),
         )
     )
-    unclear = [
-        problem for path, table in reader.raw_tables("operators") for problem in config_check.alternatives(path, table)
-    ]
-    draft, secret_problems = config_machine.with_secrets(draft, environ)
-    errors = [*reader.problems, *unclear, *secret_problems, *_found(draft, config_check.ERRORS + config_machine.ERRORS)]
+    unclear = [problem for path, table in reader.raw_tables("operators") for problem in check.alternatives(path, table)]
+    draft, secret_problems = machine.with_secrets(draft, environ)
+    errors = [*reader.problems, *unclear, *secret_problems, *_found(draft, check.ERRORS + machine.ERRORS)]
     node, ring, custody, mo, admin, log = draft.node, draft.ring, draft.custody, draft.mo, draft.admin, draft.log
     if errors or not (node and ring and custody and mo and admin and log):  # a table is None where it has an error
         raise ConfigError(source, sorted(errors, key=_place))
@@ -134,12 +108,12 @@ def parse(
         mo=mo,
         admin=admin,
         log=log,
-        warnings=_found(draft, config_check.WARNINGS + config_machine.WARNINGS),
+        warnings=_found(draft, check.WARNINGS + machine.WARNINGS),
     )
 
 
-def _found(draft: Draft, checks: tuple[config_check.Check, ...]) -> tuple[Problem, ...]:
-    return tuple(itertools.chain.from_iterable(check(draft) for check in checks))
+def _found(draft: Draft, checks: tuple[check.Check, ...]) -> tuple[Problem, ...]:
+    return tuple(itertools.chain.from_iterable(each(draft) for each in checks))
 
 
 def _with_gateway_names(draft: Draft) -> Draft:

@@ -7,7 +7,7 @@ from typing import Literal
 from attrs import field, frozen
 from attrs.validators import optional
 
-from dlrproxy.config_keys import (
+from dlrproxy.config.keys import (
     Address,
     above,
     at_least,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from attrs import evolve, fields, frozen
 
 from dlrproxy.config import Config
-from dlrproxy.config_operator import Operator
+from dlrproxy.config.operator import Operator
 
 # Taken over while running; the rest of a changed configuration counts from the next start.
 _LIVE = frozenset({"operators", "peers", "ring", "warnings"})

@@ -1,4 +1,4 @@
-"""What no key can tell alone: keys against each other and tables against tables. Pure; files are config_machine's.
+"""What no key can tell alone: keys against each other and tables against tables. Pure; files are `machine.py`'s.
 
 A check is a function from a draft to problems. Errors keep a node from starting; warnings are said and logged.
 """
@@ -10,10 +10,10 @@ from typing import Any, Final
 
 from attrs import frozen
 
-from dlrproxy.config_keys import Address
-from dlrproxy.config_operator import Operator
-from dlrproxy.config_problems import Problem
-from dlrproxy.config_tables import Admin, Custody, Log, Mo, Mode, Node, Peer, Ring
+from dlrproxy.config.keys import Address
+from dlrproxy.config.operator import Operator
+from dlrproxy.config.problems import Problem
+from dlrproxy.config.tables import Admin, Custody, Log, Mo, Mode, Node, Peer, Ring
 
 AVAILABLE_MODES: Final[tuple[Mode, ...]] = ("ring",)
 SHORTEST_RING_SECRET: Final = 16  # bytes: below that it can be guessed from a recorded handshake

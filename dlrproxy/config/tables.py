@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from attrs import field, frozen
 
-from dlrproxy.config_keys import Address, above, at_least, between, key, proper_name, websocket_url
+from dlrproxy.config.keys import Address, above, at_least, between, key, proper_name, websocket_url
 from dlrproxy.secret import Secret
 
 Mode = Literal["ring", "active-passive", "quorum"]

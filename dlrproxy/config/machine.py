@@ -8,9 +8,9 @@ from typing import Final
 
 from attrs import evolve
 
-from dlrproxy.config_check import Check, Draft
-from dlrproxy.config_operator import Operator
-from dlrproxy.config_problems import Problem
+from dlrproxy.config.check import Check, Draft
+from dlrproxy.config.operator import Operator
+from dlrproxy.config.problems import Problem
 from dlrproxy.secret import Secret, SecretError, from_environment, from_file, readable_by_others
 
 _SECRET_FILES: Final = (
