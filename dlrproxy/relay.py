@@ -6,8 +6,8 @@ call for a PDU (perf-notes). What takes time ends in a callback: the store's `af
 
     submissions.py   gateway -> operator, and the responses back      responses.py   responses that wait for the disk
     arrivals.py      reports and MO from the operator                 seeking.py     those whose message is not known
-    passing.py       what is written to gateway sessions              matching.py    ids, by the operator's rule
-    renaming.py      the id that the gateway knows
+    owed.py          their answers, and custody                       matching.py    ids, by the operator's rule
+    passing.py       what is written to gateway sessions              renaming.py    the id that the gateway knows
 """
 
 import itertools
