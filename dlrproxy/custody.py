@@ -197,25 +197,44 @@ class Keeper:
     async def _tick(self) -> None:
         while True:
             await trio.sleep(_TICK_S)
-            self._do(self._machine.tick(self._clock.now()))
-            for to in list(self._unhurried):
-                self._send_unhurried(to)
-            if not self.in_custody():
-                self._emptied.set()
+            self.tick()
+
+    def tick(self) -> None:
+        """Do what is due. `run` calls it every tenth of a second."""
+        self._do(self._machine.tick(self._clock.now()))
+        for to in list(self._unhurried):
+            self._send_unhurried(to)
+        if not self.in_custody():
+            self._emptied.set()
+
+    def next_due(self) -> float | None:
+        """When `tick` has something to do, on the node's clock: for a driver that need not ask ten times a second."""
+        return self._clock.now() if self._unhurried else self._machine.next_due()
 
     async def _look_up(self) -> None:
         while True:
             await self._lookups_wanted.wait()
             self._lookups_wanted = trio.Event()
-            wanted, self._lookups = self._lookups, []
-            try:
-                await self._look_up_all(wanted)
-            except StoreError as error:
-                # The store itself decides when it is lost (`Store.run`); until then it is asked again.
-                self._log.warning("custody.lookup_failed", waiting=len(wanted), detail=str(error))
-                self._lookups = wanted + self._lookups
+            if not await self.look_up():
                 await trio.sleep(_LOOK_AGAIN_S)
                 self._lookups_wanted.set()
+
+    @property
+    def wants_lookup(self) -> bool:
+        """The machine has asked for something that `look_up` has not found yet."""
+        return bool(self._lookups)
+
+    async def look_up(self) -> bool:
+        """Look up what the machine has asked for. False: the store could not be read, and the rest still waits."""
+        wanted, self._lookups = self._lookups, []
+        try:
+            await self._look_up_all(wanted)
+        except StoreError as error:
+            # The store itself decides when it is lost (`Store.run`); until then it is asked again.
+            self._log.warning("custody.lookup_failed", waiting=len(wanted), detail=str(error))
+            self._lookups = wanted + self._lookups
+            return False
+        return True
 
     async def _look_up_all(self, wanted: list[Lookup]) -> None:
         """What is done is taken out of `wanted`. Raises StoreError."""

@@ -25,6 +25,11 @@ async def read_clock(store: Store) -> float:
     return 0.0 if value is None else _number(value, "clock")
 
 
+def write_clock(store: Store, clock: NodeClock) -> None:
+    """Write the present reading down, for the next run."""
+    store.put(Table.META, _CLOCK, b"%.3f" % clock.now())
+
+
 async def next_run(store: Store) -> int:
     """Count this start, durably: what is numbered with it is never numbered so again. `Store.run` must be running.
 
@@ -89,7 +94,7 @@ class Housekeeping:
 
     async def _write_clock(self) -> None:
         while True:
-            self._store.put(Table.META, _CLOCK, b"%.3f" % self._clock.now())
+            write_clock(self._store, self._clock)
             await trio.sleep(_CLOCK_EVERY_S)
 
     async def _expire(self) -> None:

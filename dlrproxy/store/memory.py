@@ -161,17 +161,28 @@ class MemoryStore:
 
     def commit(self) -> None:
         """Make durable what was written so far, and call back."""
+        if self.begin():
+            self.finish()
+            if self._auto_commit:
+                self.commit()
+
+    def begin(self) -> bool:
+        """Close the group that collects: what is written from now on is in the next one. False: nothing to do yet."""
         if self._committing is not None or not self._collecting:
-            return  # a callback wrote: its group is the next one
-        group, self._collecting = self._collecting, Group()
+            return False  # a callback wrote: its group is the next one
+        self._committing, self._collecting = self._collecting, Group()
         self.group += 1
-        self._committing = group
+        return True
+
+    def finish(self) -> None:
+        """The group that `begin` closed is durable: call back."""
+        group = self._committing
+        if group is None:
+            raise RuntimeError("no group has begun")
         self._durable.apply(group)
         self.commits += 1
         group.finish()
         self._committing = None
-        if self._auto_commit:
-            self.commit()
 
     async def run(self) -> None:
         """Commit groups until cancelled: what one step of the program writes is one group."""
