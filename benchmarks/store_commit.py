@@ -19,8 +19,9 @@ from pathlib import Path
 
 import trio
 
+from dlrproxy.store.grouped import GroupedStore
 from dlrproxy.store.port import Lookup, OpenMessage
-from dlrproxy.store.rocks import RocksStore
+from dlrproxy.store.rocks import open_rocks
 from protocols.smpp.message_ids import candidates
 
 GROUPS = (10, 100, 1000)
@@ -36,7 +37,7 @@ def an_open(message_id: bytes, now: float) -> OpenMessage:
     return OpenMessage("acme", message_id, "gw1", b"4790123456", b"2000", 7, now, now + 7 * 86400)
 
 
-async def commits(store: RocksStore, size: int, seconds: float, form: Callable[[int], bytes], start: int) -> int:
+async def commits(store: GroupedStore, size: int, seconds: float, form: Callable[[int], bytes], start: int) -> int:
     """Write groups for so long; how many."""
     done = 0
     until = time.perf_counter() + seconds
@@ -68,7 +69,7 @@ def row(name: str, size: int, done: int, seconds: float, cpu: float) -> None:
     print(f"{name:<14}{size:>8}{done / seconds:>12.0f}{records / seconds:>14.0f}{cpu / records * 1e6:>16.1f}")
 
 
-async def hold(store: RocksStore, held: int) -> None:
+async def hold(store: GroupedStore, held: int) -> None:
     """Fill the store, so that the rest is measured over a big one."""
     for start in range(0, held, 5000):
         finished = trio.Event()
@@ -78,7 +79,7 @@ async def hold(store: RocksStore, held: int) -> None:
         await finished.wait()
 
 
-async def lookups(store: RocksStore, total: int) -> None:
+async def lookups(store: GroupedStore, total: int) -> None:
     """Reports of ids that are on the disk only, and of ids that nobody here submitted (the ring's usual case)."""
     print(f"\n{'lookup':<22}{'a batch':>8}{'us wall':>12}{'us CPU':>12}   a lookup")
     kinds = {"found on disk": range(total), "unknown": range(10**11, 10**11 + total)}
@@ -95,7 +96,7 @@ async def lookups(store: RocksStore, total: int) -> None:
 
 
 async def measure(directory: Path, seconds: float, held: int) -> None:
-    store = await RocksStore.open(directory / "data", time.time, min_free_mb=0, remembered=10_000)
+    store = await open_rocks(directory / "data", time.time, min_free_mb=0, remembered=10_000)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(store.run)
         await hold(store, held)

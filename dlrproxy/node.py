@@ -32,7 +32,7 @@ from dlrproxy.modes import ring
 from dlrproxy.node_view import View
 from dlrproxy.relay import Relay
 from dlrproxy.store.port import Store, Table
-from dlrproxy.store.rocks import RocksStore
+from dlrproxy.store.rocks import open_rocks
 from protocols.smpp.message_ids import Change, Learner, Rule
 from ring.custody import Custody as Machine
 from ring.tls import TlsError
@@ -81,7 +81,7 @@ class Node:
         They come in an ExceptionGroup. Started when the node listens and dials.
         """
         node = self.config.node
-        store = await RocksStore.open(node.data_dir, self.clock.now, min_free_mb=node.min_free_mb)
+        store = await open_rocks(node.data_dir, self.clock.now, min_free_mb=node.min_free_mb)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(store.run)

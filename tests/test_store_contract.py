@@ -8,7 +8,7 @@ import trio.testing
 
 from dlrproxy.store.memory import MemoryStore
 from dlrproxy.store.port import Lookup, OpenMessage, Table
-from dlrproxy.store.rocks import RocksStore
+from dlrproxy.store.rocks import open_rocks
 from protocols.smpp.message_ids import candidates
 
 
@@ -57,7 +57,7 @@ class RocksKind:
 
     @contextlib.asynccontextmanager
     async def opened(self):
-        store = await RocksStore.open(self.directory, self.clock.now, min_free_mb=1, remembered=self.remembered)
+        store = await open_rocks(self.directory, self.clock.now, min_free_mb=1, remembered=self.remembered)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(store.run)
             yield store

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from dlrproxy.store.memory import MemoryStore
 from dlrproxy.store.port import Lookup, OpenMessage, Table
-from dlrproxy.store.rocks import RocksStore
+from dlrproxy.store.rocks import open_rocks
 from protocols.smpp.message_ids import candidates
 
 # Few ids and keys, so that histories meet: forms of 0xa, of 10, and strings that have no form.
@@ -45,7 +45,7 @@ class History:
         self.ended = None
 
     async def open(self, nursery):
-        self.store = await RocksStore.open(self.directory, lambda: self.now, min_free_mb=0, remembered=self.remembered)
+        self.store = await open_rocks(self.directory, lambda: self.now, min_free_mb=0, remembered=self.remembered)
         self.cancel, self.ended = trio.CancelScope(), trio.Event()
         nursery.start_soon(self.run)
 

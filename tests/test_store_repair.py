@@ -10,7 +10,7 @@ import trio
 
 from dlrproxy.store.port import Lookup, OpenMessage, StoreBusyError, StoreError, Table
 from dlrproxy.store.repair import repair
-from dlrproxy.store.rocks import RocksStore
+from dlrproxy.store.rocks import open_rocks
 
 EARLY = [b"early-%04d" % number for number in range(1500)]  # in tables when the damage is done
 LATE = [b"late-%04d" % number for number in range(1500)]  # in the log
@@ -18,7 +18,7 @@ GROUP = 100
 
 
 async def write(directory, ids, copy_to=None):
-    store = await RocksStore.open(directory, lambda: 1000.0, min_free_mb=0)
+    store = await open_rocks(directory, lambda: 1000.0, min_free_mb=0)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(store.run)
         for start in range(0, len(ids), GROUP):
@@ -36,7 +36,7 @@ async def write(directory, ids, copy_to=None):
 
 
 async def saved(directory):
-    store = await RocksStore.open(directory, lambda: 1000.0, min_free_mb=0)
+    store = await open_rocks(directory, lambda: 1000.0, min_free_mb=0)
     found = await store.find([Lookup("acme", message_id, ()) for message_id in EARLY + LATE])
     custody = await store.scan(Table.CUSTODY)
     await store.close()
@@ -150,7 +150,7 @@ async def test_a_lost_id_is_replaced_and_said(tmp_path):
 
 
 async def test_a_running_node_is_not_repaired(tmp_path):
-    store = await RocksStore.open(tmp_path / "data", lambda: 1000.0, min_free_mb=0)
+    store = await open_rocks(tmp_path / "data", lambda: 1000.0, min_free_mb=0)
     with pytest.raises(StoreBusyError):
         repair(tmp_path / "data")
     await store.close()
@@ -172,7 +172,7 @@ async def test_the_command_says_what_it_did(killed):
     done = await run_command(directory)
     assert done.returncode == 0
     assert "tables were damaged; the store now holds these rows: 3000 open" in done.stdout.decode()
-    assert f"as it was: {directory / 'store.damaged-1'}" in done.stdout.decode()
+    assert f"as it was: {directory / 'store.lost-1'}" in done.stdout.decode()
 
 
 async def test_the_command_says_when_there_is_nothing(tmp_path):

@@ -21,7 +21,7 @@ from dlrproxy.store.directory import FORMAT_KEY
 from dlrproxy.store.group import MAX_SAME_FORM, Group
 from dlrproxy.store.layout import FAMILIES, MAX_EXPIRY_ROW, changes_of, decode_keys
 from dlrproxy.store.port import Lookup, OpenMessage, StoreBusyError, StoreError, Table
-from dlrproxy.store.rocks import RocksStore
+from dlrproxy.store.rocks import open_rocks
 from protocols.smpp.message_ids import candidates, normal
 
 NOW = 1000.0
@@ -38,7 +38,7 @@ def a_lookup(reported):
 
 async def open_store(directory, **options):
     options = {"min_free_mb": 0} | options
-    return await RocksStore.open(directory, lambda: NOW, **options)
+    return await open_rocks(directory, lambda: NOW, **options)
 
 
 @contextlib.asynccontextmanager
@@ -232,10 +232,10 @@ WRITER = """
 import os, sys, trio
 from pathlib import Path
 from dlrproxy.store.port import OpenMessage, Table
-from dlrproxy.store.rocks import RocksStore
+from dlrproxy.store.rocks import open_rocks
 
 async def main():
-    store = await RocksStore.open(Path(sys.argv[1]), lambda: 1000.0, min_free_mb=0, remembered=100)
+    store = await open_rocks(Path(sys.argv[1]), lambda: 1000.0, min_free_mb=0, remembered=100)
     start = int(sys.argv[2])
     async with trio.open_nursery() as nursery:
         nursery.start_soon(store.run)
@@ -299,10 +299,10 @@ async def test_nothing_acknowledged_is_lost_when_the_process_is_killed(tmp_path)
 HOLDER = """
 import sys, time, trio
 from pathlib import Path
-from dlrproxy.store.rocks import RocksStore
+from dlrproxy.store.rocks import open_rocks
 
 async def main():
-    await RocksStore.open(Path(sys.argv[1]), lambda: 1000.0, min_free_mb=0)
+    await open_rocks(Path(sys.argv[1]), lambda: 1000.0, min_free_mb=0)
     print("open", flush=True)
     sys.stdin.read()
 
@@ -544,7 +544,7 @@ async def test_a_disk_that_never_comes_back_ends_the_run(tmp_path, injected, mon
 
 
 async def test_a_disk_that_stands_still_takes_nothing_more(tmp_path, injected, monkeypatch):
-    monkeypatch.setattr("dlrproxy.store.rocks.STALLED_S", 0.05)
+    monkeypatch.setattr("dlrproxy.store.grouped.STALLED_S", 0.05)
     async with running(tmp_path / "data", opener=injected.opener) as store:
         injected.hold("sync")
         store.put_open(an_open(b"m-1"))
@@ -654,7 +654,7 @@ FILLER = """
 import json, os, resource, structlog, sys, trio
 from pathlib import Path
 from dlrproxy.store.port import OpenMessage, Table
-from dlrproxy.store.rocks import RocksStore
+from dlrproxy.store.rocks import open_rocks
 
 structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
 
@@ -664,7 +664,7 @@ def say(**what):
     os.write(1, json.dumps(what).encode() + b"\\n")
 
 async def main():
-    store = await RocksStore.open(Path(sys.argv[1]), lambda: 1000.0, min_free_mb=0)
+    store = await open_rocks(Path(sys.argv[1]), lambda: 1000.0, min_free_mb=0)
     resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, resource.RLIM_INFINITY))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(store.run)
@@ -714,7 +714,7 @@ SMALL_DISK = """
 import json, os, subprocess, sys, structlog, trio
 from pathlib import Path
 from dlrproxy.store.port import Lookup, OpenMessage, Table
-from dlrproxy.store.rocks import RocksStore
+from dlrproxy.store.rocks import open_rocks
 
 structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
 here = Path(sys.argv[1])
@@ -727,7 +727,7 @@ async def until(condition):
             await trio.sleep(0.005)
 
 async def fill_and_make_room(done):
-    store = await RocksStore.open(here / "data", lambda: 1000.0, min_free_mb=0)
+    store = await open_rocks(here / "data", lambda: 1000.0, min_free_mb=0)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(store.run)
         store.put_open(OpenMessage("acme", b"before", "gw1", b"47", b"20", 0, 1000.0, 90000.0))
@@ -756,7 +756,7 @@ async def fill_and_make_room(done):
 
 async def main():
     said = await fill_and_make_room([])
-    store = await RocksStore.open(here / "data", lambda: 1000.0, min_free_mb=0)
+    store = await open_rocks(here / "data", lambda: 1000.0, min_free_mb=0)
     (before,) = await store.find([Lookup("acme", b"before", ())])
     said |= {"before": len(before), "rows": len(await store.scan(Table.CUSTODY, limit=100_000))}
     await store.close()
@@ -809,7 +809,7 @@ async def test_below_min_free_mb_nothing_is_accepted_and_writes_still_come_in(tm
 @pytest.fixture
 def autojump_off(monkeypatch):
     """Threads take part, so real time; looked at more often than once a second."""
-    monkeypatch.setattr(rocks, "SPACE_CHECK_S", 0.005)
+    monkeypatch.setattr("dlrproxy.store.space.CHECK_S", 0.005)
 
 
 async def test_a_store_that_starts_without_room_accepts_nothing(tmp_path):

@@ -27,6 +27,7 @@ from rocksdict import (
     WriteBatch,
 )
 
+from dlrproxy.store.grouped import WriteError
 from dlrproxy.store.layout import ALIAS, FAMILIES, OPEN, Changes
 from dlrproxy.store.port import StoreBusyError, StoreError
 
@@ -47,24 +48,24 @@ OWN_LOG_BYTES: Final = 4 * MIB
 _DAMAGED: Final = ("Corruption:", "Invalid argument:", "Not implemented:", "IO error: No such file or directory")
 
 
-class DatabaseError(StoreError):
-    """RocksDB failed. `damaged`: its files are, and opening them again is of no use."""
+class DatabaseError(WriteError):
+    """RocksDB failed. `lost`: its files are damaged, and opening them again is of no use."""
 
     def __init__(self, path: Path, why: str) -> None:
-        self.path = path
-        self.why = why
-        self.damaged = why.startswith(_DAMAGED)
-        super().__init__(self._text())
+        damaged = why.startswith(_DAMAGED)
+        super().__init__(_damaged_text(path, why) if damaged else _unusable_text(path, why), why=why, lost=damaged)
 
-    def _text(self) -> str:
-        if self.damaged:
-            return (
-                f"the store in {self.path} is damaged: {self.why}. Nothing in it was changed. With dlrproxy stopped, "
-                f"either save what can be read with `python -m dlrproxy.store.repair {self.path.parent}` (it keeps a "
-                f"copy), or move {self.path} away to start with an empty one; the messages and reports in it are then "
-                "forgotten"
-            )
-        return f"the store in {self.path} cannot be used: {self.why}; look at the disk, its space and its permissions"
+
+def _damaged_text(path: Path, why: str) -> str:
+    return (
+        f"the store in {path} is damaged: {why}. Nothing in it was changed. With dlrproxy stopped, either save what "
+        f"can be read with `python -m dlrproxy.store.repair {path.parent}` (it keeps a copy), or move {path} away to "
+        "start with an empty one; the messages and reports in it are then forgotten"
+    )
+
+
+def _unusable_text(path: Path, why: str) -> str:
+    return f"the store in {path} cannot be used: {why}; look at the disk, its space and its permissions"
 
 
 @contextmanager

@@ -57,7 +57,7 @@ def repair(data_dir: Path) -> Repaired:
 
 def _copy(store: Path) -> Path:
     number = 1
-    while (copy := store.with_name(f"store.damaged-{number}")).exists():
+    while (copy := store.with_name(f"store.lost-{number}")).exists():
         number += 1
     try:
         shutil.copytree(store, copy)

@@ -5,6 +5,7 @@ from typing import Final
 
 from dlrproxy.store.database import Database
 from dlrproxy.store.group import Group, Key
+from dlrproxy.store.grouped import Due, Records
 from dlrproxy.store.layout import (
     ALIAS,
     EXPIRY,
@@ -16,11 +17,8 @@ from dlrproxy.store.layout import (
     open_key,
     parted,
 )
-from dlrproxy.store.port import OpenMessage
 
 EXPIRY_PAGE: Final = 16  # rows read at a time, of up to 40 KB each
-
-Records = dict[Key, OpenMessage]
 
 
 def write_group(group: Group, database: Database) -> None:
@@ -49,12 +47,9 @@ def _get_opens(database: Database, keys: Sequence[Key]) -> Records:
     return {key: decode_open(value) for key, value in zip(keys, values, strict=True) if value is not None}
 
 
-DueRow = tuple[bytes, list[Key], tuple[bytes, ...], Records]
-
-
-def read_due(database: Database, now: float, limit: int, done: frozenset[bytes]) -> list[DueRow]:
+def read_due(database: Database, now: float, limit: int, done: frozenset[bytes]) -> list[Due]:
     """Expiry rows of at most `limit` keys in all: the row's key, keys to look at, keys left for later, records."""
-    rows: list[DueRow] = []
+    rows: list[Due] = []
     after = b""
     while limit > 0 and (page := database.scan(EXPIRY, after, EXPIRY_PAGE, before=due_before(now))):
         for row_key, value in page:
@@ -63,7 +58,7 @@ def read_due(database: Database, now: float, limit: int, done: frozenset[bytes])
             raw = decode_keys(value)
             keys = [parted(key) for key in raw[:limit]]
             if keys:
-                rows.append((row_key, keys, raw[limit:], _get_opens(database, keys)))
+                rows.append(Due(row_key, keys, raw[limit:], _get_opens(database, keys)))
                 limit -= len(keys)
         after = page[-1][0]
     return rows

@@ -1,0 +1,350 @@
+"""A store in front of something durable: group commit, and memory over what is not durable yet (promises: see `port`).
+
+How a write becomes durable:
+
+    put_open, put, delete      into the collecting group, and into `recent`: lookups see it at once
+    run                        takes the group; the backend makes it durable; then its callbacks are called. What is
+                               written meanwhile collects: the slower the backend, the larger the groups
+    a write that takes long    `accepting` is False until it is done
+    a failed write             nobody is told anything. `accepting` is False, the backend is replaced, the same group is
+                               written again, with back-off, until it is durable
+
+Which rows there are where, and what "durable" takes, is the backend's (`rocks.py`, `sql.py`).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple, Protocol
+
+import structlog
+import trio
+
+from dlrproxy.store.group import Callback, Group, Key, closed
+from dlrproxy.store.layout import encode_keys
+from dlrproxy.store.port import Expired, Lookup, OpenMessage, StoreError, Table
+from dlrproxy.store.recent import Recent
+from dlrproxy.store.space import Space
+from protocols.smpp.message_ids import normal
+
+MIB: Final = 1024 * 1024
+
+REMEMBERED: Final = 200_000  # open messages in memory, some 100 MB; 200 s of reports at 1,000 messages a second
+# A write that takes longer stands still. Below the gateways' and the operator's patience, so that they hear of it.
+STALLED_S: Final = 2.0
+REOPEN_MIN_S: Final = 0.1
+REOPEN_MAX_S: Final = 5.0
+
+_log = structlog.get_logger()
+
+Records = dict[Key, OpenMessage]
+
+
+class WriteError(StoreError):
+    """A group was not made durable, or nobody knows. `lost`: trying again is of no use."""
+
+    def __init__(self, text: str, *, why: str, lost: bool = False) -> None:
+        self.why = why  # without what the caller knows anyway
+        self.lost = lost
+        super().__init__(text)
+
+
+class Due(NamedTuple):
+    """A row of the expiry index, or what stands for one."""
+
+    row_key: bytes
+    keys: list[Key]  # to look at
+    left: tuple[bytes, ...]  # for a later call
+    records: Records  # the stored ones of `keys`
+
+
+class Backend(Protocol):
+    """Where the rows are. Reads may run at the same time as the one write. Everything raises StoreError."""
+
+    async def read_opens(
+        self, keys: Sequence[Key], forms: Sequence[Key]
+    ) -> tuple[Records, dict[Key, tuple[bytes, ...]]]:
+        """The records of `keys`, the further exact ids of each normal form, and the records of those ids as well."""
+
+    async def read_due(self, now: float, limit: int, done: frozenset[bytes]) -> list[Due]:
+        """Expiry rows of at most `limit` keys in all, without those in `done`."""
+
+    async def get(self, table: Table, key: bytes) -> bytes | None: ...
+
+    async def scan(self, table: Table, after: bytes, limit: int) -> list[tuple[bytes, bytes]]: ...
+
+    async def write(self, group: Group) -> None:
+        """Returns when it is durable. Writing the same group twice does no harm. Raises WriteError."""
+
+    async def replace(self) -> None:
+        """After a failed write, before the next one: start afresh. Raises WriteError."""
+
+    async def close(self) -> None:
+        """Let go of everything, also where that raises StoreError."""
+
+
+class GroupedStore:
+    """A `Store` over a backend. Made inside trio; exactly one task runs `run`; `close` comes after it."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        store_id: bytes,
+        now: Callable[[], float],
+        *,
+        name: str,
+        space: Space,
+        remembered: int = REMEMBERED,
+        max_waiting_bytes: int,
+        give_up_s: float,
+    ) -> None:
+        """`name` is how errors call it. Above `max_waiting_bytes` nothing is accepted. `give_up_s`: see `run`."""
+        self.store_id = store_id
+        self.group = 0
+        self._backend = backend
+        self._name = name
+        self._now = now
+        self._space = space
+        self._max_waiting_bytes = max_waiting_bytes
+        self._give_up_s = give_up_s
+        self._recent = Recent(remembered)
+        self._collecting = Group()
+        self._committing: Group | None = None
+        self._began_at = 0.0  # its commit; trio's clock
+        self._work = trio.Event()
+        self._expiring = trio.Lock()
+        self._running = False
+        self._failing = False
+
+    @property
+    def accepting(self) -> bool:
+        stalled = self._committing is not None and trio.current_time() > self._began_at + STALLED_S
+        return not (stalled or self._failing or self._space.low or self._collecting.size > self._max_waiting_bytes)
+
+    # --- open messages
+
+    def put_open(self, message: OpenMessage) -> None:
+        key = message.operator, message.message_id
+        self._recent.put(key, message)
+        self._collecting.put_open(key, message, normal(message.message_id))
+        self._work.set()
+
+    def close_open(self, operator: str, message_id: bytes, final_at: float, expires_at: float) -> None:
+        key = operator, message_id
+        before = self._recent.get(key)
+        self._collecting.close_open(key, final_at, expires_at, before)
+        if before is not None:
+            self._recent.put(key, closed(before, final_at, expires_at))
+        else:
+            self._recent.distrust_readers()
+        self._work.set()
+
+    def recent(self, operator: str, message_id: bytes) -> OpenMessage | None:
+        message = self._recent.get((operator, message_id))
+        return message if message is not None and message.expires_at > self._now() else None
+
+    def pending(self, operator: str, message_id: bytes) -> bool:
+        key = operator, message_id
+        return key in self._collecting.opens or (self._committing is not None and key in self._committing.opens)
+
+    async def find(self, lookups: Sequence[Lookup]) -> list[list[OpenMessage]]:
+        if not lookups:
+            await trio.lowlevel.checkpoint()
+            return []
+        ids, before, stored, aliases = await self._ask(lookups)
+        now = self._now()
+        results = []
+        for lookup, group in zip(lookups, ids, strict=True):
+            operator = lookup.operator
+            if aliases:
+                for form in lookup.normals:
+                    group.update(dict.fromkeys(aliases.get((operator, form), ())))
+            records = [self._merged((operator, i), before, stored) for i in group]
+            results.append([record for record in records if record is not None and record.expires_at > now])
+        return results
+
+    async def _ask(
+        self, lookups: Sequence[Lookup]
+    ) -> tuple[list[dict[bytes, None]], Records, Records, dict[Key, tuple[bytes, ...]]]:
+        """The exact ids that each lookup may mean, what memory knew of them, and what the disk says of the others.
+
+        The last are the further ids of each normal form. Again if memory changed too much meanwhile.
+        """
+        recent = self._recent
+        forms = list({(lookup.operator, form): None for lookup in lookups for form in lookup.normals})
+        while True:
+            if self._committing is None and not self._collecting:
+                recent.take_turns()  # nothing waits for a commit; with lookups alone there would never be a turn
+            generation = recent.generation
+            ids = [self._ids_in_memory(lookup) for lookup in lookups]
+            before: Records = {}
+            unknown: dict[Key, None] = {}
+            for lookup, group in zip(lookups, ids, strict=True):
+                for message_id in group:
+                    key = lookup.operator, message_id
+                    message = recent.get(key)
+                    if message is not None:
+                        before[key] = message
+                    else:
+                        unknown[key] = None
+            stored, aliases = await self._backend.read_opens(list(unknown), forms)
+            if recent.generation - generation < 2:
+                return ids, before, stored, aliases
+
+    def _ids_in_memory(self, lookup: Lookup) -> dict[bytes, None]:
+        """The exact ids that the lookup may mean, as far as they need no disk, the exact one first."""
+        ids = dict.fromkeys((lookup.exact, *lookup.normals))
+        for group in (self._committing, self._collecting):
+            if group is not None and group.forms:
+                for form in lookup.normals:
+                    ids.update(dict.fromkeys(group.forms.get((lookup.operator, form), ())))
+        return ids
+
+    def _merged(self, key: Key, before: Records, stored: Records) -> OpenMessage | None:
+        """The record of `key` after a visit to the disk, remembered if only the disk knew it."""
+        message = self._recent.get(key) or before.get(key)
+        if message is not None:
+            return message
+        message = stored.get(key)
+        if message is not None:
+            message = self._over(key, message)
+        if message is not None:
+            self._recent.remember(key, message)
+        return message
+
+    def _over(self, key: Key, stored: OpenMessage | None) -> OpenMessage | None:
+        """`stored` with the changes that wait for their commit."""
+        if self._committing is not None:
+            stored = self._committing.over(key, stored)
+        return self._collecting.over(key, stored)
+
+    async def expire(self, now: float, limit: int = 10_000) -> Expired:
+        async with self._expiring:  # two at once would return the same records
+            done = set(self._collecting.index)
+            if self._committing is not None:
+                done.update(self._committing.index)
+            rows = await self._backend.read_due(now, limit, frozenset(done))
+            gone: list[OpenMessage] = []
+            for row_key, keys, left, stored in rows:
+                self._collecting.index[row_key] = encode_keys(left) if left else None
+                for key in keys:
+                    message = self._recent.get(key) or self._over(key, stored.get(key))
+                    if message is not None and message.expires_at <= now and not self._in_progress(key):
+                        self._recent.discard(key)
+                        self._collecting.remove_open(key)
+                        gone.append(message)
+            if rows:
+                self._work.set()
+        return Expired([message for message in gone if not message.final_at], more=bool(rows))
+
+    def _in_progress(self, key: Key) -> bool:
+        """A change of the record waits for its commit, and files it for a later expiry."""
+        return any(
+            key in group.opens or key in group.closed
+            for group in (self._committing, self._collecting)
+            if group is not None
+        )
+
+    # --- rows
+
+    def put(self, table: Table, key: bytes, value: bytes) -> None:
+        self._collecting.set_row(table, key, value)
+        self._work.set()
+
+    def delete(self, table: Table, key: bytes) -> None:
+        self._collecting.set_row(table, key, None)
+        self._work.set()
+
+    async def get(self, table: Table, key: bytes) -> bytes | None:
+        for group in (self._collecting, self._committing):
+            if group is not None and key in group.rows[table]:
+                await trio.lowlevel.checkpoint()
+                return group.rows[table][key]
+        return await self._backend.get(table, key)
+
+    async def scan(self, table: Table, after: bytes = b"", limit: int = 1000) -> list[tuple[bytes, bytes]]:
+        fresh: dict[bytes, bytes | None] = {}
+        for group in (self._committing, self._collecting):
+            if group is not None:
+                fresh.update((key, value) for key, value in group.rows[table].items() if key > after)
+        # As many more as may be deleted: then the first `limit` of both together are the first `limit` of the table.
+        deletions = sum(value is None for value in fresh.values())
+        stored = await self._backend.scan(table, after, limit + deletions)
+        rows = {**dict(stored), **fresh}
+        return [(key, value) for key in sorted(rows) if (value := rows[key]) is not None][:limit]
+
+    # --- commit
+
+    def after_durable(self, callback: Callback) -> None:
+        if self._collecting:
+            self._collecting.callbacks.append(callback)
+        elif self._committing is not None:
+            self._committing.callbacks.append(callback)
+        else:
+            callback()
+
+    async def run(self) -> None:
+        self._running = True
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._space.watch)
+                while True:
+                    await self._work.wait()
+                    self._work = trio.Event()
+                    await self._commit(self._give_up_s)
+        finally:
+            self._running = False
+
+    async def _commit(self, give_up_s: float) -> None:
+        """Make durable what is written, call back, and again until nothing is left."""
+        while True:
+            if self._committing is None:  # else: what a cancelled `run` left to `close`
+                if not self._collecting:
+                    return
+                self._committing, self._collecting = self._collecting, Group()
+                self._began_at = trio.current_time()
+                self.group += 1
+                self._recent.take_turns()
+            await self._make_durable(self._committing, give_up_s)
+            self._committing.finish()
+            self._committing = None
+
+    async def _make_durable(self, group: Group, give_up_s: float) -> None:
+        """Write until it is durable. Raises StoreError when the store is lost."""
+        delay = REOPEN_MIN_S
+        failed_since = None
+        while (why := await self._try(group)) is not None:
+            self._space.check()
+            now = trio.current_time()
+            if failed_since is None or self._space.low:
+                failed_since = now  # a full disk is waited for: only a disk with room can be lost
+            _log.error("store.commit_failed", why=why, writes=len(group), waiting=len(self._collecting))
+            if now - failed_since >= give_up_s:
+                raise StoreError(
+                    f"{self._name} cannot be written: {why}. Nothing that was acknowledged is lost; look at it, "
+                    "then start again"
+                )
+            await trio.sleep(delay)
+            delay = min(delay * 2, REOPEN_MAX_S)
+        if self._failing:
+            self._failing = False
+            _log.warning("store.commit_resumed", writes=len(group))
+
+    async def _try(self, group: Group) -> str | None:
+        """Why it failed, or None: the group is durable. Raises WriteError where trying again is of no use."""
+        try:
+            if self._failing:
+                await self._backend.replace()
+            await self._backend.write(group)
+        except WriteError as error:
+            self._failing = True
+            if error.lost:
+                raise
+            return error.why
+        return None
+
+    async def close(self) -> None:
+        if self._running:
+            raise RuntimeError("cancel `run` and wait for its end before `close`: two writers would race")
+        try:
+            await self._commit(give_up_s=0.0)
+        finally:
+            await self._backend.close()
