@@ -132,7 +132,8 @@ class Keeper:
         now = self._clock.now()
         self._do([command for frame in frames for command in self._machine.frame(sender, frame, now)])
 
-    def reachable(self, nodes: frozenset[str]) -> None:
+    def reachable(self, nodes: Mapping[str, int]) -> None:
+        """The nodes that can be reached, and which version of the frames each speaks."""
         self._do(self._machine.reachable(nodes, self._clock.now()))
 
     def retopologize(self, topology: Topology) -> None:

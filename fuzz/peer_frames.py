@@ -1,6 +1,8 @@
 """Messages of other nodes: `protocols.peer.frames` and `protocols.peer.hello`."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from protocols.peer import frames, hello
@@ -27,6 +29,7 @@ def check(data: bytes) -> None:
     decoded = _round_trip(data, frames.decode, frames.encode)
     if decoded is not None:
         assert frames.join([frames.encode_frame(frame) for frame in decoded]) == frames.encode(decoded)
+    _round_trip(data, partial(frames.decode, skipped=Counter()), frames.encode)
     _round_trip(data, frames.decode_envelope, frames.encode_envelope)
     _round_trip(data, hello.decode, hello.encode)
     _round_trip(data, hello.decode_hello, hello.encode_hello)
@@ -58,6 +61,7 @@ def seeds() -> Iterator[bytes]:
     yield frames.encode(each)
     for frame in each:
         yield frames.encode([frame])
+    yield b"\x92\x92\x63\xa5later" + frames.encode_frame(Heartbeat())
     yield frames.encode_envelope(ENVELOPE)
     own = hello.Hello("gw1", "gw2", "prod", 1, 1, b"store-id", b"boot", 3, b"n" * 32, ("zstd",))
     yield hello.encode_hello(own)

@@ -4,6 +4,7 @@
 the agreed connection: a reader that gives whole messages to a callback, and a writer that joins what is ready.
 """
 
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Final, cast
 
@@ -81,6 +82,7 @@ class Link:
         self.gated = False  # we do not read just now, so the peer's silence is ours
         self.draining = False  # the peer's last heartbeat said so
         self.frames_in = self.frames_out = self.messages_in = self.messages_out = 0
+        self.skipped: Counter[int] = Counter()  # frames of a later version than ours, by tag
         self._websocket = websocket
         self._settings = settings
         self._scope = trio.CancelScope()
@@ -133,7 +135,7 @@ class Link:
                 message = await self._websocket.get_message()
                 if not isinstance(message, bytes):
                     raise FrameError("a text message")
-                frames = decode(message)
+                frames = decode(message, self.skipped)
                 self.messages_in += 1
                 self.frames_in += len(frames)
                 receive(self, frames)

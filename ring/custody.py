@@ -35,8 +35,7 @@ An item moves through these states; what is not listed cannot happen, and a late
 """
 
 from collections import Counter
-from collections.abc import Collection
-from collections.abc import Set as AbstractSet
+from collections.abc import Collection, Mapping
 from typing import Literal
 
 import msgspec
@@ -119,6 +118,7 @@ class Custody:
         self._store_id = store_id
         self._run = run
         self._count = 0
+        self._versions: Mapping[str, int] = {}
         self._shelf = Shelf()
         self._delivery = Delivery(self._shelf, settings, self._proceed, self._finished)
         self._delivery.parked = parked
@@ -165,6 +165,10 @@ class Custody:
             elif item.state is State.GRANTED:
                 waiting.setdefault(item.granted_to, Counter())[item.state] += 1
         return waiting
+
+    def speaking(self, version: int) -> frozenset[str]:
+        """The reachable nodes that speak at least this version of the frames, to choose from for what needs it."""
+        return frozenset(node for node, spoken in self._versions.items() if spoken >= version)
 
     def of_message(self, operator: str, forms: Collection[bytes]) -> list[Item]:
         """Everything of this operator's whose reported id has one of these normal forms. For people: slow."""
@@ -303,8 +307,10 @@ class Custody:
         self._delivery.answered(key, status, now)
         return self._done(now)
 
-    def reachable(self, nodes: AbstractSet[str], now: float) -> list[Command]:
-        """The set of nodes that can be reached has changed."""
+    def reachable(self, versions: Mapping[str, int], now: float) -> list[Command]:
+        """The nodes that can be reached have changed, or the version of the frames that one of them speaks."""
+        self._versions = versions
+        nodes = versions.keys()
         self._passing.reachable(nodes)
         self._presence.reachable(nodes)
         self._gathering.reachable(nodes, now)

@@ -1,8 +1,9 @@
 """The links of this node to every other one: a full mesh of WebSocket connections, kept up.
 
 Of two nodes the one whose name sorts first dials. Frames to a peer go through a bounded outbox and arrive in order on
-one link; what is queued or on the wire when a link breaks is lost, and custody repeats it. A peer has one link at a
-time: `on_up`, then its frames, then `on_down`, and never two of them interleaved.
+one link; what is queued or on the wire when a link breaks is lost, and custody repeats it. A link carries only frames
+of the version that both ends speak. A peer has one link at a time: `on_up`, then its frames, then `on_down`, and never
+two of them interleaved.
 """
 
 import random
@@ -16,7 +17,7 @@ import trio
 from structlog.typing import FilteringBoundLogger
 from trio_websocket import WebSocketConnection
 
-from protocols.peer.frames import Frame, Heartbeat
+from protocols.peer.frames import Frame, Heartbeat, speaks
 from protocols.peer.hello import NONCE_BYTES, Hello
 from ring import peer_table
 from ring.connection import CLOSED_BY_PEER, LEAVING, STOPPED, Failure, Gate, Link, hold
@@ -52,7 +53,8 @@ class Links:
     """Run it in a nursery; everything else is synchronous and may be called at any time.
 
     `gate`, where given, is awaited before each message of a peer is read: that is back-pressure, and while it lasts
-    the peer is not blamed for silence. `on_reachable` is called whenever `reachable()` has changed.
+    the peer is not blamed for silence. `on_reachable` is called whenever the reachable nodes, or the version
+    of the frames that one of them speaks, have changed: with the versions, by name.
 
     Raises ValueError for a table that cannot be secured: wss:// without certificates or secret, ws:// off loopback.
     """
@@ -69,7 +71,7 @@ class Links:
         callbacks: LinkCallbacks,
         log: FilteringBoundLogger,
         gate: Gate | None = None,
-        on_reachable: Callable[[frozenset[str]], None] | None = None,
+        on_reachable: Callable[[Mapping[str, int]], None] | None = None,
     ) -> None:
         peer_table.check(me, peers, tls)
         others = peer_table.others(me, peers)
@@ -81,7 +83,7 @@ class Links:
         self._log = log
         self._gate = gate
         self._on_reachable = on_reachable
-        self._told_reachable: frozenset[str] = frozenset()
+        self._told_reachable: Mapping[str, int] = {}
         self._peers = {name: PeerRecord(name, url) for name, url in others.items()}
         self._membership = Membership(
             others, suspect_after_s=settings.suspect_after_s, dead_after_s=settings.dead_after_s
@@ -110,12 +112,15 @@ class Links:
     # What the rest of the node uses
 
     def send(self, peer: str, frame: Frame) -> bool:
-        """Queue a frame for `peer`; False when it has no link, or its outbox is full.
+        """Queue a frame for `peer`; False when it has no link, speaks no such frame, or its outbox is full.
 
         True is no promise that it arrives: the link may break first.
         """
         record = self._peers.get(peer)
         if record is None or record.link is None:
+            return False
+        if not speaks(record.link.version, frame):
+            record.frames_withheld += 1
             return False
         if record.link.outbox.put(frame):
             return True
@@ -125,6 +130,11 @@ class Links:
     def reachable(self) -> frozenset[str]:
         """The other nodes that are linked and were heard of lately."""
         return self._membership.alive()
+
+    def versions(self) -> dict[str, int]:
+        """The version of the frames that each reachable node and this one both speak."""
+        alive = self._membership.alive()
+        return {name: peer.link.version for name, peer in self._peers.items() if peer.link and name in alive}
 
     def draining(self) -> frozenset[str]:
         """Linked nodes that said they are about to stop."""
@@ -278,7 +288,7 @@ class Links:
             silent = self._peers.get(change.node)  # None while a reload takes it out
             if change.new is State.DEAD and silent is not None and silent.link is not None:
                 self._drop(silent, silent.link, "silent", forced=True)
-        reachable = self._membership.alive()
+        reachable = self.versions()
         if reachable != self._told_reachable:
             self._told_reachable = reachable
             if self._on_reachable is not None:
@@ -341,6 +351,9 @@ class Links:
         if peer is None or peer.link is not link:
             return  # it was replaced a moment ago
         self._membership.heard(link.peer, trio.current_time())
+        if new := link.skipped.keys() - peer.tags_skipped:
+            peer.tags_skipped |= new
+            self._log.warning("peer.frames_skipped", peer=link.peer, tags=sorted(new), version=link.version)
         wanted: list[Frame] = []
         for frame in frames:
             if isinstance(frame, Heartbeat):

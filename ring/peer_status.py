@@ -18,7 +18,7 @@ class PeerStatus:
     state: str  # alive, suspect, dead (ring/membership.py)
     linked: bool
     address: str  # of the other end; empty without a link
-    version: int  # of the frames; 0 without a link
+    version: int  # of the frames: the highest that both speak; 0 without a link
     store_id: str  # in hex; empty until it was met
     boot: str  # in hex; empty until it was met
     draining: bool
@@ -34,6 +34,8 @@ class PeerStatus:
     bytes_out: int
     ups: int  # how many links there were
     outbox_full: int  # frames that `send` did not take
+    frames_withheld: int  # not sent, since the peer is of an earlier version that does not know them
+    frames_skipped: int  # from the peer, of a later version that this node does not know
     failure: str  # why there is no link, or why the last attempt or link ended
 
 
@@ -50,6 +52,9 @@ class PeerRecord:
     ups: int = 0
     outbox_full: int = 0
     failure: str = ""
+    frames_withheld: int = 0
+    tags_skipped: set[int] = attrs.field(factory=set)  # those that were logged
+    frames_skipped: int = 0
     frames_in: int = 0
     frames_out: int = 0
     messages_in: int = 0
@@ -65,6 +70,7 @@ class PeerRecord:
     def unlinked(self, link: Link) -> None:
         self.link = None
         self.failure = link.why or ""
+        self.frames_skipped += link.skipped.total()
         self.frames_in += link.frames_in
         self.frames_out += link.frames_out
         self.messages_in += link.messages_in
@@ -97,5 +103,7 @@ class PeerRecord:
             bytes_out=self.bytes_out + (link.stream.bytes_out if link else 0),
             ups=self.ups,
             outbox_full=self.outbox_full,
+            frames_withheld=self.frames_withheld,
+            frames_skipped=self.frames_skipped + (link.skipped.total() if link else 0),
             failure=self.failure,
         )

@@ -9,9 +9,10 @@ import random
 from collections import deque
 from collections.abc import Callable
 
+import frames_v1
 from attrs import define, field
 
-from protocols.peer.frames import Envelope, EnvelopeKey, Forward, Frame, PartOf
+from protocols.peer.frames import VERSION, Envelope, EnvelopeKey, Forward, Frame, PartOf, decode, encode, speaks
 from ring import commands as c
 from ring.custody import Custody, Offer
 from ring.rows import decode_custody, decode_key, decode_parked, encode_key
@@ -31,6 +32,13 @@ SETTINGS = CustodySettings(
 )
 
 ANYBODY = "anybody"  # the owner of an MO that any gateway may have, but only one
+
+
+def through_version_1(frame: Frame) -> Frame:
+    """What is left of a frame that a node of version 1 has sent or read."""
+    [there] = frames_v1.decode(encode([frame]))
+    [back] = decode(frames_v1.encode([there]))
+    return back
 
 
 @define
@@ -77,6 +85,7 @@ class Node:
     open: dict[bytes, str] = field(factory=dict)  # exact message id -> gateway
     inexact: dict[bytes, str] = field(factory=dict)  # reported id -> gateway, by a rule not learned
     finished: set[bytes] = field(factory=set)
+    version: int = VERSION  # of the frames; an earlier one goes through that version's codec
     gateway: str = "gw"
     gateway_up: bool = True
     room: int = 1_000  # unanswered deliveries that the gateway's session takes
@@ -158,10 +167,14 @@ class World:
         up = self.nodes[a].machine is not None and self.nodes[b].machine is not None
         return a != b and up and frozenset((a, b)) not in self.cut
 
+    def version(self, a: str, b: str) -> int:
+        """What a link between the two speaks."""
+        return min(self.nodes[a].version, self.nodes[b].version)
+
     def links_changed(self) -> None:
         for name, node in self.nodes.items():
             if node.machine is not None:
-                reachable = frozenset(other for other in self.names if self.linked(name, other))
+                reachable = {other: self.version(name, other) for other in self.names if self.linked(name, other)}
                 self.do(name, node.machine.reachable(reachable, self.now))
 
     def lose_session(self, name: str, tell: bool = True) -> None:
@@ -247,6 +260,8 @@ class World:
 
     def deliver_frame(self, wire: tuple[str, str]) -> None:
         frame = self.wires[wire].popleft()
+        if self.version(*wire) == frames_v1.VERSION:
+            frame = through_version_1(frame)
         machine = self.nodes[wire[1]].machine
         if machine is not None:
             self.do(wire[1], machine.frame(wire[0], frame, self.now))
@@ -272,7 +287,7 @@ class World:
                         self.forwards.append((name, to, frame))
                         assert frame.hop <= len(self.names) - 1, f"hop {frame.hop} of {frame.envelope.trace}"
                         assert to not in frame.visited
-                    if self.linked(name, to):
+                    if self.linked(name, to) and speaks(self.version(name, to), frame):
                         self.wires.setdefault((name, to), deque()).append(frame)
                 case c.Ask(envelope=envelope, inexact=inexact):
                     self.do(name, machine.asked(envelope.key, self._find(node, envelope, inexact), self.now))

@@ -105,6 +105,7 @@ def test_for_whose_word_custody_waits(node, value):
 def test_the_links_of_a_node(value):
     assert value("dlrproxy_peer_silent_seconds", peer="gw2") == 0.4
     assert value("dlrproxy_peer_silent_seconds", peer="gw3") is None
+    assert value("dlrproxy_peer_version", peer="gw2") == 1
     assert value("dlrproxy_peer_frames_out_total", peer="gw2") == 34
     assert value("dlrproxy_peer_outbox_frames", peer="gw2") == 0
 

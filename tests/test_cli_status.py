@@ -86,8 +86,8 @@ def test_gateways():
 
 def test_the_ring():
     found = text()
-    assert line(found, "gw2") == "gw2 alive 0.4 s ago 2 h 0 12 34"
-    assert line(found, "gw3") == "gw3 dead, no link never - 0 12 34 connection refused"
+    assert line(found, "gw2") == "gw2 alive 0.4 s ago 2 h 1 0 12 34"
+    assert line(found, "gw3") == "gw3 dead, no link never - - 0 12 34 connection refused"
     assert "alive, draining" in text(ring=(peer(draining=True),))
     assert "Ring" not in text(ring=())
 

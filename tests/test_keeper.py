@@ -10,7 +10,7 @@ from dlrproxy.custody_port import Accepted, Wanted
 from dlrproxy.logs import RouteLog
 from dlrproxy.store.memory import MemoryStore
 from dlrproxy.store.port import OpenMessage, StoreError, Table
-from protocols.peer.frames import PartOf
+from protocols.peer.frames import VERSION, PartOf
 from protocols.smpp.constants import ESME_ROK, ESME_RX_P_APPN
 from protocols.smpp.message_ids import Inexact, Match, NoMatch, Rule
 from ring.custody import Custody as Machine
@@ -81,7 +81,7 @@ class Pair:
             self.relays[name] = FakeRelay(f"gw-{name}")
         for name, other in (("a", "b"), ("b", "a")):
             self.keepers[name].attach({"acme": self.relays[name]}, self._wire(name))
-            self.keepers[name].reachable(frozenset({other}))
+            self.keepers[name].reachable({other: VERSION})
 
     def _wire(self, sender):
         def send(peer, frame):

@@ -232,7 +232,7 @@ async def test_the_peer_is_told_before_its_frames_and_is_reachable_by_then(fleet
     one.links.send("gw2", note(1))
     await two.recorder.until(lambda: two.recorder.frames)
     calls = [call for call in two.recorder.calls if call[0] != "log"]
-    assert calls[:3] == [("reachable", {"gw1"}), ("up", "gw1"), ("frames", "gw1")]
+    assert calls[:3] == [("reachable", {"gw1": 2}), ("up", "gw1"), ("frames", "gw1")]
     assert two.recorder.ups[0].node == "gw1"
     assert two.recorder.ups[0].store_id == b"gw1....."
     assert two.recorder.ups[0].boot == one.links.boot
@@ -407,10 +407,10 @@ async def test_a_peer_of_another_version_is_told_ours_and_both_logs_name_both(fl
     two = await fleet.start("gw2", "gw1")
     async with scripted_gw1(fleet.port("gw2"), oldest=8, newest=9) as (_, outcome):
         assert outcome.reason == "no_common_version"
-        assert outcome.detail == "gw1 speaks the versions 8 to 9, gw2 speaks 1 to 1"
+        assert outcome.detail == "gw1 speaks the versions 8 to 9, gw2 speaks 1 to 2"
         refused = await two.recorder.until_logged("peer.refused")
     assert refused["reason"] == "no_common_version"
-    assert refused["detail"] == "gw2 speaks the versions 1 to 1, gw1 speaks 8 to 9"
+    assert refused["detail"] == "gw2 speaks the versions 1 to 2, gw1 speaks 8 to 9"
 
 
 async def answers_to(port, parts):

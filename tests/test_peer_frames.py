@@ -1,7 +1,9 @@
 """protocols/peer/frames.py and hello.py: values to bytes and back, and any other bytes to one error."""
 
 import contextlib
+from collections import Counter
 
+import frames_v1
 import msgspec
 import pytest
 from hypothesis import given
@@ -67,6 +69,61 @@ def test_no_two_frames_share_a_tag_and_the_list_above_is_complete():
     assert {type(frame) for frame in EVERY_FRAME} == set(frames.Frame.__args__)
 
 
+def test_it_stands_of_every_frame_which_version_has_it():
+    assert set(frames.SINCE) == set(frames.Frame.__args__)
+    assert set(frames.SINCE.values()) <= set(range(1, frames.VERSION + 1))
+    assert {frame.__name__ for frame, since in frames.SINCE.items() if since == 1} == {
+        frame.__name__ for frame in frames_v1.Frame.__args__
+    }
+
+
+def test_a_node_speaks_the_frames_up_to_its_version(monkeypatch):
+    monkeypatch.setitem(frames.SINCE, Learned, 3)
+    learned = Learned("acme", "exact", 1)
+    assert [frames.speaks(version, learned) for version in (1, 2, 3, 4)] == [False, False, True, True]
+    assert frames.speaks(1, Heartbeat())
+
+
+@pytest.mark.parametrize("frame", EVERY_FRAME, ids=lambda frame: type(frame).__name__)
+def test_version_1_reads_what_it_knows_as_it_went_and_answers_likewise(frame):
+    if frames.SINCE[type(frame)] == 1:
+        [there] = frames_v1.decode(frames.encode([frame]))
+        assert repr(there) == repr(frame)
+        assert frames.decode(frames_v1.encode([there])) == [frame]
+
+
+LATER = [[99, "of a", {"later": ["version"]}], [127], [77, *range(70_000)]]
+
+
+def test_frames_of_a_later_version_are_left_out_and_counted():
+    known = [msgspec.msgpack.decode(frames.encode_frame(frame)) for frame in EVERY_FRAME]
+    skipped = Counter()
+    message = msgspec.msgpack.encode([LATER[0], *known, *LATER[1:], LATER[0]])
+    assert frames.decode(message, skipped) == EVERY_FRAME
+    assert skipped == {99: 2, 127: 1, 77: 1}
+    with pytest.raises(FrameError):
+        frames.decode(message)
+
+
+NEARLY_LATER = {
+    "no array": [{}],
+    "an empty array": [[]],
+    "a text for a tag": [["later"]],
+    "a negative tag": [[-1]],
+    "a tag above one byte": [[128]],
+    "a known tag and too few fields": [[99], [1]],
+    "a known tag and a field of another type": [[99], [6, "yes"]],
+}
+
+
+@pytest.mark.parametrize("case", NEARLY_LATER)
+def test_what_no_version_calls_a_frame_is_an_error_though_later_ones_are_left_out(case):
+    skipped = Counter()
+    with pytest.raises(FrameError):
+        frames.decode(msgspec.msgpack.encode(NEARLY_LATER[case]), skipped)
+    assert not skipped
+
+
 def test_an_envelope_comes_back_as_it_went():
     assert frames.decode_envelope(frames.encode_envelope(ENVELOPE)) == ENVELOPE
 
@@ -98,6 +155,9 @@ NOT_FRAMES = {
     "an unknown tag": msgspec.msgpack.encode([[99]]),
     "too few fields": msgspec.msgpack.encode([[1]]),
     "more behind the list": frames.encode([Heartbeat()]) + b"\x00",
+    "more behind a frame of a later version": b"\x91\x91\x63\x00",
+    "a frame of a later version, cut off": b"\x91\x92\x63",
+    "deep nesting in a frame of a later version": b"\x91\x92\x63" + b"\x91" * 100_000,
     "cut off": frames.encode(EVERY_FRAME)[:-1],
     "text that is not UTF-8": b"\x91\x94\x07\xa1\xff\xa1x\x01",
     "deep nesting in a field that is skipped": b"\x91\x93\x06\xc2" + b"\x91" * 100_000,
@@ -110,6 +170,9 @@ NOT_FRAMES = {
 def test_bytes_that_are_no_frames_are_a_frame_error(case):
     with pytest.raises(FrameError):
         frames.decode(NOT_FRAMES[case])
+    if case != "an unknown tag":
+        with pytest.raises(FrameError):
+            frames.decode(NOT_FRAMES[case], Counter())
 
 
 @pytest.mark.parametrize("case", NOT_FRAMES)
@@ -134,7 +197,7 @@ def mutations(data):
 
 @given(st.binary(max_size=300) | mutations(frames.encode(EVERY_FRAME)) | mutations(frames.encode_envelope(ENVELOPE)))
 def test_any_bytes_give_frames_or_the_one_error(data):
-    for decode in (frames.decode, frames.decode_envelope):
+    for decode in (frames.decode, frames.decode_envelope, lambda data: frames.decode(data, Counter())):
         with contextlib.suppress(FrameError):
             decode(data)
 

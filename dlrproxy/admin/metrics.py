@@ -33,6 +33,8 @@ _PEER_COUNTERS: Final = {
     "bytes_out": "Bytes to the node, without TLS.",
     "ups": "Links with the node that came up.",
     "outbox_full": "Frames that were not taken because too many waited.",
+    "frames_withheld": "Frames that were not sent, since the node's version does not know them.",
+    "frames_skipped": "Frames from the node, of a later version, that this one does not know.",
 }
 
 
@@ -116,11 +118,13 @@ def _traffic(operators: tuple[OperatorStatus, ...]) -> Iterator[Metric]:
 def _ring(peers: tuple[PeerStatus, ...]) -> Iterator[Metric]:
     up = _gauge("peer_up", "1 while the node is linked and heard.", "peer")
     silent = _gauge("peer_silent_seconds", "Seconds since the node was last heard; none while it never was.", "peer")
+    version = _gauge("peer_version", "Version of the frames that both nodes speak; 0 without a link.", "peer")
     for peer in peers:
+        version.add_metric([peer.name], peer.version)
         up.add_metric([peer.name], peer.linked and peer.state == "alive")
         if peer.silent_s is not None:
             silent.add_metric([peer.name], peer.silent_s)
-    yield from (up, silent)
+    yield from (up, silent, version)
     for name, meaning in _PEER_GAUGES.items():
         gauge = _gauge(f"peer_{name}", meaning, "peer")
         for peer in peers:

@@ -13,6 +13,7 @@ from dlrproxy.admin.client import AdminError, Client
 from dlrproxy.admin.view import BindStatus, CustodyStatus, DrainState, NodeStatus, OperatorStatus, StoreStatus
 from dlrproxy.cli.asking import asks_node
 from dlrproxy.cli.showing import BAD, DOUBTFUL, GOOD, QUIET, console, count, details, duration, size, table
+from protocols.peer.frames import VERSION
 from ring.commands import Reason
 from ring.peer_status import PeerStatus
 
@@ -140,7 +141,9 @@ def _gateways(operators: tuple[OperatorStatus, ...]) -> RenderableType:
 
 
 def _ring(peers: tuple[PeerStatus, ...]) -> RenderableType:
-    ring = table("node", "state", "heard", "linked for", ">queue", ">frames in", ">out", "why", title="Ring")
+    ring = table(
+        "node", "state", "heard", "linked for", ">protocol", ">queue", ">frames in", ">out", "why", title="Ring"
+    )
     for peer in peers:
         state = Text(peer.state if peer.linked else f"{peer.state}, no link", _LINK_STYLES.get(peer.state, DOUBTFUL))
         if peer.draining:
@@ -148,8 +151,13 @@ def _ring(peers: tuple[PeerStatus, ...]) -> RenderableType:
         heard = "never" if peer.silent_s is None else f"{duration(peer.silent_s)} ago"
         linked = duration(peer.up_s) if peer.linked else "-"
         queue, frames_in, frames_out = map(count, (peer.outbox_frames, peer.frames_in, peer.frames_out))
-        ring.add_row(peer.name, state, heard, linked, queue, frames_in, frames_out, peer.failure)
+        ring.add_row(peer.name, state, heard, linked, _version(peer), queue, frames_in, frames_out, peer.failure)
     return ring
+
+
+def _version(peer: PeerStatus) -> Text:
+    """Of the frames on the link: an earlier one than ours while a ring is being upgraded."""
+    return Text(str(peer.version) if peer.linked else "-", DOUBTFUL if 0 < peer.version < VERSION else "")
 
 
 def _traffic(operators: tuple[OperatorStatus, ...]) -> RenderableType:

@@ -1,18 +1,24 @@
 """The frames that nodes exchange: values, and their bytes (MessagePack arrays, a list of frames per WebSocket message).
 
 Each frame is a tagged array, so that a later version may append fields: a decoder of an older version ignores what it
-does not know at the end of an array, and a newer one fills in defaults. `VERSION` goes up when that is not enough, and
-the hello says which versions a node speaks, so that two adjacent ones work together.
+does not know at the end of an array, and a newer one fills in defaults. `VERSION` goes up when that is not enough:
+with a new frame, or a field without which something goes wrong. The hello says which versions a node speaks, and each
+link uses the highest that both ends do, so that two adjacent versions work together in one ring. `SINCE` says which
+frames a version has; a node sends no other, and what depends on one is left to nodes that speak it.
+
+    1  the first
+    2  a frame with an unknown tag is skipped, where version 1 closes the link
 
 An envelope carries a report or MO that was answered ESME_ROK by its origin and whose owner is elsewhere.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Final, Literal
 
 import msgspec
 
-VERSION: Final = 1
+VERSION: Final = 2
 OLDEST_VERSION: Final = 1
 
 # A frame list above this is refused: a PDU is at most 65 KiB, and a batch is cut well below this (link.py).
@@ -164,10 +170,28 @@ class Bound(msgspec.Struct, frozen=True, array_like=True, tag=11, gc=False):
 
 Frame = Forward | LapDone | Claimed | Settled | Finished | Forgotten | Heartbeat | Learned | Gather | Decided | Bound
 
+# The first version that has each frame.
+SINCE: Final[Mapping[type[Frame], int]] = {
+    Forward: 1,
+    LapDone: 1,
+    Claimed: 1,
+    Settled: 1,
+    Finished: 1,
+    Forgotten: 1,
+    Heartbeat: 1,
+    Learned: 1,
+    Gather: 1,
+    Decided: 1,
+    Bound: 1,
+}
+
 # MessagePack's array headers: the first byte, or the byte in front of a count of 16 or 32 bits, big endian.
 _FIXARRAY, _FIXARRAY_LIMIT = 0x90, 16
 _ARRAY16, _ARRAY16_LIMIT = 0xDC, 1 << 16
 _ARRAY32 = 0xDD
+_HEADER_BYTES: Final = {_ARRAY16: 3, _ARRAY32: 5} | dict.fromkeys(range(_FIXARRAY + 1, _FIXARRAY + _FIXARRAY_LIMIT), 1)
+# A tag is one byte: MessagePack's positive fixint. So the tags of later versions that are counted are few, too.
+_TAG_LIMIT: Final = 0x80
 
 # What msgspec raises for bytes from outside: besides its own error, invalid UTF-8 in a string, and nesting in a field
 # of a later version that is skipped.
@@ -175,6 +199,9 @@ UNDECODABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(list[Frame])
+_frame_decoder: msgspec.msgpack.Decoder[Frame] = msgspec.msgpack.Decoder(Frame)
+_parts_decoder = msgspec.msgpack.Decoder(list[msgspec.Raw])
+_TAGS: Final = frozenset(frame.__struct_config__.tag for frame in SINCE)
 _envelope_decoder = msgspec.msgpack.Decoder(Envelope)
 
 
@@ -199,14 +226,54 @@ def join(encoded: Sequence[bytes]) -> bytes:
     return header + b"".join(encoded)
 
 
-def decode(data: bytes) -> list[Frame]:
-    """Raises FrameError, for a message above MAX_MESSAGE_BYTES too."""
+def speaks(version: int, frame: Frame) -> bool:
+    """Whether a node of this version knows the frame."""
+    return SINCE[type(frame)] <= version
+
+
+def decode(data: bytes, skipped: Counter[int] | None = None) -> list[Frame]:
+    """Raises FrameError, for a message above MAX_MESSAGE_BYTES too.
+
+    Frames with a tag that this version does not know are left out, and counted by tag in `skipped`; without that they
+    are an error. Everything else that is no frame is one in any case.
+    """
     if len(data) > MAX_MESSAGE_BYTES:
         raise FrameError(f"a message of {len(data)} bytes; the most is {MAX_MESSAGE_BYTES}")
     try:
         return _decoder.decode(data)
     except UNDECODABLE as error:
-        raise FrameError(f"not a list of frames of version {VERSION}: {error}") from error
+        if skipped is None or not isinstance(error, msgspec.ValidationError):
+            raise _no_frames(error) from error
+    return _decode_known(data, skipped)
+
+
+def _decode_known(data: bytes, skipped: Counter[int]) -> list[Frame]:
+    """One frame at a time: ten times slower, for the messages of a later version only. Raises FrameError."""
+    known: list[Frame] = []
+    unknown: list[int] = []
+    try:
+        for part in map(bytes, _parts_decoder.decode(data)):
+            tag = _tag(part)
+            if tag is None or tag in _TAGS:
+                known.append(_frame_decoder.decode(part))
+            else:
+                unknown.append(tag)
+    except UNDECODABLE as error:
+        raise _no_frames(error) from error
+    skipped.update(unknown)
+    return known
+
+
+def _tag(part: bytes) -> int | None:
+    """The tag of what may be a frame; None for what no version calls one."""
+    at = _HEADER_BYTES.get(part[0])
+    if at is None or len(part) <= at or part[at] >= _TAG_LIMIT:
+        return None
+    return part[at]
+
+
+def _no_frames(error: Exception) -> FrameError:
+    return FrameError(f"not a list of frames of version {VERSION}: {error}")
 
 
 def encode_envelope(envelope: Envelope) -> bytes:

@@ -1,0 +1,223 @@
+"""Version 1 of the frames, frozen: `protocols/peer/frames.py` as its nodes have it. Never changed again.
+
+The frames that nodes exchange: values, and their bytes (MessagePack arrays, a list of frames per WebSocket message).
+
+Each frame is a tagged array, so that a later version may append fields: a decoder of an older version ignores what it
+does not know at the end of an array, and a newer one fills in defaults. `VERSION` goes up when that is not enough, and
+the hello says which versions a node speaks, so that two adjacent ones work together.
+
+An envelope carries a report or MO that was answered ESME_ROK by its origin and whose owner is elsewhere.
+"""
+
+from collections.abc import Sequence
+from typing import Final, Literal
+
+import msgspec
+
+VERSION: Final = 1
+OLDEST_VERSION: Final = 1
+
+# A frame list above this is refused: a PDU is at most 65 KiB, and a batch is cut well below this (link.py).
+MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
+
+
+class FrameError(ValueError):
+    """Bytes that are no list of frames; the link they came from is closed."""
+
+
+class EnvelopeKey(msgspec.Struct, frozen=True, array_like=True, gc=False, order=True):
+    """The name of an envelope in the whole ring, for ever: the origin's store id and a number it never reuses."""
+
+    store: bytes
+    number: int
+
+
+class Place(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Where an MO goes."""
+
+    gateway: str
+    node: str = ""  # only there; empty: wherever the gateway is bound
+
+
+class PartOf(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What makes an MO one part of a concatenated message, and what its origin knows of where the message goes."""
+
+    message: bytes  # the same for all parts on every node (ring.coordinator.name_of)
+    rule: str = ""  # the gateway of the first [[mo.rules]] that applies; empty for none
+    certain: bool = True  # False: a rule by keyword may come before that one, and only the first part has the keyword
+
+
+class Envelope(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A report or MO in custody, as it travels and as it is stored."""
+
+    key: EnvelopeKey
+    origin: str  # the node that took it from the operator
+    operator: str
+    kind: Literal["dlr", "mo"]
+    message_id: bytes  # the id that the report names; empty for an MO
+    destination: bytes  # digits that break ties: a report's source_addr is the handset, the MT's destination
+    pdu: bytes  # the deliver_sm or data_sm, byte for byte
+    trace: str  # joins the route events of every node
+    final: bool  # the report's state is final
+    gateway: str = ""  # an MO that goes to this gateway, wherever it is bound
+    node: str = ""  # and if so, at this node only; empty for any
+    part: PartOf | None = None  # one part of a concatenated MO: without a gateway until its coordinator has named one
+
+
+class Forward(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
+    """Whose is this? Claim it, or pass it on to the next reachable node not in `visited`."""
+
+    envelope: Envelope
+    lap: int  # counts from 1 at the origin
+    hop: int  # links travelled in this lap, this one included
+    visited: tuple[str, ...]  # nodes that do not own it, the origin first
+    inexact: bool  # an owner by anything but the exact id may claim (under a learned or pinned rule: always)
+    age_s: float  # since the origin took it
+    run: int = 0  # counts the starts of the origin: an answer to a walk of an earlier start is not counted
+
+
+class LapDone(msgspec.Struct, frozen=True, array_like=True, tag=2, gc=False):
+    """To the origin: nobody that this node can reach is left to ask in this lap."""
+
+    key: EnvelopeKey
+    lap: int
+    visited: tuple[str, ...]
+    busy: tuple[str, ...] = ()  # nodes that own it and cannot take it now (custody quota, store not accepting)
+    run: int = 0
+    conversation: Place | None = None  # a part of an MO, and this gateway is in conversation with its sender
+
+
+class Claimed(msgspec.Struct, frozen=True, array_like=True, tag=3, gc=False):
+    """To the origin: this node owns it and has it on disk. Repeated until settled."""
+
+    key: EnvelopeKey
+    node: str
+    lap: int
+    hop: int
+
+
+class Settled(msgspec.Struct, frozen=True, array_like=True, tag=4, gc=False):
+    """To the claimer: the origin has let go of it, durably, in favour of that node; or (`granted` False) has not.
+
+    `reason` says why not: "gone" (another node has it, or a policy or person decided), "unknown_store" (the origin's
+    data directory is not the one that the envelope came from).
+    """
+
+    key: EnvelopeKey
+    granted: bool
+    reason: str = ""
+
+
+class Finished(msgspec.Struct, frozen=True, array_like=True, tag=5, gc=False):
+    """To the origin: what was granted is delivered or parked, durably. Repeated until forgotten."""
+
+    key: EnvelopeKey
+    node: str
+
+
+class Forgotten(msgspec.Struct, frozen=True, array_like=True, tag=8, gc=False):
+    """To the claimer: the origin keeps nothing of it, durably, and would refuse it to anybody: forget the key too."""
+
+    key: EnvelopeKey
+
+
+class Heartbeat(msgspec.Struct, frozen=True, array_like=True, tag=6, gc=False):
+    """Sent when nothing else is; a link that is silent for `suspect_after_s` is suspect."""
+
+    draining: bool = False
+
+
+class Learned(msgspec.Struct, frozen=True, array_like=True, tag=7, gc=False):
+    """The rule by which an operator's receipt ids relate to its response ids, learned from traffic at one node."""
+
+    operator: str
+    rule: str
+    evidence: int  # how many reports showed it
+
+
+class Gather(msgspec.Struct, frozen=True, array_like=True, tag=9, gc=False):
+    """To the coordinator of a concatenated MO: a part of it is here; where do all parts go?"""
+
+    operator: str
+    trace: str
+    part: PartOf
+    conversation: Place | None = None  # the gateway in conversation with its sender, if a lap has found one
+    bound: Place | None = None  # a bound gateway: the sender's own, else any that it knows of
+
+
+class Decided(msgspec.Struct, frozen=True, array_like=True, tag=10, gc=False):
+    """From the coordinator, to everybody: all parts of that message go to one place."""
+
+    message: bytes
+    place: Place | None  # None, only to the node that asked: no gateway is bound anywhere, ask again later
+    by: str  # the node that decided
+    age_s: float = 0.0  # since it did
+
+
+class Bound(msgspec.Struct, frozen=True, array_like=True, tag=11, gc=False):
+    """The sender's gateways that are bound to receive from that operator, all of them, the first to be chosen first.
+
+    Sent when they change, and to a node that joins.
+    """
+
+    operator: str
+    gateways: tuple[str, ...]
+
+
+Frame = Forward | LapDone | Claimed | Settled | Finished | Forgotten | Heartbeat | Learned | Gather | Decided | Bound
+
+# MessagePack's array headers: the first byte, or the byte in front of a count of 16 or 32 bits, big endian.
+_FIXARRAY, _FIXARRAY_LIMIT = 0x90, 16
+_ARRAY16, _ARRAY16_LIMIT = 0xDC, 1 << 16
+_ARRAY32 = 0xDD
+
+# What msgspec raises for bytes from outside: besides its own error, invalid UTF-8 in a string, and nesting in a field
+# of a later version that is skipped.
+UNDECODABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(list[Frame])
+_envelope_decoder = msgspec.msgpack.Decoder(Envelope)
+
+
+def encode(frames: Sequence[Frame]) -> bytes:
+    return _encoder.encode(frames)
+
+
+def encode_frame(frame: Frame) -> bytes:
+    """One frame alone, to be joined with others: so its size is known before it is decided which go together."""
+    return _encoder.encode(frame)
+
+
+def join(encoded: Sequence[bytes]) -> bytes:
+    """The message that `encode` makes of the same frames, from what `encode_frame` made of each."""
+    count = len(encoded)
+    if count < _FIXARRAY_LIMIT:
+        header = bytes((_FIXARRAY | count,))
+    elif count < _ARRAY16_LIMIT:
+        header = bytes((_ARRAY16,)) + count.to_bytes(2, "big")
+    else:
+        header = bytes((_ARRAY32,)) + count.to_bytes(4, "big")
+    return header + b"".join(encoded)
+
+
+def decode(data: bytes) -> list[Frame]:
+    """Raises FrameError, for a message above MAX_MESSAGE_BYTES too."""
+    if len(data) > MAX_MESSAGE_BYTES:
+        raise FrameError(f"a message of {len(data)} bytes; the most is {MAX_MESSAGE_BYTES}")
+    try:
+        return _decoder.decode(data)
+    except UNDECODABLE as error:
+        raise FrameError(f"not a list of frames of version {VERSION}: {error}") from error
+
+
+def encode_envelope(envelope: Envelope) -> bytes:
+    return _encoder.encode(envelope)
+
+
+def decode_envelope(data: bytes) -> Envelope:
+    """Raises FrameError."""
+    try:
+        return _envelope_decoder.decode(data)
+    except UNDECODABLE as error:
+        raise FrameError(f"not an envelope: {error}") from error
