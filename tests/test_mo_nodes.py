@@ -53,7 +53,7 @@ async def test_all_parts_reach_one_gateway_while_a_node_leaves_and_comes_back(tm
                     ledgers[name],
                 )
                 nursery.start_soon(gateway.run)
-            mo = MoOptions(rate=100.0, count=messages, concatenated=1.0, parts=parts)
+            mo = MoOptions(rate=100.0, count=messages, after_binds=len(NAMES), concatenated=1.0, parts=parts)
             options = OperatorOptions(port=port, accounts={SYSTEM_ID: PASSWORD}, retry_ms=200, mo=mo)
             await nursery.start(Operator(options, told).run)
             await until(lambda: verdict().mo_delivered >= messages * parts / 4, "under way")

@@ -4,6 +4,8 @@ from functools import partial
 
 import pytest
 import trio
+from relay_world import mo
+from smpp_peer import Peer
 
 from dlrproxy.simulator.gateway import Gateway
 from dlrproxy.simulator.ids import IdFormat
@@ -33,12 +35,18 @@ async def start_operator(nursery):
 
 
 def gateway(operator, name="gw1", **options):
-    defaults = {"messages": 200, "linger_s": 0.0, "give_up_s": 5.0, "reconnect_ms": (5, 50), "resubmit_ms": 5.0}
+    defaults = {"messages": 200, "linger_s": 0.0, "give_up_s": 100.0, "reconnect_ms": (5, 50), "resubmit_ms": 5.0}
     return Gateway(GatewayOptions(port=operator.port, name=name, **{**defaults, **options}))
 
 
 def verdict(operator, *gateways):
     return judge(operator.ledger.events, {each.options.name: each.ledger.events for each in gateways})
+
+
+async def until(holds):
+    """Wait until a count makes it so; the time-out of the test is the limit."""
+    while not holds():  # noqa: ASYNC110 - counts, not events
+        await trio.sleep(0.005)
 
 
 async def play(operator, *gateways):
@@ -64,7 +72,7 @@ async def play(operator, *gateways):
 async def test_directly_connected_every_report_arrives(start_operator, options):
     # On another socket than the response, a report at once after it may be read before it.
     pair = options.get("bind_type") is BindType.PAIR
-    operator = await start_operator(delay_ms=(50.0, 50.0) if pair else (0.0, 0.0))
+    operator = await start_operator(delay_ms=(250.0, 250.0) if pair else (0.0, 0.0))
     one = gateway(operator, **options)
     found = await play(operator, one)
     assert (found.submitted, found.reports_sent, found.delivered_to_owner) == (200, 200, 200)
@@ -93,9 +101,7 @@ async def test_spread_to_the_other_node_is_seen_as_elsewhere(start_operator):
         await operator.wait_bound(2)
         for each in senders:
             running.start_soon(each.run)
-        await trio.testing.wait_all_tasks_blocked()
-        while any(each.summary().messages < 200 for each in senders):  # noqa: ASYNC110 - a count, not an event
-            await trio.sleep(0.01)
+        await until(lambda: all(each.summary().accepted == 200 for each in senders))
         await operator.wait_idle()
         for each in (*both, *senders):
             each.stop()
@@ -111,11 +117,13 @@ async def test_spread_to_the_other_node_is_seen_as_elsewhere(start_operator):
 async def test_misrouted_share(start_operator):
     operator = await start_operator(spread=Spread.OTHER, misroute=0.25)
     other = gateway(operator, "gw2", messages=0, system_type="n2")
-    one = gateway(operator, "gw1", messages=400, system_type="n1", give_up_s=1.0)
+    one = gateway(operator, "gw1", messages=400, system_type="n1")
     async with trio.open_nursery() as running:
         running.start_soon(other.run)
         await operator.wait_bound(1)
-        await one.run()
+        running.start_soon(one.run)
+        await until(lambda: operator.summary().deliveries_accepted == 400)
+        one.stop()
         other.stop()
     found = verdict(operator, one, other)
     assert 60 < found.delivered_elsewhere < 140
@@ -123,9 +131,11 @@ async def test_misrouted_share(start_operator):
 
 
 async def test_early_reports_are_seen_as_out_of_order(start_operator):
-    operator = await start_operator(early=1.0, early_gap_ms=5.0)
-    found = await play(operator, gateway(operator, messages=50))
-    assert (found.delivered_to_owner, found.order_violations) == (50, 50)
+    # So late that a gateway that ended with its last report would not have the last responses.
+    operator = await start_operator(early=1.0, early_gap_ms=100.0)
+    one = gateway(operator, messages=20)
+    found = await play(operator, one)
+    assert (found.delivered_to_owner, found.order_violations, one.summary().accepted) == (20, 20, 20)
 
 
 async def test_intermediate_reports_come_first(start_operator):
@@ -155,11 +165,23 @@ async def test_throttled_submits_are_tried_again(start_operator):
 )
 async def test_answers_to_reports(start_operator, options, accepted, abandoned):
     operator = await start_operator(retry_ms=2.0)
-    one = gateway(operator, give_up_s=1.0, **options)
-    found = await play(operator, one)
-    summary = operator.summary()
+    one = gateway(operator, **options)
+    async with trio.open_nursery() as running:
+        running.start_soon(one.run)
+        # One that refuses every report has no end of its own.
+        await until(lambda: one.finished.is_set() or operator.summary().abandoned == 200)
+        one.stop()
+    found, summary = verdict(operator, one), operator.summary()
     assert (summary.deliveries_accepted, summary.abandoned) == (accepted, abandoned)
     assert (found.delivered_to_owner, found.duplicates, found.lost) == (accepted, 0, 0)
+
+
+async def test_delayed_answers_are_written_before_the_unbind(start_operator):
+    operator = await start_operator()
+    one = gateway(operator, messages=5, answer_delay_ms=(60_000.0, 60_000.0))
+    found = await play(operator, one)
+    assert (operator.summary().deliveries_accepted, operator.summary().open) == (5, 0)
+    assert (found.delivered_to_owner, found.duplicates, found.resent) == (5, 0, 0)
 
 
 async def test_silent_gateway_makes_the_operator_use_another_bind(start_operator):
@@ -170,14 +192,19 @@ async def test_silent_gateway_makes_the_operator_use_another_bind(start_operator
         running.start_soon(other.run)
         await operator.wait_bound(1)
         running.start_soon(silent.run)
-        while operator.summary().deliveries_accepted < 5:  # noqa: ASYNC110 - a count, not an event
-            await trio.sleep(0.01)
+        await until(lambda: operator.summary().deliveries_accepted == 5)
         silent.stop()
         other.stop()
-    ways = {(event.attempt, event.bind) for event in operator.ledger.events if isinstance(event, Sent)}
+    # A busy machine may give the other one's answer up as well, and try both again.
+    ways = {
+        (event.attempt, event.bind)
+        for event in operator.ledger.events
+        if isinstance(event, Sent) and event.attempt <= 2
+    }
     assert ways == {(1, "b2"), (2, "b1")}
     statuses = [event.status for event in silent.ledger.events if isinstance(event, Reported)]
-    assert statuses == [None] * 5
+    assert len(statuses) >= 5
+    assert set(statuses) == {None}
 
 
 async def test_lost_links_come_back_and_nothing_stays_unfinished(start_operator):
@@ -185,9 +212,9 @@ async def test_lost_links_come_back_and_nothing_stays_unfinished(start_operator)
     one = gateway(operator, messages=2000, rate=4000.0, binds=2)
     async with trio.open_nursery() as running:
         running.start_soon(one.run)
-        for cut in (operator.drop, one.drop, operator.drop):
+        for accepted, cut in ((100, operator.drop), (200, one.drop), (300, operator.drop)):
             await one.wait_bound()
-            await trio.sleep(0.05)
+            await until(lambda accepted=accepted: one.summary().accepted >= accepted)
             cut()
     await operator.wait_idle()
     found, summary = verdict(operator, one), one.summary()
@@ -205,8 +232,7 @@ async def test_operator_that_comes_later_and_goes_away(start_operator):
     waiting = gateway(operator, messages=10)
     async with trio.open_nursery() as running:
         running.start_soon(waiting.run)
-        while not any(isinstance(event, Unlinked) for event in waiting.ledger.events):  # noqa: ASYNC110 - a count, not an event
-            await trio.sleep(0.005)
+        await until(lambda: any(isinstance(event, Unlinked) for event in waiting.ledger.events))
         again = Operator(OperatorOptions(port=port))
         await running.start(again.run)
         await waiting.finished.wait()
@@ -239,10 +265,9 @@ async def test_unanswered_submits_are_submitted_again_with_their_tags(nursery):
     silent = SilentOperator()
     listeners = await nursery.start(partial(trio.serve_tcp, silent.serve, 0, host="127.0.0.1"))
     port = listeners[0].socket.getsockname()[1]
-    one = Gateway(
-        GatewayOptions(port=port, messages=3, window=3, response_timeout_s=0.1, reconnect_ms=(5, 5), give_up_s=1.0)
-    )
-    await one.run()
+    one = Gateway(GatewayOptions(port=port, messages=3, window=3, response_timeout_s=0.1, reconnect_ms=(5, 5)))
+    nursery.start_soon(one.run)
+    await until(lambda: len(silent.sessions) >= 2 and len(silent.sessions[1]) >= 3)
     nursery.cancel_scope.cancel()
     (first, second, *_) = silent.sessions
     assert [tag for _, tag in first] == [tag for _, tag in second]
@@ -253,6 +278,36 @@ async def test_unanswered_submits_are_submitted_again_with_their_tags(nursery):
     assert attempts[:6] == [1, 1, 1, 2, 2, 2]
 
 
+async def test_a_delayed_answer_does_not_outlive_its_connection(nursery):
+    """On the next one its sequence number would be another delivery's."""
+    connections = []
+
+    async def serve(stream):
+        peer = Peer(stream)
+        connections.append(commands := [])
+        async with stream:
+            while (frame := await peer.receive()) is not None:
+                _, command, _, sequence = HEADER.unpack_from(frame)
+                commands.append(command)
+                if not command & c.RESPONSE_BIT:
+                    await peer.send(pack(command | c.RESPONSE_BIT, 0, sequence, b"x\0" * (command in c.BINDS)))
+                if command in c.BINDS and len(connections) == 1:
+                    await peer.send(mo(7))
+                    await until(lambda: one._owed)
+                    return
+
+    listeners = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
+    port = listeners[0].socket.getsockname()[1]
+    one = Gateway(GatewayOptions(port=port, messages=0, answer_delay_ms=(200.0, 200.0), reconnect_ms=(5, 5)))
+    async with trio.open_nursery() as running:
+        running.start_soon(one.run)
+        await until(lambda: len(connections) == 2 and not one._owed)
+        await one.wait_bound()
+        one.stop()
+    nursery.cancel_scope.cancel()
+    assert connections == [[c.BIND_TRANSCEIVER], [c.BIND_TRANSCEIVER, c.UNBIND]]
+
+
 async def test_silent_link_is_enquired_and_closed(nursery, monkeypatch):
     monkeypatch.setattr("dlrproxy.simulator.session.ENQUIRE_ANSWER_S", 0.1)
     silent = SilentOperator()
@@ -261,30 +316,40 @@ async def test_silent_link_is_enquired_and_closed(nursery, monkeypatch):
     one = Gateway(GatewayOptions(port=port, messages=0, enquire_link_s=0.1, reconnect_ms=(5, 5)))
     async with trio.open_nursery() as running:
         running.start_soon(one.run)
-        while one.reconnects < 2:  # noqa: ASYNC110 - a count, not an event
-            await trio.sleep(0.01)
+        await until(lambda: one.reconnects >= 2)
         one.stop()
     nursery.cancel_scope.cancel()
-    assert one.reconnects >= 2
+    whys = [event.why for event in one.ledger.events if isinstance(event, Unlinked)]
+    assert "closed by the peer" not in whys
 
 
-async def test_refused_bind_is_told_and_gives_up(start_operator):
+async def test_refused_bind_is_told(start_operator):
     operator = await start_operator(accounts={"user": "other"})
-    one = gateway(operator, give_up_s=0.2)
-    await one.run()
+    one = gateway(operator)
+    async with trio.open_nursery() as running:
+        running.start_soon(one.run)
+        await until(lambda: any(isinstance(event, Unlinked) for event in one.ledger.events))
+        one.stop()
     reasons = {event.why for event in one.ledger.events if isinstance(event, Unlinked)}
     assert reasons == {"bind refused: ESME_RINVPASWD"}
     assert one.summary().messages == 0
 
 
+async def test_a_gateway_without_progress_gives_up(start_operator):
+    operator = await start_operator(accounts={"user": "other"})
+    one = gateway(operator, give_up_s=0.2)
+    await one.run()
+    assert not one.finished.is_set()
+    assert one.summary().unfinished == 200
+
+
 async def test_mo_reach_gateways_and_split_parts_are_seen(start_operator):
-    operator = await start_operator(mo=MoOptions(rate=500, count=40, concatenated=0.5))
+    operator = await start_operator(mo=MoOptions(rate=500, count=40, after_binds=2, concatenated=0.5))
     both = [gateway(operator, name, messages=0) for name in ("gw1", "gw2")]
     async with trio.open_nursery() as running:
         for each in both:
             running.start_soon(each.run)
-        while operator.summary().mo < 40:  # noqa: ASYNC110 - a count, not an event
-            await trio.sleep(0.01)
+        await until(lambda: operator.summary().mo >= 40)
         await operator.wait_idle()
         for each in both:
             each.stop()

@@ -454,7 +454,7 @@ def test_same_falls_back_to_the_node_and_then_to_any(nodes, expected):
 
 
 async def test_mo_and_parts_over_different_binds(start):
-    mo = MoOptions(rate=1000, count=3, concatenated=1.0, parts=2, text="WIN", destinations=("7000",))
+    mo = MoOptions(rate=1000, count=3, after_binds=2, concatenated=1.0, parts=2, text="WIN", destinations=("7000",))
     operator = await start(mo=mo)
     one, _ = await bound(operator)
     two, _ = await bound(operator)

@@ -167,7 +167,14 @@ from dlrproxy.simulator.options import MoOptions, OperatorOptions, Receipts, Spr
     default=0.0,
     show_default=True,
     type=click.FloatRange(0),
-    help="Mobile-originated messages a second, from the first bind on.",
+    help="Mobile-originated messages a second.",
+)
+@click.option(
+    "--mo-after-binds",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1),
+    help="MO begin when so many binds receive: all of them, where parts are to be spread.",
 )
 @click.option("--mo-count", default=0, type=click.IntRange(0), help="How many MO in all. 0: no end.  [default: 0]")
 @click.option(
@@ -226,6 +233,7 @@ def operator(
     mo = MoOptions(
         rate=given.pop("mo_rate"),
         count=given.pop("mo_count"),
+        after_binds=given.pop("mo_after_binds"),
         destinations=given.pop("mo_destinations"),
         text=given.pop("mo_text"),
         concatenated=given.pop("mo_concatenated"),

@@ -109,11 +109,14 @@ class Gateway:
         self._progress = self._began = time.monotonic()
         self._turn = 0
         self._answer_delay = seconds(options.answer_delay_ms)
+        self._owed: dict[int, tuple[SmppStream, bytes]] = {}  # delayed answers, in the order of what they answer
+        self._delayed = 0
         self._stop = trio.Event()
         self._changed = trio.Event()
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Until every message is done (then `linger_s` more), nothing has moved for `give_up_s`, or `stop`.
+        """Until every message is done and every submit answered (then `linger_s` more), nothing has moved for
+        `give_up_s`, or `stop`.
 
         With no messages to submit: until `stop`.
         """
@@ -228,8 +231,12 @@ class Gateway:
         low, high = self._answer_delay
         return status, low + self._random.random() * (high - low) if high else 0.0
 
-    def answer_later(self, due: float, session: Session, pdu: bytes) -> None:
-        self._agenda.at(due, partial(session.answer, pdu))
+    def answer_later(self, due: float, stream: SmppStream, pdu: bytes) -> None:
+        """Write an answer when it is due, or before the unbind if that comes first, to the connection it belongs to:
+        on the next one of the same session its sequence number means another delivery."""
+        self._delayed += 1
+        self._owed[self._delayed] = (stream, pdu)
+        self._agenda.at(due, partial(self._answer_owed, self._delayed))
 
     # its own
 
@@ -243,6 +250,12 @@ class Gateway:
         if draw < options.silent + options.refuse_temporary + options.refuse_permanent:
             return options.permanent_status
         return c.ESME_ROK
+
+    def _answer_owed(self, number: int) -> None:
+        owed = self._owed.pop(number, None)
+        if owed is not None:
+            stream, pdu = owed
+            stream.write(pdu)
 
     def _reported(self, session: Session, report: Delivered, status: int | None, now: float) -> None:
         message, match = self._find(report.message_id)
@@ -343,7 +356,7 @@ class Gateway:
     async def _until_over(self) -> None:
         endless = not self.options.messages
         while not self.stopping:
-            if self.finished.is_set():
+            if self.finished.is_set() and not self._outstanding():
                 with trio.move_on_after(self.options.linger_s):
                     await self._stop.wait()
                 return
@@ -352,8 +365,16 @@ class Gateway:
             with trio.move_on_after(CHECK_S):
                 await self._stop.wait()
 
+    def _outstanding(self) -> bool:
+        """A report may come before the response to its message, which is then still to come."""
+        return bool(self._again) or any(session.unanswered for session in self._sessions)
+
     async def _unbind(self) -> None:
+        """Every delivery that was received is answered first: an operator takes an unbind for the end of the bind,
+        and what is unanswered then for not delivered."""
         self._stop.set()
+        for number in list(self._owed):
+            self._answer_owed(number)
         for session in self._sessions:
             session.unbind()
         self.flush()

@@ -38,14 +38,16 @@ class MoSource:
         self.made = 0
 
     async def run(self, flush: Callable[[], None], room: Callable[[], bool]) -> None:
-        """Until `count` are made, or for ever. MO begin when somebody has bound, and wait while there is no `room`."""
+        """Until `count` are made, or for ever. MO begin with so many receivers, and wait while there is no `room`."""
+        while sum(len(account.receivers) for account in self._accounts.values()) < self._options.after_binds:  # noqa: ASYNC110 - a count
+            await trio.sleep(TICK_S)
         due, before = 0.0, time.monotonic()
         while not self._options.count or self.made < self._options.count:
             await trio.sleep(TICK_S)
             now = time.monotonic()
             due = min(due + (now - before) * self._options.rate, max(1.0, self._options.rate))
             before = now
-            while due >= 1 and self._accounts and room():
+            while due >= 1 and room():
                 due -= 1
                 self.make()
                 if self._options.count and self.made >= self._options.count:

@@ -215,6 +215,7 @@ class Operator:
             elif command in _READERS:
                 self._submit(bind, frame, command, sequence, now)
             elif command == c.UNBIND_RESP:
+                self._flush()  # the responses to what came just before
                 bind.stream.close()
             elif not command & c.RESPONSE_BIT:
                 self._request(bind, frame, command, sequence)

@@ -75,6 +75,7 @@ class MoOptions:
 
     rate: float = 0.0  # a second
     count: int = 0  # in all; 0: no end
+    after_binds: int = field(default=1, validator=_POSITIVE)  # that receive, before the first MO
     destinations: tuple[str, ...] = ("7000",)
     text: str = "MO"  # the first words: a keyword for routing rules
     concatenated: float = field(default=0.0, validator=_share)

@@ -53,6 +53,11 @@ class Session:
             return 0
         return max(0, self._gateway.options.window - len(self._unanswered))
 
+    @property
+    def unanswered(self) -> int:
+        """Submits whose responses are outstanding."""
+        return len(self._unanswered)
+
     def expect(self, message: "Outgoing", now: float) -> int:
         """Take a place in the window for `message`, and give its sequence number."""
         sequence = self._next_sequence()
@@ -63,11 +68,6 @@ class Session:
         """Queue one PDU; only while bound."""
         if self._stream is not None:
             self._stream.write(pdu)
-
-    def answer(self, pdu: bytes) -> None:
-        """Write a delayed answer, if the session that it belongs to is still there."""
-        if self.bound:
-            self.write(pdu)
 
     def unbind(self) -> None:
         if self.bound:
@@ -187,6 +187,7 @@ class Session:
                 gateway.flush()
                 stream.close()
             elif command == c.UNBIND_RESP:
+                gateway.flush()  # the answers to what came just before
                 stream.close()
             elif command == c.ENQUIRE_LINK:
                 stream.write(pack(c.ENQUIRE_LINK_RESP, 0, sequence))
@@ -207,7 +208,7 @@ class Session:
             return
         pdu = HEADER.pack(HEADER_SIZE + 1, answer, status, sequence) + _ANSWER_BODY
         if delay:
-            self._gateway.answer_later(now + delay, self, pdu)
+            self._gateway.answer_later(now + delay, stream, pdu)
         else:
             stream.write(pdu)
 
