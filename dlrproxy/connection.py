@@ -10,6 +10,7 @@ connection ends with `output_overflow`.
 """
 
 import socket
+import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final
@@ -229,6 +230,12 @@ class TlsConnection(Connection):
 def connection_over(stream: trio.SocketStream | TlsStream, peer: str) -> Connection:
     """Takes over the stream."""
     return TlsConnection(stream, peer) if isinstance(stream, trio.SSLStream) else PlainConnection(stream, peer)
+
+
+def secured(stream: trio.SocketStream, context: ssl.SSLContext) -> TlsStream:
+    """TLS on a connection that somebody has made to us; the handshake is still to come."""
+    # Peers close without TLS's goodbye; that is an end like any other.
+    return trio.SSLStream(stream, context, server_side=True, https_compatible=True)
 
 
 async def converse(connection: Connection, read: Callable[[], Awaitable[None]], lost: Callable[[], None]) -> None:

@@ -73,5 +73,5 @@ class Counters:
     others: int = 0  # other requests of the operator's, passed to a gateway
     others_refused: int = 0  # no session takes it: ESME_RX_T_APPN, or dropped where no response exists
     unresponsive_gateway: int = 0  # a session that left a request unanswered for response_s: closed
-    tls_failed: int = 0  # no agreement on TLS with a gateway, or no certificate of its own: closed
+    tls_failed: int = 0  # no agreement on TLS with who connects to us, or no certificate of its own: closed
     unreadable_stream: int = 0  # a bad command_length: generic_nack, closed

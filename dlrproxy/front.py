@@ -78,8 +78,9 @@ class Front:
         await self._gone.wait()
 
     def renew_certificates(self) -> None:
-        """Those towards the gateways, if they have changed; the operator side reads its own for every connection."""
+        """Those of the listeners, if they have changed; those for dialling are read for every connection."""
         self._gateways.renew_certificates()
+        self.operators.renew_certificates()
 
     async def unbind_gateways(self) -> None:
         """Take no new sessions and unbind those there are, in a bounded time."""

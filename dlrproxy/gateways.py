@@ -20,13 +20,13 @@ from dlrproxy.connection import (
     Connection,
     Incoming,
     TlsConnection,
-    TlsStream,
     connection_over,
     converse,
     peer_of,
+    secured,
 )
 from dlrproxy.links import GatewaySession
-from dlrproxy.listen_tls import ListenTls
+from dlrproxy.listen_tls import ListenTls, to_gateways
 from dlrproxy.relay import Relay
 from protocols.smpp import constants as c
 from protocols.smpp.framing import HEADER, FramingError
@@ -58,8 +58,8 @@ class Gateways:
 
         Raises OSError, which names the address, when one cannot be listened on, and TlsError for certificates.
         """
-        if self._operator.listen_tls:
-            self._tls = ListenTls(self._operator, self._log)
+        if (shown := to_gateways(self._operator)) is not None:
+            self._tls = ListenTls(shown, self._log)
         opened = await self._open()
         async with trio.open_nursery() as sessions:
             with self._listening:
@@ -118,7 +118,7 @@ class Gateways:
 
     async def _serve(self, gateway: str, stream: trio.SocketStream) -> None:
         peer = peer_of(stream)
-        connection = connection_over(stream if self._tls is None else _secured(stream, self._tls), peer)
+        connection = connection_over(stream if self._tls is None else secured(stream, self._tls.context()), peer)
         log = self._log.bind(gateway=gateway, peer=connection.peer)
         if len(self._relay.sessions) >= MAX_SESSIONS:
             log.warning("gateway.too_many_sessions", limit=MAX_SESSIONS)
@@ -246,8 +246,3 @@ class Gateways:
             return system_id
         octet = bytes((self._operator.interface_version_octet,))
         return system_id + encode_tlvs(((c.TLV_SC_INTERFACE_VERSION, octet),))
-
-
-def _secured(stream: trio.SocketStream, tls: ListenTls) -> TlsStream:
-    # Gateways close without TLS's goodbye; that is an end like any other.
-    return trio.SSLStream(stream, tls.context(), server_side=True, https_compatible=True)

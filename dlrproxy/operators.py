@@ -85,7 +85,8 @@ class Operators:
     async def run(self, *, task_status: trio.TaskStatus[Address | None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep the binds up until cancelled; then unbind, in a bounded time.
 
-        Started when it listens for outbind, with the address, where it is told to. Raises OSError when it cannot.
+        Started when it listens for outbind, with the address, where it is told to. Raises OSError when it cannot, and
+        TlsError for certificates.
         """
         async with trio.open_nursery() as nursery:
             task_status.started(await nursery.start(self._outbinds.run) if self._outbinds is not None else None)
@@ -93,6 +94,11 @@ class Operators:
                 nursery.start_soon(self._keep, slot)
             if self._last_binds.wait_s:
                 nursery.start_soon(self._note_binds)
+
+    def renew_certificates(self) -> None:
+        """What the operator is shown where it connects to us; for dialling they are read for every connection."""
+        if self._outbinds is not None:
+            self._outbinds.renew_certificates()
 
     async def _note_binds(self) -> None:
         while True:

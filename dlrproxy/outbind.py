@@ -14,8 +14,9 @@ from structlog.typing import FilteringBoundLogger
 
 from dlrproxy.binding import Attempt, Slot
 from dlrproxy.config.keys import Address
-from dlrproxy.connection import Incoming, PlainConnection, peer_of
+from dlrproxy.connection import Connection, Incoming, TlsConnection, connection_over, peer_of, secured
 from dlrproxy.links import Bind
+from dlrproxy.listen_tls import ListenTls, to_operator
 from dlrproxy.relay import Relay
 from protocols.smpp import constants as c
 from protocols.smpp.framing import HEADER
@@ -38,6 +39,7 @@ class Outbinds:
         self._operator = relay.operator
         self._listen = listen
         self._log = log
+        self._tls: ListenTls | None = None
         self._slots: list[Slot] = []
 
     @property
@@ -48,9 +50,11 @@ class Outbinds:
     async def run(self, *, task_status: trio.TaskStatus[Address] = trio.TASK_STATUS_IGNORED) -> None:
         """Until cancelled; then unbind, in a bounded time. Started with the address that is listened on.
 
-        Raises OSError, which names the address, when it cannot be listened on.
+        Raises OSError, which names the address, when it cannot be listened on, and TlsError for certificates.
         """
         address = self._listen
+        if (shown := to_operator(self._operator)) is not None:
+            self._tls = ListenTls(shown, self._log)
         try:
             listeners = await trio.open_tcp_listeners(address.port, host=address.host)
         except OSError as error:
@@ -60,6 +64,11 @@ class Outbinds:
         self._log.info("outbind.listening", address=str(address))
         task_status.started(Address(address.host, listeners[0].socket.getsockname()[1]))
         await trio.serve_listeners(self._serve, listeners)
+
+    def renew_certificates(self) -> None:
+        """Read them again if they have changed; connections stay as they are."""
+        if self._tls is not None:
+            self._tls.renew()
 
     async def _serve(self, stream: trio.SocketStream) -> None:
         peer = peer_of(stream)
@@ -71,8 +80,9 @@ class Outbinds:
         log = self._log.bind(bind=name, host=peer)
         slot = Slot(name, _COMMANDS.get(self._operator.bind_type, c.BIND_RECEIVER), address=peer)
         self._slots.append(slot)
+        connection = connection_over(stream if self._tls is None else secured(stream, self._tls.context()), peer)
         try:
-            await Attempt(self._relay, slot, PlainConnection(stream, peer), log, None, partial(self._meet, log)).run()
+            await Attempt(self._relay, slot, connection, log, None, partial(self._meet, connection, log)).run()
         finally:
             self._slots.remove(slot)
 
@@ -81,8 +91,12 @@ class Outbinds:
         names = (f"outbind{number}" for number in range(1, MAX_CONNECTIONS + 1))
         return next((name for name in names if name not in taken), None)
 
-    async def _meet(self, log: FilteringBoundLogger, bind: Bind, incoming: Incoming) -> Sequence[bytes] | None:
+    async def _meet(
+        self, connection: Connection, log: FilteringBoundLogger, bind: Bind, incoming: Incoming
+    ) -> Sequence[bytes] | None:
         """A `binding.Introduction`."""
+        if isinstance(connection, TlsConnection) and not await self._agree(connection, log):
+            return None
         while frames := await incoming.next():
             for at, frame in enumerate(frames):
                 _, command, status, sequence = HEADER.unpack_from(frame)
@@ -100,6 +114,17 @@ class Outbinds:
                 return frames[at + 1 :]
             self._relay.wrap_up()
         return None
+
+    async def _agree(self, connection: TlsConnection, log: FilteringBoundLogger) -> bool:
+        """The TLS handshake, for as long as the outbind may take."""
+        try:
+            await connection.handshake()
+        except trio.BrokenResourceError as error:
+            self._relay.counters.tls_failed += 1
+            log.warning("outbind.tls_failed", error=str(error.__cause__ or error))
+            connection.end("tls_failed")
+            return False
+        return True
 
     def _wrong(self, frame: bytes) -> str:
         """Why this outbind is not the operator's; empty if it is. Both are compared in constant time."""

@@ -111,27 +111,34 @@ def new_context(protocol: int) -> ssl.SSLContext:
     return context
 
 
-def load_authority(context: ssl.SSLContext, ca_file: Path) -> None:
-    """The certificates that sign those of the other side. Raises TlsError."""
+def load_authority(context: ssl.SSLContext, ca_file: Path, prefix: str = "") -> None:
+    """The certificates that sign those of the other side. Raises TlsError.
+
+    `prefix` stands before "ca_file" in the key that names the file, and so in the error.
+    """
     try:
         context.load_verify_locations(ca_file)
     except ssl.SSLError as error:
-        raise TlsError(f"ca_file {ca_file} holds no certificate in PEM: {error.reason or error}") from error
+        raise TlsError(f"{prefix}ca_file {ca_file} holds no certificate in PEM: {error.reason or error}") from error
     except OSError as error:
-        raise TlsError(f"ca_file {ca_file} cannot be read: {error.strerror}") from error
+        raise TlsError(f"{prefix}ca_file {ca_file} cannot be read: {error.strerror}") from error
 
 
-def load_certificate(context: ssl.SSLContext, cert_file: Path, key_file: Path) -> None:
-    """Our own certificate and its key. Raises TlsError."""
+def load_certificate(context: ssl.SSLContext, cert_file: Path, key_file: Path, prefix: str = "") -> None:
+    """Our own certificate and its key. Raises TlsError; `prefix` as above."""
+    for name, file in (("cert_file", cert_file), ("key_file", key_file)):
+        try:
+            file.open("rb").close()  # OpenSSL does not say which of the two it cannot read
+        except OSError as error:
+            raise TlsError(f"{prefix}{name} {file} cannot be read: {error.strerror}") from error
     try:
         # The empty password keeps OpenSSL from asking for one on the terminal when the key is encrypted.
         context.load_cert_chain(cert_file, key_file, password="")
     except ssl.SSLError as error:
         raise TlsError(
-            f"cert_file {cert_file} and key_file {key_file} cannot be used: {error.reason or error}"
+            f"{prefix}cert_file {cert_file} and {prefix}key_file {key_file} cannot be used together: "
+            f"{error.reason or error}"
         ) from error
-    except OSError as error:
-        raise TlsError(f"cert_file {cert_file} or key_file {key_file} cannot be read: {error.strerror}") from error
 
 
 def _fingerprint_of(cert_file: Path) -> bytes:

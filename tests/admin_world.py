@@ -10,6 +10,7 @@ import trio
 from click.testing import CliRunner
 
 from dlrproxy.admin.client import Client
+from dlrproxy.admin.reach import Directory
 from dlrproxy.admin.server import serve
 from dlrproxy.admin.view import (
     BindStatus,
@@ -211,7 +212,7 @@ async def serving(node, data_dir, extra="", log=None):
 
 async def asking(data_dir, method, *arguments):
     """A request of the synchronous client, from a thread."""
-    return await trio.to_thread.run_sync(getattr(Client(data_dir, 5), method), *arguments)
+    return await trio.to_thread.run_sync(getattr(Client(Directory(data_dir), 5), method), *arguments)
 
 
 @asynccontextmanager

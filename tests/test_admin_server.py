@@ -17,6 +17,7 @@ from admin_world import FakeNode, asking, serving
 
 from dlrproxy.admin import server
 from dlrproxy.admin.client import AdminError, Client, NotRunningError
+from dlrproxy.admin.reach import Directory
 from dlrproxy.admin.view import NodeStatus
 
 LISTEN = '[admin]\nlisten = "127.0.0.1:0"'
@@ -291,37 +292,37 @@ def test_every_setting_of_hypercorn_is_one_that_it_knows():
 
 def test_no_such_directory(tmp_path):
     with pytest.raises(AdminError, match="no such directory; is it this node's data_dir"):
-        Client(tmp_path / "absent").get("/status", NodeStatus)
+        Client(Directory(tmp_path / "absent")).get("/status", NodeStatus)
 
 
 def test_not_a_data_directory(tmp_path):
     with pytest.raises(AdminError, match="is no data directory"):
-        Client(tmp_path).get("/status", NodeStatus)
+        Client(Directory(tmp_path)).get("/status", NodeStatus)
 
 
 def test_a_file_instead_of_a_directory(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(AdminError, match="is not a directory"):
-        Client(tmp_path / "file").get("/status", NodeStatus)
+        Client(Directory(tmp_path / "file")).get("/status", NodeStatus)
 
 
 def test_the_node_was_stopped(tmp_path):
     (tmp_path / "lock").touch()
     with pytest.raises(NotRunningError, match=r"is not running$"):
-        Client(tmp_path).get("/status", NodeStatus)
+        Client(Directory(tmp_path)).get("/status", NodeStatus)
 
 
 def test_the_node_was_killed(tmp_path):
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(tmp_path / "admin.sock"))
     with pytest.raises(NotRunningError, match="not running; it was killed"):
-        Client(tmp_path).get("/status", NodeStatus)
+        Client(Directory(tmp_path)).get("/status", NodeStatus)
 
 
 def test_a_file_instead_of_the_socket(tmp_path):
     (tmp_path / "admin.sock").touch()
     with pytest.raises(AdminError, match="is no socket"):
-        Client(tmp_path).get("/status", NodeStatus)
+        Client(Directory(tmp_path)).get("/status", NodeStatus)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may use every socket")
@@ -331,7 +332,7 @@ def test_a_socket_of_another_user(tmp_path):
         other.listen()
         (tmp_path / "admin.sock").chmod(0)
         with pytest.raises(AdminError, match="permission denied"):
-            Client(tmp_path).get("/status", NodeStatus)
+            Client(Directory(tmp_path)).get("/status", NodeStatus)
 
 
 def test_a_node_that_does_not_answer(tmp_path):
@@ -339,7 +340,7 @@ def test_a_node_that_does_not_answer(tmp_path):
         mute.bind(str(tmp_path / "admin.sock"))
         mute.listen()
         with pytest.raises(AdminError, match=r"did not answer within 0\.05 s"):
-            Client(tmp_path, 0.05).get("/status", NodeStatus)
+            Client(Directory(tmp_path), 0.05).get("/status", NodeStatus)
 
 
 async def answered_with(tmp_path, content):

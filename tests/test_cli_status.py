@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from rich.console import Console
 
 from dlrproxy.admin.client import Client
+from dlrproxy.admin.reach import Directory
 from dlrproxy.admin.view import BindStatus, GatewayStatus, IdRule, NodeStatus, StoreStatus
 from dlrproxy.cli import main
 from dlrproxy.cli.showing import duration, size
@@ -145,7 +146,7 @@ async def test_watching_goes_on_while_the_node_is_away(tmp_path, capsys):
         if len(rounds) == 3:
             raise KeyboardInterrupt
 
-    watch_status(Client(tmp_path), pause)
+    watch_status(Client(Directory(tmp_path)), pause)
     assert len(rounds) == 3
     assert "is no data directory" in "".join([*rounds, capsys.readouterr().out])
 
@@ -161,10 +162,10 @@ def invoke():
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["status"], "Say which node is meant: its CONFIG.toml, or --data-dir DIR."),
-        (["status", "--data-dir", "d", "gw1.toml"], "Give CONFIG or --data-dir, and nothing else."),
-        (["lookup", "--data-dir", "d"], "Give ID behind CONFIG or with --data-dir."),
-        (["parked", "show", "--data-dir", "d", "1", "2"], "Give KEY behind CONFIG or with --data-dir."),
+        (["status"], "Say which node is meant: its CONFIG.toml, --data-dir DIR or --url URL."),
+        (["status", "--data-dir", "d", "gw1.toml"], "Give CONFIG, --data-dir or --url, and nothing else."),
+        (["lookup", "--data-dir", "d"], "Give ID behind CONFIG or with --data-dir or --url."),
+        (["parked", "show", "--data-dir", "d", "1", "2"], "Give KEY behind CONFIG or with --data-dir or --url."),
     ],
 )
 def test_it_must_be_clear_which_node_and_what_is_meant(invoke, arguments, said):

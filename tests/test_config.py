@@ -629,6 +629,40 @@ def test_certificates_towards_the_gateways(certificates):
     assert "does not belong to the certificate" in found["operators[0].listen_cert_file"]
 
 
+def test_certificates_where_the_operator_connects(certificates):
+    listen = 'outbind_listen = "127.0.0.1:2800"\noutbind_tls = true\n'
+    assert problems(MINIMAL + listen) == {
+        "operators[0].outbind_cert_file": "is required with outbind_tls",
+        "operators[0].outbind_key_file": "is required with outbind_tls",
+    }
+    files = 'outbind_cert_file = "node.pem"\noutbind_key_file = "{}"\noutbind_ca_file = "ca.pem"\n'
+    assert warnings(MINIMAL + listen + files.format("node.key"), base=certificates) == {}
+    assert list(warnings(MINIMAL + files.format("node.key"), base=certificates)) == [
+        "operators[0].outbind_ca_file",
+        "operators[0].outbind_cert_file",
+        "operators[0].outbind_key_file",
+    ]
+    found = problems(MINIMAL + listen + files.format("other.key"), base=certificates)
+    assert "does not belong to the certificate" in found["operators[0].outbind_cert_file"]
+    lonely = MINIMAL + "outbind_tls = true\n" + files.format("node.key")
+    assert warnings(lonely, base=certificates) == {"operators[0].outbind_tls": "has no effect without outbind_listen"}
+
+
+def test_certificates_of_the_api(certificates):
+    admin = MINIMAL + '[admin]\nlisten = "0.0.0.0:7380"\n'
+    assert list(problems(admin + "tls = true\n")) == ["admin.cert_file", "admin.key_file", "admin.token_file"]
+    files = 'cert_file = "node.pem"\nkey_file = "node.key"\n'
+    assert list(problems(admin + "tls = true\n" + files, base=certificates)) == ["admin.token_file"]
+    authority = 'ca_file = "ca.pem"\n'
+    assert list(problems(admin + files + authority, base=certificates)) == ["admin.token_file"]
+    assert warnings(admin + "tls = true\n" + files + authority, base=certificates) == {}
+    other = files.replace("node.key", "other.key")
+    found = problems(admin + "tls = true\n" + other + authority, base=certificates)
+    assert "does not belong to the certificate" in found["admin.cert_file"]
+    local = admin.replace("0.0.0.0", "127.0.0.1")
+    assert list(warnings(local + files, base=certificates)) == ["admin.cert_file", "admin.key_file"]
+
+
 def test_the_data_directory_is_a_directory(tmp_path):
     (tmp_path / "data").write_text("a file")
     assert problems(MINIMAL, base=tmp_path) == {"node.data_dir": f"{tmp_path / 'data'} is not a directory"}

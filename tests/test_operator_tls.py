@@ -1,5 +1,6 @@
 """TLS to an operator: who is trusted, under which name, and what the log says when it is refused."""
 
+import re
 import socket
 import ssl
 from contextlib import suppress
@@ -9,6 +10,7 @@ import structlog
 import trio
 import trio.testing
 import trustme
+from cryptography.hazmat.primitives import serialization
 from operator_world import Smsc, operator_side
 from relay_world import command_of, sequence_of, submit_sm_resp
 from smpp_peer import Peer
@@ -176,13 +178,57 @@ async def test_a_certificate_is_read_again_for_every_connection(authority, clien
         assert ("DNS", "renewed.shop.example") in again.stream.getpeercert()["subjectAltName"]
 
 
-async def test_files_that_are_gone_are_named_and_nothing_is_dialled(authority, tmp_path):
-    settings = {**trusting(authority, tmp_path), "ca_file": tmp_path / "gone.pem"}
+@pytest.fixture
+def damage(client, tmp_path):
+    """Ways to have files that cannot be used: what is done to them, and what the error says."""
+
+    def encrypted():
+        key = serialization.load_pem_private_key((tmp_path / "client.key").read_bytes(), None)
+        kind = serialization.PrivateFormat.PKCS8
+        secret = serialization.BestAvailableEncryption(b"phrase")
+        (tmp_path / "client.key").write_bytes(key.private_bytes(serialization.Encoding.PEM, kind, secret))
+
+    def swapped():
+        (tmp_path / "client.key").write_bytes(trustme.CA().issue_cert("x").private_key_pem.bytes())
+
+    def directory():
+        (tmp_path / "ca.pem").unlink()
+        (tmp_path / "ca.pem").mkdir()
+
+    together = r"cert_file .*client\.pem and key_file .*client\.key cannot be used together: "
+    return {
+        "no authority": ((tmp_path / "ca.pem").unlink, r"ca_file .*ca\.pem cannot be read: No such file"),
+        "an empty authority": (lambda: (tmp_path / "ca.pem").write_text(""), r"ca_file .*ca\.pem holds no certificate"),
+        "a directory": (directory, r"ca_file .*ca\.pem cannot be read: Is a directory"),
+        "no certificate": ((tmp_path / "client.pem").unlink, r"^cert_file .*client\.pem cannot be read: No such file"),
+        "no key": ((tmp_path / "client.key").unlink, r"^key_file .*client\.key cannot be read: No such file"),
+        "not a certificate": (lambda: (tmp_path / "client.pem").write_text("x"), together),
+        "not a key": (lambda: (tmp_path / "client.key").write_text("x"), together),
+        "a key of another's": (swapped, together + "KEY_VALUES_MISMATCH"),
+        "a key with a pass phrase": (encrypted, together),
+    }
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        "no authority", "an empty authority", "a directory", "no certificate", "no key", "not a certificate",
+        "not a key", "a key of another's", "a key with a pass phrase",
+    ],
+)  # fmt: skip
+async def test_files_that_cannot_be_used_are_named_with_their_keys_and_nothing_is_dialled(client, damage, case):
+    act, said = damage[case]
+    act()
     with structlog.testing.capture_logs() as logs:
-        async with operator_side(**settings) as side:
-            with trio.fail_after(5):
+        async with operator_side(**client) as side:
+            with trio.fail_after(20):
                 while not logs:
                     await trio.testing.wait_all_tasks_blocked(0.01)
             assert side.smsc.peers == []
-    assert logs[0]["event"] == "operator.tls_refused"
-    assert "gone.pem" in logs[0]["error"] or "No such file" in logs[0]["error"]
+    assert (logs[0]["event"], logs[0]["log_level"]) == ("operator.tls_refused", "error")
+    assert re.search(said, logs[0]["error"]), logs[0]["error"]
+
+
+async def test_without_ca_file_the_systems_authorities_are_trusted(authority):
+    logs, _ = await refusals(Smsc(certified(authority)), {"tls": True})
+    assert logs[0]["error"].startswith("the operator's certificate is refused: ")

@@ -28,14 +28,17 @@ class Side:
         self._address = address
         self.peers = []
 
-    async def connect(self):
-        peer = Peer(await trio.open_tcp_stream(*self._address))
+    async def connect(self, tls=None):
+        stream = await trio.open_tcp_stream(*self._address)
+        if tls is not None:
+            stream = trio.SSLStream(stream, tls, server_hostname="127.0.0.1", https_compatible=True)
+        peer = Peer(stream)
         self.peers.append(peer)
         return peer
 
-    async def bound(self, *frames):
+    async def bound(self, *frames, tls=None):
         """A connection after outbind, our bind and its answer."""
-        peer = await self.connect()
+        peer = await self.connect(tls)
         await peer.send(*(frames or (outbind(),)))
         request = await peer.receive()
         await peer.send(pack(command_of(request) | c.RESPONSE_BIT, 0, sequence_of(request), b"SMSC\0"))

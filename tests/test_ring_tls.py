@@ -86,7 +86,7 @@ def broken(files, name, content):
     [
         ("ca.pem", None, r"ca_file .*ca\.pem cannot be read: No such file"),
         ("ca.pem", b"no certificate", r"ca_file .*ca\.pem holds no certificate in PEM"),
-        ("node.pem", None, r"cert_file .*node\.pem or key_file .*node\.key cannot be read: No such file"),
+        ("node.pem", None, r"cert_file .*node\.pem cannot be read: No such file"),
         ("node.pem", b"no certificate", r"cert_file .*node\.pem and key_file .*node\.key cannot be used"),
         ("node.key", None, r"cannot be read: No such file"),
         ("node.key", b"no key", r"cert_file .*node\.pem and key_file .*node\.key cannot be used"),

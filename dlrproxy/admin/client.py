@@ -1,16 +1,13 @@
-"""The API's client for commands on the node's own machine: synchronous, over the unix socket in the data directory."""
+"""The API's client for commands: synchronous. How a node is reached: `reach.py`."""
 
-import errno
 import socket
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Final, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import quote, urlencode
 
 import h11
 import msgspec
 
-from dlrproxy.admin import unix_socket
 from dlrproxy.admin.problems import Problem
 
 TIMEOUT_S: Final = 30.0  # between two bytes of an answer; a replay of a thousand rows takes a few seconds
@@ -24,7 +21,7 @@ class AdminError(Exception):
 
 
 class NotRunningError(AdminError):
-    """No node runs on this data directory."""
+    """No node is there."""
 
 
 class RefusedError(AdminError):
@@ -35,11 +32,26 @@ class RefusedError(AdminError):
         self.status = status
 
 
-class Client:
-    """Asks the node of one data directory. A connection a request: commands make few."""
+class Reach(Protocol):
+    """How a node is reached."""
 
-    def __init__(self, data_dir: Path, timeout_s: float = TIMEOUT_S) -> None:
-        self.data_dir = data_dir
+    @property
+    def name(self) -> str:
+        """Which node is meant, for people."""
+
+    @property
+    def headers(self) -> Sequence[tuple[str, str]]:
+        """Host, and whatever else a request has to carry."""
+
+    def connect(self, timeout_s: float) -> socket.socket:
+        """A blocking connection. Raises AdminError, which says what is wrong, and TimeoutError."""
+
+
+class Client:
+    """Asks one node. A connection a request: commands make few."""
+
+    def __init__(self, reach: Reach, timeout_s: float = TIMEOUT_S) -> None:
+        self._reach = reach
         self._timeout_s = timeout_s
 
     def get(self, path: str, wanted: type[T], query: Mapping[str, str | float] | None = None) -> T:
@@ -53,7 +65,7 @@ class Client:
         return _decoded(self._ask("POST", quote(path), msgspec.json.encode(body)), wanted)
 
     def _ask(self, method: str, target: str, body: bytes = b"") -> bytes:
-        headers = [("Host", "localhost"), ("Connection", "close")]
+        headers = [*self._reach.headers, ("Connection", "close")]
         if method == "POST":
             headers += [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
         protocol = h11.Connection(h11.CLIENT)
@@ -62,52 +74,16 @@ class Client:
             request += protocol.send(h11.Data(body)) or b""
         request += protocol.send(h11.EndOfMessage()) or b""
         try:
-            with self._connected() as connection:
+            with self._reach.connect(self._timeout_s) as connection:
                 connection.sendall(request)
                 status, content = _answer(protocol, connection)
         except TimeoutError as error:
-            raise AdminError(f"the node of {self.data_dir} did not answer within {self._timeout_s:g} s") from error
+            raise AdminError(f"{self._reach.name} did not answer within {self._timeout_s:g} s") from error
         except (OSError, h11.RemoteProtocolError) as error:
-            raise AdminError(f"the node of {self.data_dir} ended the conversation: {error}") from error
+            raise AdminError(f"{self._reach.name} ended the conversation: {error}") from error
         if status >= 400:
             raise RefusedError(status, _problem(status, content))
         return content
-
-    def _connected(self) -> socket.socket:
-        """Raises AdminError, which says what is wrong with the directory, the socket or the node."""
-        path = self.data_dir / unix_socket.NAME
-        try:
-            return unix_socket.connect(self.data_dir, self._timeout_s)
-        except FileNotFoundError as error:
-            raise self._absent() from error
-        except NotADirectoryError as error:
-            raise AdminError(f"{self.data_dir} is not a directory") from error
-        except ConnectionRefusedError as error:
-            if path.is_socket():
-                raise NotRunningError(
-                    f"the node of {self.data_dir} is not running; it was killed, and left {path.name} behind"
-                ) from error
-            raise AdminError(f"{path} is no socket; is this a node's data directory?") from error
-        except PermissionError as error:
-            raise AdminError(f"{path}: permission denied; run this as the node's user, or as root") from error
-        except TimeoutError:
-            raise
-        except OSError as error:
-            if error.errno == errno.EAGAIN:  # what a full backlog is, on a unix socket
-                raise AdminError(f"the node of {self.data_dir} takes no more connections now") from error
-            raise AdminError(f"{path}: {error.strerror or error}") from error
-
-    def _absent(self) -> AdminError:
-        directory = self.data_dir
-        try:
-            found = {entry.name for entry in directory.iterdir()}
-        except FileNotFoundError:
-            return AdminError(f"{directory}: no such directory; is it this node's data_dir?")
-        except OSError as error:
-            return AdminError(f"{directory}: {error.strerror}; run this as the node's user, or as root")
-        if "lock" not in found and "store" not in found:
-            return AdminError(f"{directory} is no data directory: no node has run with it; is it this node's data_dir?")
-        return NotRunningError(f"the node of {directory} is not running")
 
 
 def _answer(protocol: h11.Connection, connection: socket.socket) -> tuple[int, bytes]:

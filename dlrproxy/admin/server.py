@@ -28,7 +28,10 @@ from dlrproxy.admin.api import Api
 from dlrproxy.admin.view import NodeView
 from dlrproxy.config import Config
 from dlrproxy.config.keys import Address
+from dlrproxy.config.tables import Admin
+from dlrproxy.connection import TlsStream, peer_of, secured
 from dlrproxy.failures import leaves
+from dlrproxy.listen_tls import ListenTls, to_administrators
 
 MAX_CONNECTIONS: Final = 50  # on TCP, and as many on the unix socket: strangers cannot lock the commands out
 _BACKLOG: Final = 100
@@ -45,7 +48,8 @@ async def serve(
 ) -> None:
     """Until cancelled. Started with the TCP address that is listened on, if any; the data directory's lock is held.
 
-    Raises OSError, which names the socket, when one cannot be made. Whatever a client does ends its connection alone.
+    Raises OSError, which names the socket, when one cannot be made, and TlsError for certificates. Whatever a client
+    does ends its connection alone.
     """
     api = Api(view, log, full_numbers=config.log.full_numbers)
     with ExitStack() as sockets:
@@ -53,26 +57,36 @@ async def serve(
         served = [(_Front(api.app, log), [unix])]
         address = None
         if config.admin.listen is not None:
-            token = config.admin.token
-            guarded = NoForeignHost(api.app) if token is None else TokenRequired(api.app, token)
+            shown = to_administrators(config.admin)
+            tls = None if shown is None else ListenTls(shown, log)
             listeners = await _tcp_listeners(config.admin.listen)
             for listener in listeners:
                 sockets.enter_context(listener.socket)
-            served.append((_Front(guarded, log), listeners))
+            served.append((_Front(_guarded(api.app, config.admin), log, tls), listeners))
             address = Address(config.admin.listen.host, listeners[0].socket.getsockname()[1])
         async with trio.open_nursery() as nursery:
             for front, listeners in served:
                 nursery.start_soon(partial(trio.serve_listeners, front.serve, listeners))
-            log.info("admin.listening", listen=None if address is None else str(address))
+            log.info("admin.listening", listen=None if address is None else str(address), tls=config.admin.tls)
             task_status.started(address)
+
+
+def _guarded(app: ASGIApp, admin: Admin) -> ASGIApp:
+    """The application for who comes over TCP."""
+    if admin.token is not None:
+        return TokenRequired(app, admin.token)
+    if admin.tls and admin.ca_file is not None:
+        return app  # who comes so far has shown a certificate, and no web page has another name than ours in its own
+    return NoForeignHost(app)
 
 
 class _Front:
     """The connections of one kind, and the application that they reach."""
 
-    def __init__(self, app: ASGIApp, log: FilteringBoundLogger) -> None:
+    def __init__(self, app: ASGIApp, log: FilteringBoundLogger, tls: ListenTls | None = None) -> None:
         self._app = ASGIWrapper(cast("Any", app))  # two packages' names for one protocol
         self._log = log
+        self._tls = tls
         self._settings = _settings()
         self._context = WorkerContext(None)
         self._connections = 0
@@ -87,14 +101,33 @@ class _Front:
             return
         self._connections += 1
         try:
-            # Hypercorn takes a stream without TLS as well, by looking.
-            await TCPServer(self._app, self._settings, self._context, ConnectionState({}), cast("Any", stream))
+            if self._tls is None:
+                await self._converse(stream)
+            elif (agreed := await self._agree(stream, self._tls)) is not None:
+                await self._converse(agreed)
         except* Exception as group:  # noqa: BLE001 - whatever a client can make hypercorn raise ends here, and is said
             self._log.info("admin.connection_failed", error=", ".join(sorted({repr(leaf) for leaf in leaves(group)})))
         finally:
             self._connections -= 1
             self._full = False
             await trio.aclose_forcefully(stream)
+
+    async def _converse(self, stream: trio.SocketStream | TlsStream) -> None:
+        # Hypercorn takes a stream without TLS as well, by looking.
+        await TCPServer(self._app, self._settings, self._context, ConnectionState({}), cast("Any", stream))
+
+    async def _agree(self, stream: trio.SocketStream, tls: ListenTls) -> TlsStream | None:
+        """After the TLS handshake; None when there is no agreement, which is said."""
+        agreed, why = secured(stream, tls.context()), f"no handshake within {_IDLE_S} s"
+        with trio.move_on_after(_IDLE_S):
+            try:
+                await agreed.do_handshake()
+            except trio.BrokenResourceError as error:
+                why = str(error.__cause__ or "the client closed the connection")
+            else:
+                return agreed
+        self._log.warning("admin.tls_failed", peer=peer_of(stream), error=why)
+        return None
 
 
 def _settings() -> hypercorn.config.Config:

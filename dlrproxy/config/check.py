@@ -120,9 +120,10 @@ def _operators(draft: Draft) -> Iterator[Problem]:
         for lonely, other in (("cert_file", "key_file"), ("key_file", "cert_file")):
             if getattr(operator, lonely) is not None and getattr(operator, other) is None:
                 yield Problem(f"{path}.{other}", f"is required with {lonely}")
-        for name in ("listen_cert_file", "listen_key_file"):
-            if operator.listen_tls and getattr(operator, name) is None:
-                yield Problem(f"{path}.{name}", "is required with listen_tls")
+        for prefix in ("listen_", "outbind_"):
+            for name in (f"{prefix}cert_file", f"{prefix}key_file"):
+                if getattr(operator, f"{prefix}tls") and getattr(operator, name) is None:
+                    yield Problem(f"{path}.{name}", f"is required with {prefix}tls")
 
 
 def _outbind(draft: Draft) -> Iterator[Problem]:
@@ -197,10 +198,17 @@ def _collisions(draft: Draft) -> Iterator[Problem]:
 
 def _admin(draft: Draft) -> Iterator[Problem]:
     admin = draft.admin
-    if admin is None or admin.listen is None or admin.token_file is not None:
+    if admin is None:
         return
-    if not is_loopback(admin.listen.host):
-        yield Problem("admin.token_file", f"is required, since {admin.listen} can be reached from other machines")
+    for name in ("cert_file", "key_file"):
+        if admin.tls and getattr(admin, name) is None:
+            yield Problem(f"admin.{name}", "is required with tls")
+    if admin.listen is None or is_loopback(admin.listen.host):
+        return
+    if admin.token_file is None and not (admin.tls and admin.ca_file):
+        yield Problem(
+            "admin.token_file", f"or tls with ca_file is required, since {admin.listen} can be reached from elsewhere"
+        )
 
 
 # Warnings
@@ -238,11 +246,15 @@ def _catch_all_rules(draft: Draft) -> Iterator[Problem]:
 
 
 def _unused_tls_files(draft: Draft) -> Iterator[Problem]:
-    for path, operator in draft.operators.items():
-        for switch, prefix in (("tls", ""), ("listen_tls", "listen_")):
-            for name in (f"{prefix}ca_file", f"{prefix}cert_file", f"{prefix}key_file"):
-                if not getattr(operator, switch) and getattr(operator, name) is not None:
-                    yield Problem(f"{path}.{name}", f"has no effect without {switch} = true")
+    tables: list[tuple[str, object, str]] = [
+        (path, operator, prefix) for path, operator in draft.operators.items() for prefix in ("", "listen_", "outbind_")
+    ]
+    if draft.admin is not None:
+        tables.append(("admin", draft.admin, ""))
+    for path, table, prefix in tables:
+        for name in (f"{prefix}ca_file", f"{prefix}cert_file", f"{prefix}key_file"):
+            if not getattr(table, f"{prefix}tls") and getattr(table, name) is not None:
+                yield Problem(f"{path}.{name}", f"has no effect without {prefix}tls = true")
 
 
 def _unused_tls_name(draft: Draft) -> Iterator[Problem]:
@@ -253,8 +265,8 @@ def _unused_tls_name(draft: Draft) -> Iterator[Problem]:
 
 def _unused_outbind(draft: Draft) -> Iterator[Problem]:
     for path, operator in draft.operators.items():
-        for name in ("outbind_system_id", "outbind_password"):
-            if operator.outbind_listen is None and getattr(operator, name) is not None:
+        for name in ("outbind_system_id", "outbind_password", "outbind_tls"):
+            if operator.outbind_listen is None and getattr(operator, name):
                 yield Problem(f"{path}.{name}", "has no effect without outbind_listen")
 
 

@@ -20,6 +20,7 @@ _SECRET_FILES: Final = (
     "token_file",
     "key_file",
     "listen_key_file",
+    "outbind_key_file",
 )
 
 
@@ -75,8 +76,11 @@ def _certificate_keys(draft: Draft) -> Iterator[tuple[str, Path | None, Path | N
     for path, operator in draft.operators.items():
         yield f"{path}.", operator.ca_file, operator.cert_file, operator.key_file
         yield f"{path}.listen_", operator.listen_ca_file, operator.listen_cert_file, operator.listen_key_file
+        yield f"{path}.outbind_", operator.outbind_ca_file, operator.outbind_cert_file, operator.outbind_key_file
     if draft.ring is not None:
         yield "ring.", draft.ring.ca_file, draft.ring.cert_file, draft.ring.key_file
+    if draft.admin is not None:
+        yield "admin.", draft.admin.ca_file, draft.admin.cert_file, draft.admin.key_file
 
 
 def _unreadable(file: Path) -> str | None:

@@ -134,9 +134,36 @@ class Operator:
         default=None,
         metadata=key(
             "Where the operator connects to us and sends outbind, if it does; we then bind there too, as a receiver or "
-            "transceiver. Such a connection has no TLS, and counts in the operator's cap.",
+            "transceiver. Such a connection counts in the operator's cap.",
             example="192.0.2.10:2775",
         ),
+    )
+    outbind_tls: bool = field(
+        default=False,
+        metadata=key(
+            "Speak TLS on connections to outbind_listen, with outbind_cert_file and outbind_key_file; they are read "
+            "again when renewed."
+        ),
+    )
+    outbind_cert_file: Path | None = field(
+        default=None,
+        metadata=key(
+            "With outbind_tls: our certificate and what signed it, in PEM.", example="/etc/dlrproxy/outbind.pem"
+        ),
+    )
+    outbind_key_file: Path | None = field(
+        default=None,
+        metadata=key("With outbind_tls: the certificate's key, in PEM.", example="/etc/dlrproxy/outbind.key"),
+    )
+    outbind_ca_file: Path | None = field(
+        default=None,
+        metadata=key(
+            "With outbind_tls: what signs the operator's certificate, in PEM; who shows none is then refused.",
+            example="/etc/dlrproxy/acme-ca.pem",
+        ),
+    )
+    outbind_tls_min: Literal["1.2", "1.3"] = field(
+        default="1.2", metadata=key("With outbind_tls: the oldest version of TLS that the operator may speak.")
     )
     outbind_system_id: str | None = field(
         default=None,

@@ -198,15 +198,37 @@ class Mo:
 
 @frozen(kw_only=True)
 class Admin:
-    """The HTTP API. It is always on a unix socket in data_dir; this is for TCP."""
+    """The HTTP API. It is always on a unix socket in data_dir; this is for TCP. Off loopback it needs a token or, with
+    TLS, the clients' certificates; with both, both are asked for."""
 
     listen: Address | None = field(default=None, metadata=key("Listen on TCP too.", example="127.0.0.1:7380"))
     token_file: Path | None = field(
         default=None,
         metadata=key(
-            "A file that holds the token which clients must send; wanted off loopback.",
+            "A file that holds the token which clients must send.",
             example="/etc/dlrproxy/admin.token",
         ),
+    )
+    tls: bool = field(
+        default=False,
+        metadata=key("Speak TLS (https), with cert_file and key_file; they are read again when renewed."),
+    )
+    cert_file: Path | None = field(
+        default=None,
+        metadata=key("With tls: our certificate and what signed it, in PEM.", example="/etc/dlrproxy/admin.pem"),
+    )
+    key_file: Path | None = field(
+        default=None, metadata=key("With tls: the certificate's key, in PEM.", example="/etc/dlrproxy/admin.key")
+    )
+    ca_file: Path | None = field(
+        default=None,
+        metadata=key(
+            "With tls: what signs the clients' certificates, in PEM; a client without one is then refused.",
+            example="/etc/dlrproxy/admins-ca.pem",
+        ),
+    )
+    tls_min_version: Literal["1.2", "1.3"] = field(
+        default="1.2", metadata=key("With tls: the oldest version of TLS that a client may speak.")
     )
     token: Secret | None = None  # the content of token_file
 
