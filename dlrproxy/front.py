@@ -3,7 +3,6 @@
 import trio
 from structlog.typing import FilteringBoundLogger
 
-from dlrproxy.config.keys import Address
 from dlrproxy.gateways import Gateways
 from dlrproxy.operators import Operators
 from dlrproxy.relay import Relay
@@ -18,6 +17,7 @@ class Front:
         self.operators = Operators(relay, log)
         self._gateways = Gateways(relay, log)
         self._scope = trio.CancelScope()
+        self._nursery: trio.Nursery | None = None
         self._binds = trio.CancelScope()
         self._binds_gone = trio.Event()
         self._gone = trio.Event()
@@ -30,6 +30,7 @@ class Front:
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:
+                    self._nursery = nursery
                     nursery.start_soon(self.relay.run)
                     await nursery.start(self._gateways.run)
                     await nursery.start(self._keep_binds)
@@ -38,14 +39,18 @@ class Front:
             self.relay.close_deliveries()
             self._gone.set()
 
-    async def _keep_binds(self, *, task_status: trio.TaskStatus[Address | None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def _keep_binds(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        begun = False
         try:
-            if self._binds.cancel_called:
-                task_status.started(None)
-            else:
-                with self._binds:
-                    await self.operators.run(task_status=task_status)
+            with self._binds:
+                async with trio.open_nursery() as nursery:
+                    await nursery.start(self.operators.run)
+                    begun = True
+                    task_status.started()
+            if not begun:  # let go of before they were there
+                task_status.started()
         finally:
+            self._binds.cancel()  # so that `resume` knows, also when it could not begin
             self._binds_gone.set()
 
     def without_binds(self) -> None:
@@ -57,6 +62,19 @@ class Front:
         """Unbind from the operator, in a bounded time; what is outstanding is answered before (promise 8)."""
         self._binds.cancel()
         await self._binds_gone.wait()
+
+    async def resume(self) -> None:
+        """Take MT and keep binds again, after `release_binds` or `without_binds` on a node that drained.
+
+        Raises OSError for an outbind address that cannot be listened on, TlsError for its certificates, in a group.
+        """
+        self.relay.draining = False
+        if self._nursery is None or not self._binds.cancel_called:
+            return
+        await self._binds_gone.wait()
+        if not self.relay.draining:  # it may stop by now
+            self._binds, self._binds_gone = trio.CancelScope(), trio.Event()
+            await self._nursery.start(self._keep_binds)
 
     async def quiet(self, deadline: float) -> None:
         """Refuse MT, take nothing from custody, and wait until nothing is in flight: at most until `deadline`."""

@@ -49,7 +49,8 @@ class Node:
         self.fronts: dict[str, Front] = {}
         self.draining: Drain | None = None
         self.started = trio.Event()  # it listens and dials
-        self._emptying = trio.Event()
+        self._drain_asked = trio.Event()
+        self._out_of_service: trio.CancelScope | None = None  # cancelled to put the node back
         self._one_reload = trio.Lock()
         self._reload_scope: trio.CancelScope | None = None
         self._log = logger("node")
@@ -73,7 +74,16 @@ class Node:
             self.stop()
         elif self.draining is None:
             self.draining = mode
-            self._emptying.set()
+            self._drain_asked.set()
+
+    def undrain(self) -> bool:
+        """Put a node that drains, or has drained, back into service. False when it stops: that is not undone."""
+        if self.draining == "stop":
+            return False
+        self.draining = None
+        if self._out_of_service is not None:
+            self._out_of_service.cancel()
+        return True
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Until stopped. Raises StoreError, and OSError or ValueError for what makes a start impossible.
@@ -121,7 +131,7 @@ class Node:
                     nodes=list(self.config.node_names),
                     custody=self.keeper.in_custody(),
                 )
-                outer.start_soon(self._empty_custody)
+                outer.start_soon(self._follow_drains)
                 self.started.set()
                 task_status.started()
                 await self._stop.wait()
@@ -321,12 +331,36 @@ class Node:
             for front in self.fronts.values():
                 nursery.start_soon(front.release_binds)
 
+    async def _follow_drains(self) -> None:
+        """Take the node out of service when it is asked to, and put it back when that is undone."""
+        while True:
+            await self._drain_asked.wait()
+            self._drain_asked = trio.Event()
+            if self.draining is None:
+                continue  # undone before it began
+            with trio.CancelScope() as self._out_of_service:
+                await self._empty_custody()
+                await trio.sleep_forever()
+            async with self._one_reload:  # which closes and opens fronts
+                await self._serve_again()
+
+    async def _serve_again(self) -> None:
+        self.ring.set_draining(draining=False)
+        for front in list(self.fronts.values()):
+            if self.draining == "stop":
+                return
+            try:
+                await front.resume()
+            except* (OSError, TlsError) as group:
+                detail = "; ".join(str(error) for error in leaves(group))
+                self._log.error("node.operator_without_binds", operator=front.name, detail=detail)
+        self._log.info("node.back_in_service", custody=self.keeper.in_custody())
+
     async def _empty_custody(self) -> None:
         """For taking the node out of the fleet: hold no operator binds, take no MT, and see custody become empty.
 
         The gateways stay bound, for what is delivered to them.
         """
-        await self._emptying.wait()
         self._log.info("node.emptying_custody", custody=self.keeper.in_custody())
         self.ring.set_draining(draining=True)
         for front in self.fronts.values():

@@ -128,6 +128,9 @@ class View:
     def drain(self, mode: view.Drain) -> None:
         self._node.drain(mode)
 
+    def undrain(self) -> bool:
+        return self._node.undrain()
+
 
 def _by_name(states: Mapping[State, int]) -> dict[str, int]:
     return {state.name.lower(): count for state, count in sorted(states.items())}

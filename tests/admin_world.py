@@ -123,6 +123,7 @@ class FakeNode:
         self.replayed = []
         self.dropped = []
         self.drains = []
+        self.undrains = 0
         self.calls = Counter()
         self.failure = None
 
@@ -168,6 +169,13 @@ class FakeNode:
     def drain(self, mode):
         self.drains.append(mode)
         self.change(draining=mode)
+
+    def undrain(self):
+        self.undrains += 1
+        if self.answer.draining == "stop":
+            return False
+        self.change(draining=None)
+        return True
 
     async def _disk(self):
         await trio.lowlevel.checkpoint()

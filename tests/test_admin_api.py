@@ -98,6 +98,7 @@ async def test_health_of_a_node_that_does_not_serve_is_503(node, ask):
     [
         ("/nowhere", {}, 404, "Not Found"),
         ("/drain", {}, 405, "Method Not Allowed"),
+        ("/undrain", {}, 405, "Method Not Allowed"),
         ("/status", {"verbose": 1}, 400, "unknown field `verbose`"),
         ("/parked", {"resaon": "refused"}, 400, "unknown field `resaon`"),
         ("/parked", {"reason": "refusd"}, 400, "reason: must be one of unclaimed, owner_unreachable, refused"),
@@ -137,6 +138,7 @@ async def test_a_get_that_makes_no_sense(ask, path, query, code, text):
         ("/parked/replay", {"keys": [], "to": "shop9"}, "this node has no gateway shop9"),
         ("/drain", {"mode": "now"}, "Invalid enum value 'now'"),
         ("/drain", {}, "missing required field `mode`"),
+        ("/undrain", {"mode": "custody"}, "Object contains unknown field `mode`"),
     ],
 )
 async def test_a_post_that_makes_no_sense_does_nothing(node, ask, path, body, text):
@@ -416,3 +418,14 @@ async def test_drain_begins_and_says_how_far_it_is(node, ask, mode):
     state = await ask("post", "/drain", DrainState, {"mode": mode})
     assert state == DrainState(mode, 1, 4, 7)
     assert node.drains == [mode]
+
+
+async def test_undrain_puts_the_node_back(node, ask):
+    await ask("post", "/drain", DrainState, {"mode": "custody"})
+    assert await ask("post", "/undrain", DrainState, {}) == DrainState(None, 1, 4, 7)
+    assert node.undrains == 1
+
+
+async def test_a_node_that_stops_is_not_put_back(node, ask):
+    await ask("post", "/drain", DrainState, {"mode": "stop"})
+    assert await refused(ask, "post", "/undrain", DrainState, {}) == (409, "the node is stopping; start it again")

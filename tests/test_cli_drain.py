@@ -125,6 +125,27 @@ async def test_interrupting_the_command_does_not_stop_the_drain(node, tmp_path, 
     assert "the drain goes on; see it with: dlrproxy status" in result.stderr
 
 
+async def test_a_drain_is_undone(node, tmp_path):
+    node.change(draining="custody")
+    async with commanding(node, tmp_path) as run:
+        result = await run("drain", "--undo")
+    assert (node.undrains, node.drains) == (1, [])
+    assert (result.exit_code, result.output) == (
+        0,
+        "the node goes back into service; see its binds with: dlrproxy status\n",
+    )
+
+
+async def test_a_stop_is_not_undone(node, tmp_path):
+    node.change(draining="stop")
+    async with commanding(node, tmp_path) as run:
+        result = await run("drain", "--undo")
+        mixed = await run("drain", "--undo", "--stop")
+    assert (result.exit_code, result.stderr) == (1, "Error: the node is stopping; start it again\n")
+    assert mixed.exit_code == 2
+    assert node.drains == []
+
+
 def test_pausing_ends_at_the_deadline(monkeypatch):
     slept = []
     monkeypatch.setattr(drain_command.time, "monotonic", lambda: 100.0)

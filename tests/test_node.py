@@ -187,6 +187,94 @@ async def test_a_drain_of_custody_holds_no_binds_and_waits_until_it_is_empty(tmp
             await node.keeper.empty()
 
 
+async def test_a_node_that_was_drained_goes_back_into_service(tmp_path, smsc, dial):
+    with reserved(1) as (port,):
+        async with running(config(tmp_path, operator("acme", smsc, port))) as node:
+            gateway = await dial(port)
+            node.drain("custody")
+            while smsc.binds:
+                await trio.lowlevel.checkpoint()
+            await submit(gateway)
+            assert await status_of_response(gateway) == c.ESME_RTHROTTLED
+            with structlog.testing.capture_logs() as logs:
+                assert node.undrain()
+                while not smsc.binds:
+                    await trio.lowlevel.checkpoint()
+                assert View(node).status().draining is None
+                await submit(gateway, 3)
+                assert await status_of_response(gateway) == c.ESME_ROK
+            assert "node.back_in_service" in [line["event"] for line in logs]
+            node.drain("custody")  # and it can be drained again
+            while smsc.binds:
+                await trio.lowlevel.checkpoint()
+
+
+async def test_a_drain_that_is_undone_at_once_changes_nothing(tmp_path, smsc, dial):
+    with reserved(1) as (port,):
+        async with running(config(tmp_path, operator("acme", smsc, port))) as node:
+            gateway = await dial(port)
+            (bind,) = node.fronts["acme"].relay.binds
+            node.drain("custody")
+            assert node.undrain()
+            await submit(gateway)
+            assert await status_of_response(gateway) == c.ESME_ROK
+            assert node.fronts["acme"].relay.binds == (bind,)
+
+
+async def test_a_stop_is_not_undone(tmp_path, smsc):
+    with reserved(1) as (port,):
+        async with running(config(tmp_path, operator("acme", smsc, port))) as node:
+            node.stop()
+            assert not node.undrain()
+            assert node.draining == "stop"
+
+
+async def test_an_operator_that_is_changed_while_the_node_drains_is_put_back_too(tmp_path, smsc, dial):
+    with reserved(1) as (port,):
+        settings = config(tmp_path, operator("acme", smsc, port))
+        async with running(settings) as node:
+            node.drain("custody")
+            while smsc.binds:
+                await trio.lowlevel.checkpoint()
+            await node.reload(evolve(settings, operators=(operator("acme", smsc, port, window=3),)))
+            assert node.undrain()
+            gateway = await dial(port)
+            while not smsc.binds:
+                await trio.lowlevel.checkpoint()
+            await submit(gateway)
+            assert await status_of_response(gateway) == c.ESME_ROK
+
+
+async def test_an_operator_that_cannot_be_put_back_is_named_and_the_others_are(tmp_path, smsc):
+    async def said(event):
+        while not (found := [line for line in logs if line["event"] == event]):
+            await trio.lowlevel.checkpoint()
+        logs.clear()
+        return found[-1]
+
+    with reserved(3) as (first, second, outbind):
+        listen = Address(LOOPBACK, outbind)
+        settings = config(
+            tmp_path, operator("acme", smsc, first, binds=0, outbind_listen=listen), operator("beta", smsc, second)
+        )
+        with structlog.testing.capture_logs() as logs:
+            async with running(settings) as node:
+                await said("operator.bound")
+                node.drain("custody")
+                await said("node.custody_empty")
+                [taken] = await trio.open_tcp_listeners(outbind, host=LOOPBACK)
+                node.undrain()
+                line = await said("node.operator_without_binds")
+                assert line["operator"] == "acme"
+                assert f"cannot listen on {listen} for outbind" in line["detail"]
+                await said("operator.bound")
+                await taken.aclose()
+                node.drain("custody")  # what can be done about it: once more
+                await said("node.custody_empty")
+                node.undrain()
+                await said("outbind.listening")
+
+
 async def test_what_is_learned_of_ids_is_known_at_the_next_start(tmp_path, smsc):
     with reserved(1) as (port,):
         settings = config(tmp_path, operator("acme", smsc, port))

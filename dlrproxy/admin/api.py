@@ -9,6 +9,7 @@
     POST /parked/replay   {"keys": [...] or "filter": {...}, "all": false, "after": "", "limit": 1000, "to": ...}
     POST /parked/drop     the same without "to"
     POST /drain           {"mode": "custody" or "stop"}
+    POST /undrain         {}
 
 Answers are JSON, problems {"error": TEXT}. A POST must say that its body is application/json (access.py says why), and
 every name that is not known is refused: a mistyped criterion would take more than was meant.
@@ -43,6 +44,10 @@ T = TypeVar("T")
 
 class DrainRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     mode: Drain
+
+
+class UndrainRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    pass
 
 
 class Health(msgspec.Struct, frozen=True):
@@ -91,6 +96,7 @@ class Api:
                 self._route("POST", "/parked/replay", self._replay),
                 self._route("POST", "/parked/drop", self._drop),
                 self._route("POST", "/drain", self._drain),
+                self._route("POST", "/undrain", self._undrain),
             ],
             exception_handlers={HTTPException: _http_problem},
         )
@@ -153,6 +159,13 @@ class Api:
         wanted = await _body(request, DrainRequest)
         self._log.info("admin.drain", mode=wanted.mode)
         self._view.drain(wanted.mode)
+        return json(DrainState.of(self._view.status()), 202)
+
+    async def _undrain(self, request: Request) -> Response:
+        await _body(request, UndrainRequest)
+        self._log.info("admin.undrain")
+        if not self._view.undrain():
+            raise RequestError(409, "the node is stopping; start it again")
         return json(DrainState.of(self._view.status()), 202)
 
 

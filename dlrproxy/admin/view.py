@@ -183,3 +183,6 @@ class NodeView(Protocol):
 
     def drain(self, mode: Drain) -> None:
         """Begin to; a second call with "stop" goes on from "custody", any other changes nothing."""
+
+    def undrain(self) -> bool:
+        """Go back into service. False when the node stops: that is not undone."""

@@ -18,15 +18,24 @@ _NOT_EMPTY = 1
 
 @click.command()
 @asks_node
+@click.option(
+    "--undo", is_flag=True, help="Put a node that was drained back into service: it binds and takes MT again."
+)
 @click.option("--stop", is_flag=True, help="End the node gracefully; what is left in custody waits for its next start.")
 @click.option("--timeout", type=click.FloatRange(0), help="Wait no longer than so many seconds.  [default: no limit]")
-def drain(client: Client, *, stop: bool, timeout: float | None) -> None:
-    """Take the node of CONFIG out of service, and wait until that is done.
+def drain(client: Client, *, undo: bool, stop: bool, timeout: float | None) -> None:
+    """Take the node of CONFIG out of service, and wait until that is done; or put it back.
 
     It lets go of its operator binds and refuses new messages, and stays up until what is in custody has been delivered
     or has reached its owner: then the gateway can be pointed back at the operator, or the node be removed, and nothing
     is left behind. Interrupting this command does not stop the drain. Exit code 1 when it is not done in time.
     """
+    if undo:
+        if stop or timeout is not None:
+            raise click.UsageError("--undo goes alone; a node that stops is started again.")
+        client.post("/undrain", DrainState, {})
+        click.echo("the node goes back into service; see its binds with: dlrproxy status")
+        return
     mode: Drain = "stop" if stop else "custody"
     state = client.post("/drain", DrainState, {"mode": mode})
     deadline = None if timeout is None else time.monotonic() + timeout
