@@ -42,7 +42,7 @@ class Scene:
 
     async def dialled(self) -> Peer:
         """Where the node has dialled its operator: the other end."""
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             return self._peer(await self._operator.accept())
 
     async def bound(self) -> Peer:
@@ -69,12 +69,13 @@ class Scene:
         """SIGTERM; everybody who is bound says goodbye as is proper, and the node ends in good order."""
         async with trio.open_nursery() as nursery:
             for peer in self._bound:
-                nursery.start_soon(_part, peer)
+                nursery.start_soon(part, peer)
             await self.node.stop()
             nursery.cancel_scope.cancel()
 
 
-async def _part(peer: Peer) -> None:
+async def part(peer: Peer) -> None:
+    """Until it is unbound, and then answer that."""
     with contextlib.suppress(trio.ClosedResourceError, trio.BrokenResourceError):  # it has left before
         while (frame := await peer.receive()) is not None:
             _, command, _, sequence = HEADER.unpack_from(frame)
@@ -96,7 +97,7 @@ async def one_node(directory, settings=None, **options):
 
 
 async def receive(peer: Peer) -> bytes:
-    with trio.fail_after(15):
+    with trio.fail_after(60):
         frame = await peer.receive()
     assert frame is not None, "the connection has ended"
     return frame

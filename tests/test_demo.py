@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
@@ -527,9 +526,7 @@ async def test_a_node_that_hangs_is_named(tmp_path, monkeypatch):
             await trio.sleep_forever()
 
     monkeypatch.setattr(stage, "NodeProcess", Asleep)
-    began = time.monotonic()
     with pytest.RaisesGroup(
         pytest.RaisesExc(NodeFailedError, match=r"Node gw1 did not come up within"), flatten_subgroups=True
     ):
         await Stage(Plan(), tmp_path, [].append).run()
-    assert time.monotonic() - began < 10

@@ -3,7 +3,7 @@
 import pytest
 import trio
 from node_process import open_fleet
-from one_node import receive, submit
+from one_node import part, receive, submit
 from relay_world import heads, receipt
 from smpp_peer import Peer, bind_request
 
@@ -50,5 +50,9 @@ async def test_an_intermediate_report_from_the_ring_does_not_follow_a_final_one_
             await fleet["gw2"].seen("dlr.settled", by="gw1")
             await gateway.send(pack(c.DELIVER_SM_RESP, c.ESME_ROK, HEADER.unpack_from(final)[3], b"\0"))
             assert heads([await receive(own)]) == [("deliver_sm_resp", c.ESME_ROK, 8)]
-            await fleet["gw1"].seen("dlr.superseded", message_id="abc1", within_s=5)
-            await fleet.stop()
+            await fleet["gw1"].seen("dlr.superseded", message_id="abc1")
+            async with trio.open_nursery() as nursery:
+                for peer in (own, other, gateway):
+                    nursery.start_soon(part, peer)
+                await fleet.stop()
+                nursery.cancel_scope.cancel()

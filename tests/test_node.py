@@ -24,6 +24,13 @@ from protocols.smpp.message_ids import Rule
 from protocols.smpp.pdu import Message, pack
 
 
+@pytest.fixture(autouse=True)
+def no_long_farewell(monkeypatch):
+    """The gateways here neither answer an unbind nor close, and what a node owes them is waited for before it stops."""
+    monkeypatch.setattr("dlrproxy.gateways.PARTING_S", 0.1)
+    monkeypatch.setattr("dlrproxy.connection.GOODBYE_S", 0.1)
+
+
 @pytest.fixture
 async def smsc(nursery):
     operator = SimulatedOperator(OperatorOptions(port=0))
@@ -53,7 +60,7 @@ def config(tmp_path, *operators):
 @asynccontextmanager
 async def running(settings):
     node = RunningNode(settings)
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             await nursery.start(node.run)
             yield node

@@ -95,7 +95,7 @@ async def next_request(peer, command):
 
 
 async def until(holds):
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         while not holds():
             await trio.lowlevel.checkpoint()
 

@@ -94,7 +94,7 @@ async def durable(store):
     """Wait until everything written so far is durable."""
     done = trio.Event()
     store.after_durable(done.set)
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         await done.wait()
 
 

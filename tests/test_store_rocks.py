@@ -57,7 +57,7 @@ async def running(directory, **options):
 async def durable(store):
     done = trio.Event()
     store.after_durable(done.set)
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         await done.wait()
 
 
@@ -69,7 +69,7 @@ async def idle(store):
 
 async def until(condition):
     """Real time: threads and disks take part."""
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         while not condition():  # noqa: ASYNC110 - what is waited for tells nobody
             await trio.sleep(0.002)
 
@@ -102,7 +102,7 @@ class Injected:
         gate = self.gates.get(call)
         if gate is not None:
             self.entered[call].set()
-            assert gate.wait(20)
+            assert gate.wait(100)
         if self.failures[call]:
             raise DatabaseError(path, self.failures[call].pop(0))
 
@@ -484,17 +484,19 @@ async def test_after_a_failed_commit_the_store_is_opened_again_and_the_group_wri
             store.put_open(an_open(b"safe-%d" % number))
         await idle(store)
         injected.failures[failing] = ["IO error: injected", "IO error: injected again"]
+        injected.hold("open")
         calls, accepting = [], []
         with structlog.testing.capture_logs() as logs:
             store.put_open(an_open(b"failed"))
             store.after_durable(lambda: calls.append(("failed", len(injected.failures[failing]))))
             store.after_durable(lambda: accepting.append(store.accepting))
-            await trio.sleep(0.05)
+            await trio.to_thread.run_sync(injected.entered["open"].wait, 60)
             assert not store.accepting
             assert store.pending("acme", b"failed")
             store.put_open(an_open(b"after"))
             store.after_durable(lambda: calls.append(("after", 0)))
             assert calls == []
+            injected.release("open")
             await idle(store)
         assert calls == [("failed", 0), ("after", 0)]
         assert accepting == [True]
@@ -603,7 +605,7 @@ async def test_readers_wait_for_the_reopened_store(tmp_path, injected):
         injected.failures["sync"] = ["IO error: injected"]
         injected.hold("open")
         store.put_open(an_open(b"m-2"))
-        await trio.to_thread.run_sync(injected.entered["open"].wait, 10)
+        await trio.to_thread.run_sync(injected.entered["open"].wait, 60)
         async with trio.open_nursery() as nursery:
 
             @nursery.start_soon
@@ -620,7 +622,7 @@ async def test_readers_do_not_wait_for_ever(tmp_path, injected, monkeypatch):
         injected.failures["sync"] = ["IO error: injected"]
         injected.hold("open")
         store.put_open(an_open(b"m-2"))
-        await trio.to_thread.run_sync(injected.entered["open"].wait, 10)
+        await trio.to_thread.run_sync(injected.entered["open"].wait, 60)
         with pytest.raises(StoreError, match="opened again"):
             await store.find([a_lookup(b"77")])
         assert store.recent("acme", b"m-2") is not None
@@ -638,7 +640,7 @@ async def test_the_store_is_not_closed_under_a_reader(tmp_path, injected):
             async def read():
                 assert await found_ids(store, [b"m-1"]) == {b"m-1"}
 
-            await trio.to_thread.run_sync(injected.entered["get"].wait, 10)
+            await trio.to_thread.run_sync(injected.entered["get"].wait, 60)
             injected.failures["sync"] = ["IO error: injected"]
             store.put(Table.META, b"k", b"v")
             await trio.sleep(0.3)
@@ -722,7 +724,7 @@ if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", here]).ret
     sys.exit(77)
 
 async def until(condition):
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         while not condition():
             await trio.sleep(0.005)
 
@@ -822,7 +824,7 @@ async def test_a_disk_that_stands_still_bounds_what_waits(tmp_path, injected, mo
     async with running(tmp_path / "data", opener=injected.opener) as store:
         injected.hold("sync")
         store.put_open(an_open(b"first"))
-        await trio.to_thread.run_sync(injected.entered["sync"].wait, 10)
+        await trio.to_thread.run_sync(injected.entered["sync"].wait, 60)
         number = 0
         while store.accepting:
             store.put_open(an_open(b"m-%d" % number))
@@ -841,7 +843,7 @@ async def test_what_is_written_during_a_commit_is_one_group(tmp_path, injected):
         injected.hold("sync")
         injected.calls.clear()
         store.put_open(an_open(b"first"))
-        await trio.to_thread.run_sync(injected.entered["sync"].wait, 10)
+        await trio.to_thread.run_sync(injected.entered["sync"].wait, 60)
         for number in range(50):
             store.put_open(an_open(b"m-%d" % number))
             await trio.lowlevel.checkpoint()
@@ -870,7 +872,7 @@ async def test_a_lookup_does_not_bring_back_what_was_replaced_while_it_read(tmp_
                 (records,) = await store.find([a_lookup(b"m-1")])
                 assert [record.owner for record in records] == ["gw2"]
 
-            await trio.to_thread.run_sync(injected.entered["get"].wait, 10)
+            await trio.to_thread.run_sync(injected.entered["get"].wait, 60)
             store.put_open(an_open(b"m-1", owner="gw2"))
             await fill_memory(store)
             assert store.recent("acme", b"m-1") is None
@@ -883,7 +885,7 @@ async def test_what_waits_for_its_commit_stays_in_memory(tmp_path, injected):
     async with running(tmp_path / "data", opener=injected.opener, remembered=0) as store:
         injected.hold("sync")
         store.put_open(an_open(b"committing"))
-        await trio.to_thread.run_sync(injected.entered["sync"].wait, 10)
+        await trio.to_thread.run_sync(injected.entered["sync"].wait, 60)
         ids = [b"collecting-%d" % number for number in range(100)]
         for message_id in ids:
             store.put_open(an_open(message_id))
@@ -913,7 +915,7 @@ async def test_a_record_closed_while_a_lookup_read_it_stays_closed(tmp_path, inj
         injected.hold("get")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(store.find, [a_lookup(b"m-1")])
-            await trio.to_thread.run_sync(injected.entered["get"].wait, 10)
+            await trio.to_thread.run_sync(injected.entered["get"].wait, 60)
             store.close_open("acme", b"m-1", final_at=1001.0, expires_at=5000.0)
             injected.release("get")
         await idle(store)
