@@ -471,16 +471,6 @@ def test_reports_of_one_message_go_one_after_the_other():
     assert world.counters.queued_behind == 1
 
 
-def test_a_report_in_the_batch_of_its_response_follows_it():
-    world = World(auto_commit=False)
-    bind, session = world.bind(), world.session()
-    world.submit(session, 5)
-    world.relay.from_operator(bind, [submit_sm_resp(1, b"id1"), receipt(1, b"id1")])
-    assert session.connection.take() == []
-    world.store.commit()
-    assert [command_of(f) for f in session.connection.take()] == [c.SUBMIT_SM_RESP, c.DELIVER_SM]
-
-
 def test_a_report_waits_for_all_responses_with_its_id():
     """Some operators answer several MT with one id; these are in two groups of the store."""
     world = World()
