@@ -6,10 +6,20 @@ missing=""
 command -v node >/dev/null || missing="$missing nodejs"
 command -v npm >/dev/null || missing="$missing npm"
 command -v tshark >/dev/null || missing="$missing tshark"
+command -v mariadbd >/dev/null || [ -x /usr/sbin/mariadbd ] || missing="$missing mariadb-server"
 [ -n "$missing" ] || exit 0
 
 echo "installing:$missing"
 if [ "$(id -u)" -eq 0 ]; then as_root=""; else as_root="sudo -n"; fi
+
+# The tests start servers of their own: the system's must not start because its package is installed.
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+    printf '#!/bin/sh\nexit 101\n' | $as_root tee "$policy" >/dev/null
+    $as_root chmod 755 "$policy"
+    trap '$as_root rm -f "$policy"' EXIT
+fi
+
 $as_root apt-get update -qq
 # shellcheck disable=SC2086 # both are lists of words
 DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y -qq --no-install-recommends $missing

@@ -2,13 +2,19 @@
 
 import contextlib
 
+import mariadb_server
 import pytest
 import trio
 import trio.testing
 
+from dlrproxy.store.directory import free_bytes
 from dlrproxy.store.memory import MemoryStore
 from dlrproxy.store.port import Lookup, OpenMessage, Table
 from dlrproxy.store.rocks import open_rocks
+from dlrproxy.store.space import Space
+from dlrproxy.store.sql import schema
+from dlrproxy.store.sql.pool import Pool
+from dlrproxy.store.sql.store import open_sql
 from protocols.smpp.message_ids import candidates
 
 
@@ -72,7 +78,50 @@ class ForgetfulRocksKind(RocksKind):
     remembered = 0
 
 
-KINDS = [MemoryKind, RocksKind, ForgetfulRocksKind]
+class SqlKind:
+    """Opens stores in a schema of the test, in a real MariaDB server."""
+
+    name = "sql"
+    remembered = 1000
+
+    def __init__(self, clock, directory):
+        self.clock = clock
+        self.directory = directory
+
+    @contextlib.asynccontextmanager
+    async def opened(self):
+        async with mariadb_server.fresh_schema() as account:
+            await make_schema(account)
+            space = Space(self.directory, 1, free_bytes)
+            store = await open_sql(
+                account,
+                self.clock.now,
+                space=space,
+                connections=3,
+                statement_timeout_s=30,
+                remembered=self.remembered,
+            )
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(store.run)
+                yield store
+                nursery.cancel_scope.cancel()
+            await store.close()
+
+
+class ForgetfulSqlKind(SqlKind):
+    """The same with next to nothing in memory, so that answers come from the server."""
+
+    name = "sql-forgetful"
+    remembered = 0
+
+
+async def make_schema(account):
+    pool = Pool(account, 1, 30)
+    await schema.init(pool)
+    await pool.close()
+
+
+KINDS = [MemoryKind, RocksKind, ForgetfulRocksKind, SqlKind, ForgetfulSqlKind]
 
 
 @pytest.fixture(params=KINDS, ids=lambda kind: kind.name)

@@ -1,0 +1,166 @@
+"""The schema in the database server: made, brought up to date, and looked at before it is used.
+
+`version` is the number of the newest migration that has been applied. A newer program brings an older schema up to
+date (`migrate`); it never serves from one that does not fit, and an older program refuses a newer schema.
+"""
+
+import secrets
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import Final, cast
+
+import attrs
+
+from dlrproxy.store.directory import STORE_ID_KEY, STORE_ID_SIZE
+from dlrproxy.store.port import StoreError, Table
+from dlrproxy.store.sql.errors import StatementError
+from dlrproxy.store.sql.pool import Pool
+from dlrproxy.store.sql.statements import get_item, literal
+
+# MIGRATIONS[n] takes a schema from version n + 1 to n + 2. schema.sql is what a new one is made of, at VERSION.
+MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = ()
+VERSION: Final = 1 + len(MIGRATIONS)
+
+# A statement carries at most what waits for a commit, twice as long in hexadecimal.
+MIN_MAX_ALLOWED_PACKET: Final = 16 * 1024 * 1024
+
+
+class SchemaError(StoreError):
+    """The schema is missing or of another version; the text says what to run."""
+
+
+@attrs.frozen
+class Finding:
+    """A server setting that is not what it should be."""
+
+    setting: str
+    value: str
+    should: str
+    risk: str
+    fatal: bool  # messages can be lost, or cannot be stored
+
+
+def creation() -> list[str]:
+    """The statements of schema.sql."""
+    text = (files("dlrproxy.store.sql") / "schema.sql").read_text()
+    bare = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("--"))
+    return [statement.strip() for statement in bare.split(";") if statement.strip()]
+
+
+async def init(pool: Pool) -> bytes:
+    """Make what is missing; returns the store id. Harmless where everything is there. Raises SqlError, SchemaError."""
+    for statement in creation():
+        await pool.run(statement)
+    await pool.run(f"INSERT IGNORE INTO schema_version (id,version) VALUES (1,{VERSION})")
+    await migrate(pool)
+    fresh = secrets.token_bytes(STORE_ID_SIZE)
+    # Two nodes may do this at once: the first row stays.
+    await pool.run(
+        "INSERT IGNORE INTO items (kind,name,content) VALUES "
+        f"({literal(Table.META.value)},{literal(STORE_ID_KEY)},{literal(fresh)})"
+    )
+    return await store_id(pool)
+
+
+async def migrate(pool: Pool) -> Sequence[int]:
+    """Bring an older schema to VERSION, step by step; returns the versions gone through.
+
+    Raises SqlError, SchemaError.
+    """
+    found = await version(pool)
+    if found > VERSION:
+        raise SchemaError(_newer(pool, found))
+    for number in range(found, VERSION):
+        for statement in MIGRATIONS[number - 1]:
+            await pool.run(statement)
+        await pool.run(f"UPDATE schema_version SET version={number + 1} WHERE id=1 AND version={number}")
+    return range(found + 1, VERSION + 1)
+
+
+async def version(pool: Pool) -> int:
+    """Raises SqlError, SchemaError."""
+    try:
+        result = await pool.run("SELECT version FROM schema_version WHERE id=1")
+    except StatementError as error:
+        raise SchemaError(f"{error}. Is the schema {pool.account.schema!r} made?") from error
+    if not result.rows:
+        raise SchemaError(f"{pool.account.server} has an empty schema_version; run `dlrproxy db init`")
+    return cast("int", result.rows[0][0])
+
+
+async def ready(pool: Pool) -> bytes:
+    """The store id of a schema that fits this program. Raises SqlError, SchemaError."""
+    found = await version(pool)
+    if found > VERSION:
+        raise SchemaError(_newer(pool, found))
+    if found < VERSION:
+        raise SchemaError(
+            f"the schema at {pool.account.server} is of version {found}, and this program needs {VERSION}; run "
+            "`dlrproxy db migrate`"
+        )
+    return await store_id(pool)
+
+
+async def store_id(pool: Pool) -> bytes:
+    """Raises SqlError, SchemaError."""
+    result = await pool.run(get_item(Table.META, STORE_ID_KEY))
+    if not result.rows:
+        raise SchemaError(f"{pool.account.server} has a schema without a store id; run `dlrproxy db init`")
+    return cast("bytes", result.rows[0][0])
+
+
+def _newer(pool: Pool, found: int) -> str:
+    return (
+        f"the schema at {pool.account.server} is of version {found}, made by a newer dlrproxy; this one knows "
+        f"{VERSION} and leaves it alone"
+    )
+
+
+async def check(pool: Pool) -> list[Finding]:
+    """What the server's settings put at risk. Raises SqlError."""
+    result = await pool.run("SHOW GLOBAL VARIABLES")
+    found = {str(name).lower(): str(value) for name, value in result.rows}
+    return [finding for rule in _RULES if (finding := rule(found)) is not None]
+
+
+def _flush(found: dict[str, str]) -> Finding | None:
+    value = found.get("innodb_flush_log_at_trx_commit", "")
+    if value == "1":
+        return None
+    return Finding(
+        "innodb_flush_log_at_trx_commit", value, "1", "a crash of the server loses what was acknowledged", fatal=True
+    )
+
+
+def _sync_binlog(found: dict[str, str]) -> Finding | None:
+    value = found.get("sync_binlog", "")
+    if found.get("log_bin") != "ON" or value == "1":
+        return None
+    return Finding(
+        "sync_binlog", value, "1", "a crash of the machine loses events that a replica waits for", fatal=True
+    )
+
+
+def _packet(found: dict[str, str]) -> Finding | None:
+    value = found.get("max_allowed_packet", "0")
+    if int(value) >= MIN_MAX_ALLOWED_PACKET:
+        return None
+    return Finding(
+        "max_allowed_packet",
+        value,
+        f"at least {MIN_MAX_ALLOWED_PACKET}",
+        "a burst of long messages cannot be stored, and is refused until it is smaller",
+        fatal=True,
+    )
+
+
+def _engine(found: dict[str, str]) -> Finding | None:
+    value = found.get("innodb_strict_mode", "ON")
+    if value == "ON":
+        return None
+    return Finding(
+        "innodb_strict_mode", value, "ON", "a table that is not as declared is made without an error", fatal=False
+    )
+
+
+_RULES: Final = (_flush, _sync_binlog, _packet, _engine)

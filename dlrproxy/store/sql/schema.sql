@@ -1,0 +1,32 @@
+-- The rows of one node or pair, in a schema of their own. `dlrproxy db init` runs this; every statement may be repeated.
+
+-- An MT with an id and no final report yet. Times are seconds since 1970; `form` is the id's normal form.
+CREATE TABLE IF NOT EXISTS open_messages (
+    operator     VARBINARY(255)  NOT NULL,
+    message_id   VARBINARY(255)  NOT NULL,
+    form         VARBINARY(255)  NOT NULL,
+    owner        VARBINARY(255)  NOT NULL,
+    destination  VARBINARY(255)  NOT NULL,
+    source       VARBINARY(255)  NOT NULL,
+    session      BIGINT UNSIGNED NOT NULL,
+    submitted_at DOUBLE          NOT NULL,
+    expires_at   DOUBLE          NOT NULL,
+    final_at     DOUBLE          NOT NULL,
+    PRIMARY KEY (operator, message_id),
+    KEY by_form (operator, form),
+    KEY by_expiry (expires_at)
+) ENGINE=InnoDB ROW_FORMAT=DYNAMIC;
+
+-- Custody, parked items, and what a node remembers of itself. One table, so that one statement moves a row from one kind
+-- to another. Without content a row counts as deleted; it is removed soon.
+CREATE TABLE IF NOT EXISTS items (
+    kind    VARBINARY(16)  NOT NULL,
+    name    VARBINARY(255) NOT NULL,
+    content LONGBLOB       NULL,
+    PRIMARY KEY (kind, name)
+) ENGINE=InnoDB ROW_FORMAT=DYNAMIC;
+
+CREATE TABLE IF NOT EXISTS schema_version (
+    id      TINYINT UNSIGNED NOT NULL PRIMARY KEY,
+    version INT UNSIGNED     NOT NULL
+) ENGINE=InnoDB;

@@ -1,0 +1,161 @@
+"""SQL text from values, and values from rows. Pure.
+
+Text and bytes go in as hexadecimal literals, so nothing can be misread as SQL whatever the server's sql_mode, and a
+statement costs a third of what the driver's own escaping does.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import Final, cast
+
+from dlrproxy.store.group import Closed, Group, Key
+from dlrproxy.store.port import OpenMessage, Table
+from dlrproxy.store.sql.connection import Row
+from protocols.smpp.message_ids import normal
+
+# Rows of open messages in a statement. Larger ones gain nothing, and hold their locks longer.
+ROWS: Final = 500
+
+_COLUMNS: Final = "operator,message_id,owner,destination,source,session,submitted_at,expires_at,final_at"
+_INSERT_OPEN: Final = f"INSERT INTO open_messages (form,{_COLUMNS}) VALUES "
+_OR_REPLACE_OPEN: Final = " ON DUPLICATE KEY UPDATE " + ",".join(
+    f"{column}=VALUES({column})" for column in f"form,{_COLUMNS}".split(",")
+)
+_SELECT_OPEN: Final = f"SELECT {_COLUMNS} FROM open_messages WHERE "
+_PUT_ITEMS: Final = "INSERT INTO items (kind,name,content) VALUES "
+_OR_REPLACE_ITEM: Final = " ON DUPLICATE KEY UPDATE content=VALUES(content)"
+
+
+def literal(value: bytes | str) -> str:
+    data = value.encode() if isinstance(value, str) else value
+    return f"x'{data.hex()}'" if data else "''"
+
+
+def number(value: float) -> str:
+    """A DOUBLE literal that reads back as the same float."""
+    return f"{value!r}e0" if "e" not in repr(value) else repr(value)
+
+
+def text(value: object) -> str:
+    return cast("bytes", value).decode()
+
+
+# --- writing
+
+
+def statements_of(group: Group) -> Iterator[str]:
+    """What makes `group` durable, in this order. Each statement is whole or not at all, and may be repeated.
+
+    Open messages come before the rows that may refer to them. All rows of custody and of parked items change in one
+    statement: a row that moves is never in both or in neither. What that leaves behind is swept up by the last ones.
+    """
+    written = [*group.opens.values(), *(c.message for c in group.closed.values() if c.message is not None)]
+    for start in range(0, len(written), ROWS):
+        yield put_opens(written[start : start + ROWS])
+    yield from _close_unknown(group.closed)
+    yield from delete_opens(group.removed)
+    yield from _change_items(group.rows)
+
+
+def put_opens(messages: Iterable[OpenMessage]) -> str:
+    return _INSERT_OPEN + ",".join(map(_open_values, messages)) + _OR_REPLACE_OPEN
+
+
+def _open_values(message: OpenMessage) -> str:
+    return (
+        f"({literal(normal(message.message_id))},{literal(message.operator)},{literal(message.message_id)},"
+        f"{literal(message.owner)},{literal(message.destination)},{literal(message.source)},{message.session},"
+        f"{number(message.submitted_at)},{number(message.expires_at)},{number(message.final_at)})"
+    )
+
+
+def _close_unknown(changes: Mapping[Key, Closed]) -> Iterator[str]:
+    """Records that only the server has; those closed at the same time in one statement."""
+    times = {key: (change.final_at, change.expires_at) for key, change in changes.items() if change.message is None}
+    for (final_at, expires_at), keys in groupby(sorted(times, key=times.__getitem__), key=times.__getitem__):
+        for condition in _keyed(keys, "message_id"):
+            yield (
+                f"UPDATE open_messages SET final_at={number(final_at)},expires_at={number(expires_at)} "
+                f"WHERE {condition}"
+            )
+
+
+def delete_opens(keys: Iterable[Key]) -> Iterator[str]:
+    for condition in _keyed(keys, "message_id"):
+        yield f"DELETE FROM open_messages WHERE {condition}"
+
+
+def _change_items(rows: Mapping[Table, Mapping[bytes, bytes | None]]) -> Iterator[str]:
+    gone = {table: [name for name, content in changed.items() if content is None] for table, changed in rows.items()}
+    gone = {table: names for table, names in gone.items() if names}
+    if any(content is not None for changed in rows.values() for content in changed.values()):
+        yield put_items((table, name, content) for table, changed in rows.items() for name, content in changed.items())
+    elif len(gone) > 1:
+        yield put_items((table, name, None) for table, names in gone.items() for name in names)
+    for table, names in gone.items():
+        yield (f"DELETE FROM items WHERE kind={literal(table.value)} AND name IN ({','.join(map(literal, names))})")
+
+
+def put_items(items: Iterable[tuple[Table, bytes, bytes | None]]) -> str:
+    values = (
+        f"({literal(table.value)},{literal(name)},{literal(content) if content is not None else 'NULL'})"
+        for table, name, content in items
+    )
+    return _PUT_ITEMS + ",".join(values) + _OR_REPLACE_ITEM
+
+
+# --- reading
+
+
+def find_opens(keys: Sequence[Key], forms: Sequence[Key]) -> str | None:
+    """Every record of `keys`, or with one of those normal forms. None: nothing is asked for."""
+    parts = [
+        *(_SELECT_OPEN + condition for condition in _keyed(keys, "message_id")),
+        *(_SELECT_OPEN + condition for condition in _keyed(forms, "form")),
+    ]
+    return " UNION ".join(parts) or None
+
+
+def due_opens(now: float, limit: int) -> str:
+    return f"{_SELECT_OPEN}expires_at<={number(now)} ORDER BY expires_at LIMIT {limit}"
+
+
+def get_item(table: Table, name: bytes) -> str:
+    return (
+        f"SELECT content FROM items WHERE kind={literal(table.value)} AND name={literal(name)} AND content IS NOT NULL"
+    )
+
+
+def scan_items(table: Table, after: bytes, limit: int) -> str:
+    return (
+        f"SELECT name,content FROM items WHERE kind={literal(table.value)} AND name>{literal(after)} "
+        f"AND content IS NOT NULL ORDER BY name LIMIT {limit}"
+    )
+
+
+def _keyed(keys: Iterable[Key], column: str) -> Iterator[str]:
+    """Conditions that together hold for exactly these keys."""
+    by_operator: dict[str, list[bytes]] = defaultdict(list)
+    for operator, name in keys:
+        by_operator[operator].append(name)
+    for operator, names in by_operator.items():
+        for start in range(0, len(names), ROWS):
+            some = ",".join(map(literal, names[start : start + ROWS]))
+            yield f"operator={literal(operator)} AND {column} IN ({some})"
+
+
+def open_of(row: Row) -> OpenMessage:
+    """A row of `find_opens` or `due_opens`."""
+    operator, message_id, owner, destination, source, session, submitted_at, expires_at, final_at = row
+    return OpenMessage(
+        text(operator),
+        cast("bytes", message_id),
+        text(owner),
+        cast("bytes", destination),
+        cast("bytes", source),
+        cast("int", session),
+        cast("float", submitted_at),
+        cast("float", expires_at),
+        cast("float", final_at),
+    )
