@@ -52,10 +52,15 @@ class MoRouting:
         """`alone`: this node has no peers."""
         self._operator = operator.name
         self._observe = operator.observe
-        self._rules = MoRules(mo.rules, operator.name)
+        self._one_gateway = len(operator.listen) <= 1
         self.conversations = conversations
+        self.reload(mo, alone=alone)
+
+    def reload(self, mo: Mo, *, alone: bool) -> None:
+        """Other rules, and whether there are other nodes. Parts of a message that was begun follow what was decided."""
+        self._rules = MoRules(mo.rules, self._operator)
         self._alone = alone
-        self._one_place = alone and len(operator.listen) <= 1  # parts cannot be split
+        self._one_place = alone and self._one_gateway  # parts cannot be split
 
     def place(self, frame: bytes, bound: Collection[str], now: float) -> Placing:
         """`frame` is a deliver_sm or data_sm that is no report; `bound` the gateways that are bound here."""

@@ -57,6 +57,7 @@ class Node:
         self._stop = trio.Event()
         self.conversations = Conversations(config.mo.conversation_s)
         self._nodes = len(config.node_names)
+        self._alone = not config.other_peers
         self._policies = ring.policies(config)
         self._settings = ring.custody_settings(config, self._policies)
         self._routes = RouteLog(config.node.name, enabled=config.log.route_events)
@@ -165,7 +166,7 @@ class Node:
             log=logger("relay", operator=operator.name),
             now=self.clock.now,
             learned=partial(self._rule_changed, operator.name, learner),
-            mo=MoRouting(operator, self.config.mo, self.conversations, alone=not self.config.other_peers),
+            mo=MoRouting(operator, self.config.mo, self.conversations, alone=self._alone),
             nodes=self._nodes,
         )
         return Front(relay, logger("smpp"))
@@ -218,9 +219,12 @@ class Node:
         self._say_what_waits(config, found, ring_taken=ring_taken)
         self._policies.update(ring.policies(config))
         self._nodes = len(config.node_names)
+        if ring_taken:
+            self._alone = not config.other_peers
         for front in self.fronts.values():
             front.renew_certificates()
             front.relay.share_among(self._nodes)
+            front.relay.mo.reload(config.mo, alone=self._alone)
         await self._end_fronts((*found.removed, *(operator.name for operator in found.changed)))
         self._forget_policies(config)
         self.config = taken_over(self.config, config)
@@ -234,6 +238,7 @@ class Node:
             changed=[operator.name for operator in found.changed],
             removed=list(found.removed),
             peers=found.peers,
+            mo_rules=found.mo_rules,
         )
 
     def _say_what_waits(self, config: Config, found: Changes, *, ring_taken: bool) -> None:

@@ -93,9 +93,9 @@ class Relay:
         self._delivery_numbers = itertools.count()
         self._tokens = itertools.count(secrets.randbits(40) << 20)  # never one of an earlier run's
         self._traces = itertools.count(secrets.randbits(32) << 32)
-        self._mo = mo or MoRouting(operator, Mo(), Conversations(0), alone=True)
+        self.mo = mo or MoRouting(operator, Mo(), Conversations(0), alone=True)
         around = Surroundings(
-            operator, store, custody, self.counters, self._mo, routes, now, self._new_trace, self.wrap_up
+            operator, store, custody, self.counters, self.mo, routes, now, self._new_trace, self.wrap_up
         )
         self._responses = Responses(around)
         self._submissions = Submissions(around, self._responses, self._opened, nodes)
@@ -400,7 +400,7 @@ class Relay:
             done(None)
 
     def conversing(self, pdu: bytes) -> str | None:
-        return self._mo.conversing(pdu, self.now())
+        return self.mo.conversing(pdu, self.now())
 
     async def find_owners(self, wanted: Sequence[Wanted]) -> list[Verdict[OpenMessage]]:
         verdicts = await self._matching.judge(wanted, note=False)

@@ -320,3 +320,29 @@ def test_a_body_that_cannot_be_read_goes_to_a_gateway_all_the_same():
     assert read_body(frame) is None
     world.relay.from_operator(bind, [frame])
     assert len(one.connection.take()) == 1
+
+
+# Another configuration, while it runs
+
+
+def test_other_rules_count_from_the_next_mo():
+    world = World(mo=with_rules({"keyword": "win", "gateway": "gw2"}))
+    bind, one, two = world.bind(), world.session("gw1"), world.session("gw2")
+    world.relay.mo.reload(with_rules({"keyword": "win", "gateway": "gw1"}), alone=True)
+    world.relay.from_operator(bind, [mo(1, b"WIN")])
+    assert len(one.connection.take()) == 1
+    assert two.connection.take() == []
+
+
+def test_a_node_that_is_not_alone_any_more_asks_the_ring_for_conversations_and_keeps_parts_together():
+    world = World(listen=ONE_GATEWAY, mo=Mo(conversation_s=60), conversations=Conversations(60))
+    bind, session = world.bind(), world.session("gw1")
+    world.relay.from_operator(bind, [mo(1, b"hello"), part(2, 1)])
+    assert len(session.connection.take()) == 2
+    world.relay.mo.reload(Mo(conversation_s=60), alone=False)
+    world.relay.from_operator(bind, [mo(3, b"hello"), part(4, 1)])
+    assert session.connection.take() == []
+    assert len(world.custody.accepted) == 2
+    world.relay.mo.reload(Mo(conversation_s=60), alone=True)
+    world.relay.from_operator(bind, [mo(5, b"hello"), part(6, 1)])
+    assert len(session.connection.take()) == 2

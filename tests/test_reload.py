@@ -6,12 +6,14 @@ import trio
 from attrs import evolve
 from smpp_peer import Peer, bind_request
 
-from dlrproxy.config import Address, Config, Node, Operator, Ring, Secret
+from dlrproxy.config import Address, Config, Mo, MoRule, Node, Operator, Ring, Secret
 from dlrproxy.config import Peer as PeerTable
 from dlrproxy.config.changes import ReloadRefusedError
 from dlrproxy.custody_port import Accepted
 from dlrproxy.demo.ports import LOOPBACK, reserved
+from dlrproxy.mo_routing import Why
 from dlrproxy.node import Node as RunningNode
+from dlrproxy.routing import Step
 from dlrproxy.simulator.operator import Operator as SimulatedOperator
 from dlrproxy.simulator.options import OperatorOptions
 from protocols.smpp import constants as c
@@ -237,6 +239,35 @@ async def test_what_needs_a_restart_is_named_every_time(node, before):
             await node.reload(wanted)
         [warning] = [line for line in logged if line["event"] == "config.needs_restart"]
         assert warning["keys"] == ["ring.claim_for_s", "operators.race_window_s"]
+
+
+async def test_other_rules_for_mo_and_an_empty_ring_are_taken_over_by_operators_that_stay(before, nursery):
+    with reserved(2) as ports:
+        peers = tuple(PeerTable(name=f"gw{n}", url=f"ws://{LOOPBACK}:{at}") for n, at in enumerate(ports, start=1))
+        node = RunningNode(evolve(before, peers=peers))
+        await nursery.start(node.run)
+        front = node.fronts["acme"]
+        text = pack(c.DELIVER_SM, 0, 7, Message(destination=b"7000", short_message=b"WIN").encode())
+        assert front.relay.mo.place(text, ["gw1"], 0.0).step is Step.KEEP  # the ring may have a conversation
+        ruled = evolve(before, peers=peers, mo=Mo(rules=(MoRule(keyword="win", gateway="gw1"),)))
+        with structlog.testing.capture_logs() as logged:
+            await node.reload(ruled)
+        assert front.relay.mo.place(text, ["gw1"], 0.0).why is Why.RULE
+        assert [line["mo_rules"] for line in logged if line["event"] == "config.reloaded"] == [True]
+        assert "config.needs_restart" not in [line["event"] for line in logged]
+        await node.reload(evolve(before, peers=peers[:1]))
+        assert node.fronts["acme"] is front
+        assert front.relay.mo.place(text, ["gw1"], 0.0).step is Step.LOCAL
+        node.stop()
+
+
+async def test_a_node_that_was_alone_stays_so_until_it_is_started_again(node, before):
+    peers = (PeerTable(name="gw1", url=f"ws://{LOOPBACK}:1"), PeerTable(name="gw2", url=f"ws://{LOOPBACK}:2"))
+    with structlog.testing.capture_logs() as logged:
+        await node.reload(evolve(changed(before), peers=peers))
+    assert [line["keys"] for line in logged if line["event"] == "config.needs_restart"] == [["peers"]]
+    text = pack(c.DELIVER_SM, 0, 7, Message(destination=b"7000", short_message=b"WIN").encode())
+    assert node.fronts["acme"].relay.mo.place(text, ["gw1"], 0.0).step is Step.LOCAL
 
 
 async def test_an_operator_with_something_in_custody_is_not_removed_silently(before):

@@ -36,7 +36,7 @@ import sys, trio
 from dlrproxy import node
 async def broken(self):
     raise LookupError("a mistake of ours")
-node.Node._empty_custody = broken
+node.Node._follow_drains = broken
 from dlrproxy.cli import main
 main()
 """
