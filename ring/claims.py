@@ -169,6 +169,8 @@ class Claims:
             item.become_tombstone(State.GRANTED)
             self._shelf.watch.discard(item.key)
             age_s = round(now - item.accepted_at, 3)
+            if item.named is not None:
+                fields["summary"] = "right" if item.named == frame.node else "wrong" if item.named else "none"
             self._shelf.note("settled", item, frame.hop, by=frame.node, age_s=age_s, **fields)
             self._answer(frame, granted=True)
             if following := self._shelf.lines.leave(item):

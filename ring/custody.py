@@ -61,6 +61,7 @@ from ring.claims import Claims
 from ring.commands import Accepted, Command, Finding, Reason, Row, Table
 from ring.delivery import Delivery
 from ring.gathering import Gathering
+from ring.next_hop import Owners
 from ring.passing import Passing
 from ring.presence import Presence
 from ring.rows import CustodyRow, Kind, ParkedRow, encode_key
@@ -108,9 +109,19 @@ class Count:
 
 class Custody:
     def __init__(
-        self, *, topology: Topology, store_id: bytes, run: int, settings: CustodySettings | None = None, parked: int = 0
+        self,
+        *,
+        topology: Topology,
+        store_id: bytes,
+        run: int,
+        settings: CustodySettings | None = None,
+        parked: int = 0,
+        owners: Owners | None = None,
     ) -> None:
-        """`run` counts the starts of this data directory, from 1; `parked` is the number of rows in that table."""
+        """`run` counts the starts of this data directory, from 1; `parked` is the number of rows in that table.
+
+        `owners` names the node to ask first; without it reports walk in the order of the ring.
+        """
         settings = settings or CustodySettings()
         self._settings = settings
         self._me = topology.me
@@ -126,9 +137,9 @@ class Custody:
         self._gathering = Gathering(
             self._shelf, settings, topology, self._presence, self._next_key, self._placed, self._unplaced
         )
-        self._walk = Walk(self._shelf, settings, topology, run, self._delivery, self._gathering)
+        self._walk = Walk(self._shelf, settings, topology, run, self._delivery, self._gathering, owners)
         self._claims = Claims(self._shelf, settings, self._me, store_id, self._delivery, self._walk, self._proceed)
-        self._passing = Passing(self._shelf, settings, topology, store_id, self._claims)
+        self._passing = Passing(self._shelf, settings, topology, store_id, self._claims, owners)
 
     # What is asked of it
 

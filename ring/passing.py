@@ -10,6 +10,7 @@ from collections.abc import Set as AbstractSet
 from protocols.peer.frames import EnvelopeKey, Forward, LapDone, Place
 from ring.claims import Claims
 from ring.commands import Ask, Finding, Note, Send
+from ring.next_hop import Owners, next_hop
 from ring.settings import CustodySettings
 from ring.shelf import Shelf
 from ring.topology import Topology
@@ -17,13 +18,20 @@ from ring.topology import Topology
 
 class Passing:
     def __init__(
-        self, shelf: Shelf, settings: CustodySettings, topology: Topology, store_id: bytes, claims: Claims
+        self,
+        shelf: Shelf,
+        settings: CustodySettings,
+        topology: Topology,
+        store_id: bytes,
+        claims: Claims,
+        owners: Owners | None,
     ) -> None:
         self._shelf = shelf
         self._settings = settings
         self._topology = topology
         self._store_id = store_id
         self._claims = claims
+        self._owners = owners
         self._reachable: AbstractSet[str] = frozenset()
         self._asking: dict[EnvelopeKey, Forward] = {}
         self._passed: dict[EnvelopeKey, Forward] = {}
@@ -75,14 +83,15 @@ class Passing:
     def _pass_on(self, frame: Forward) -> None:
         me, origin = self._topology.me, frame.envelope.origin
         visited = (*frame.visited, me)
-        target = self._topology.successor(visited, self._reachable)
+        target = next_hop(frame.envelope, visited, self._reachable, self._topology, self._owners)
         if target is None:
             self._shelf.send(origin, LapDone(frame.envelope.key, frame.lap, visited, run=frame.run))
             return
         hop = frame.hop + 1
-        self._shelf.command(Note("forwarded", frame.envelope, frame.lap, hop, (("to", target),)))
+        by = (("by", "summary"),) if target.named else ()
+        self._shelf.command(Note("forwarded", frame.envelope, frame.lap, hop, (("to", target.node), *by)))
         onward = Forward(frame.envelope, frame.lap, hop, visited, frame.inexact, frame.age_s, frame.run)
-        self._shelf.command(Send(target, onward))
+        self._shelf.command(Send(target.node, onward))
 
     def _tell_conversation(self, frame: Forward, gateway: str) -> None:
         """A part of a concatenated MO, whose origin only asks: its coordinator names the gateway."""

@@ -70,6 +70,7 @@ class Item:
     answered: dict[str, None] = field(factory=dict)  # nodes that have answered in this lap, in order
     inexact: bool = False
     sent_to: str = ""
+    named: str | None = None  # the node that its first hop went to as the likely owner; empty: nobody seemed to be
     waits: int = 0
     conversation: Place | None = None  # where its sender is in conversation, if a lap has said so
     asked: dict[str, None] = field(factory=dict)  # coordinators that have been asked where its parts go, in order

@@ -42,10 +42,11 @@ class Topology:
 
         `visited` may name nodes that are not in this table (one was removed meanwhile); they are passed over.
         """
-        for node in self.others:
-            if node in reachable and node not in visited:
-                return node
-        return None
+        return next(iter(self.unasked(visited, reachable)), None)
+
+    def unasked(self, visited: Collection[str], reachable: Collection[str]) -> list[str]:
+        """The nodes that can be reached and have not been asked in this lap, the successor first."""
+        return [node for node in self.others if node in reachable and node not in visited]
 
     def missing(self, visited: Collection[str]) -> tuple[str, ...]:
         """The configured nodes that have not answered in this lap; a lap is complete when there is none."""

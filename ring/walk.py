@@ -20,6 +20,7 @@ from typing import Protocol
 from protocols.peer.frames import EnvelopeKey, Forward, LapDone, Place
 from ring.commands import Ask, Finding, Reason
 from ring.delivery import Delivery
+from ring.next_hop import Owners, next_hop
 from ring.rows import Kind
 from ring.settings import CustodySettings
 from ring.shelf import Alarm, Item, Shelf, State, backoff
@@ -43,6 +44,7 @@ class Walk:
         run: int,
         delivery: Delivery,
         gatherer: Gatherer,
+        owners: Owners | None,
     ) -> None:
         self._shelf = shelf
         self._settings = settings
@@ -50,6 +52,7 @@ class Walk:
         self._run = run
         self._delivery = delivery
         self._gatherer = gatherer
+        self._owners = owners
         self._reachable: AbstractSet[str] = frozenset()
         self._ready: deque[Item] = deque()
         self._walking: dict[EnvelopeKey, Item] = {}
@@ -107,16 +110,18 @@ class Walk:
 
     def _step(self, item: Item, now: float) -> None:
         """Send it to the next node that has not answered, or end the lap."""
-        target = self._topology.successor(item.answered, self._reachable)
+        target = next_hop(item.envelope, item.answered, self._reachable, self._topology, self._owners)
         if target is None:
             self._end_lap(item, not self._topology.missing(item.answered), now)
             return
-        item.sent_to = target
+        item.sent_to = target.node
         visited = tuple(item.answered)
         hop = len(visited)
+        if self._owners is not None and hop == 1:
+            item.named = target.node if target.named else ""
         age_s = now - item.accepted_at
-        self._shelf.note("forwarded", item, hop, to=target)
-        self._shelf.send(target, Forward(item.envelope, item.lap, hop, visited, item.inexact, age_s, self._run))
+        self._shelf.note("forwarded", item, hop, to=target.node, **({"by": "summary"} if target.named else {}))
+        self._shelf.send(target.node, Forward(item.envelope, item.lap, hop, visited, item.inexact, age_s, self._run))
 
     def lap_done(self, frame: LapDone, now: float) -> None:
         item = self._walking.get(frame.key)

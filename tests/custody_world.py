@@ -12,11 +12,24 @@ from collections.abc import Callable
 import frames_v1
 from attrs import define, field
 
-from protocols.peer.frames import VERSION, Envelope, EnvelopeKey, Forward, Frame, PartOf, decode, encode, speaks
+from protocols.peer.frames import (
+    VERSION,
+    Envelope,
+    EnvelopeKey,
+    Forward,
+    Frame,
+    PartOf,
+    SummaryPart,
+    SummaryWanted,
+    decode,
+    encode,
+    speaks,
+)
 from ring import commands as c
 from ring.custody import Custody, Offer
 from ring.rows import decode_custody, decode_key, decode_parked, encode_key
 from ring.settings import CustodySettings, OperatorPolicy
+from ring.summaries import Summaries
 from ring.topology import Topology
 
 SETTINGS = CustodySettings(
@@ -81,6 +94,7 @@ class Node:
     store_id: bytes
     disk: Disk = field(factory=Disk)
     machine: Custody | None = None  # None while the process is down
+    summaries: Summaries | None = None  # None while it is down, and in a world without
     runs: int = 0
     open: dict[bytes, str] = field(factory=dict)  # exact message id -> gateway
     inexact: dict[bytes, str] = field(factory=dict)  # reported id -> gateway, by a rule not learned
@@ -96,10 +110,16 @@ class Node:
 
 
 class World:
-    """`N` nodes named n0, n1, ...; every node's gateway is called "gw", or with `named` after its node: "gw-n0"."""
+    """`N` nodes named n0, n1, ...; every node's gateway is called "gw", or with `named` after its node: "gw-n0".
 
-    def __init__(self, size: int, settings: CustodySettings = SETTINGS, named: bool = False) -> None:
+    With `summaries` they tell each other what they own, whenever time passes.
+    """
+
+    def __init__(
+        self, size: int, settings: CustodySettings = SETTINGS, named: bool = False, summaries: bool = False
+    ) -> None:
         self.settings = settings
+        self.with_summaries = summaries
         self.names = [f"n{i}" for i in range(size)]
         self.nodes = {name: Node(name, bytes([i]) * 8) for i, name in enumerate(self.names)}
         if named:
@@ -127,9 +147,14 @@ class World:
         node = self.nodes[name]
         node.runs += 1
         parked = sum(1 for table, _ in node.disk.rows if table is c.Table.PARKED)
+        topology = Topology(self.names, name)
+        if self.with_summaries:
+            node.summaries = Summaries(topology, memory_mb=16)
+            for message_id in node.open.keys() - node.finished:
+                node.summaries.opened("acme", message_id)
         node.machine = Custody(
-            topology=Topology(self.names, name), store_id=node.store_id, run=node.runs, settings=self.settings,
-            parked=parked,
+            topology=topology, store_id=node.store_id, run=node.runs, settings=self.settings,
+            parked=parked, owners=node.summaries,
         )  # fmt: skip
         for (table, key), value in sorted(node.disk.rows.items(), key=lambda row: row[0][1]):
             if table is c.Table.CUSTODY:
@@ -143,7 +168,7 @@ class World:
 
     def crash(self, name: str) -> None:
         node = self.nodes[name]
-        node.machine = None
+        node.machine = node.summaries = None
         # What its gateway has answered, and the disk does not know yet, comes again.
         answered = {delivery.trace for delivery in self.delivered if delivery.node == name and delivery.answered}
         self.disturbed |= {trace for trace in answered if (name, "custody") in self.custodies(trace)}
@@ -176,6 +201,8 @@ class World:
             if node.machine is not None:
                 reachable = {other: self.version(name, other) for other in self.names if self.linked(name, other)}
                 self.do(name, node.machine.reachable(reachable, self.now))
+                if node.summaries is not None:
+                    node.summaries.reachable(reachable, self.now)
 
     def lose_session(self, name: str, tell: bool = True) -> None:
         """The gateway's session ends with deliveries unanswered."""
@@ -206,6 +233,8 @@ class World:
         node.open[message_id] = "gw"
         if inexact is not None:
             node.inexact[inexact] = "gw"
+        if node.summaries is not None:
+            node.summaries.opened("acme", message_id)
         self.do(name, node.machine.appeared("acme", message_id, self.now))
 
     def report(
@@ -262,15 +291,20 @@ class World:
         frame = self.wires[wire].popleft()
         if self.version(*wire) == frames_v1.VERSION:
             frame = through_version_1(frame)
-        machine = self.nodes[wire[1]].machine
-        if machine is not None:
-            self.do(wire[1], machine.frame(wire[0], frame, self.now))
+        node = self.nodes[wire[1]]
+        if isinstance(frame, SummaryPart | SummaryWanted):
+            if node.summaries is not None:
+                node.summaries.frame(wire[0], frame, self.now)
+        elif node.machine is not None:
+            self.do(wire[1], node.machine.frame(wire[0], frame, self.now))
 
     def advance(self, seconds: float) -> None:
         self.now += seconds
         for name, node in self.nodes.items():
             if node.machine is not None:
                 self.do(name, node.machine.tick(self.now))
+            if node.summaries is not None:
+                self.do(name, list(node.summaries.tick(self.now)))
 
     # Carrying out commands
 
@@ -302,6 +336,8 @@ class World:
                     self.accepted[trace] = self.owners[trace]
                 case c.Closed(envelope=envelope):
                     node.finished.add(envelope.message_id)
+                    if node.summaries is not None:
+                        node.summaries.closed("acme", envelope.message_id)
                 case c.Note():
                     self.notes.append((name, command))
                     if command.event == "superseded":

@@ -28,9 +28,9 @@ NODES = st.integers(0, 4)
 class Ring(RuleBasedStateMachine):
     messages = Bundle("messages")  # (message id, owner's name) of open messages that have no report yet
 
-    @initialize(size=st.integers(2, 5))
-    def build(self, size: int) -> None:
-        self.world = World(size)
+    @initialize(size=st.integers(2, 5), summaries=st.booleans())
+    def build(self, size: int, summaries: bool) -> None:
+        self.world = World(size, summaries=summaries)
         self.count = 0
 
     def node(self, number: int) -> str:

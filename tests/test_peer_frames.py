@@ -27,6 +27,8 @@ from protocols.peer.frames import (
     PartOf,
     Place,
     Settled,
+    SummaryPart,
+    SummaryWanted,
 )
 from protocols.peer.hello import Challenge, Hello, HelloError, Introduction, Ready
 
@@ -54,6 +56,8 @@ EVERY_FRAME = [
     Gather("acme", "t1", PartOf(b"message", "gw2", certain=False), Place("gw3", "n3"), Place("gw1", "n1")),
     Decided(b"message", Place("gw2"), "n2", 1.5),
     Bound("acme", ("gw1", "gw4")),
+    SummaryPart(stream=3, number=1, pages=2, complete=True, opened=b"\x01\x00\x00\xff", closed=b""),
+    SummaryWanted(),
 ]
 HELLO = Hello("gw1", "gw2", "prod", 1, 2, b"store-id", b"boot", 3, b"n" * 32, ("a", "b"))
 

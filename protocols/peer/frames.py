@@ -7,7 +7,7 @@ link uses the highest that both ends do, so that two adjacent versions work toge
 frames a version has; a node sends no other, and what depends on one is left to nodes that speak it.
 
     1  the first
-    2  a frame with an unknown tag is skipped, where version 1 closes the link
+    2  a frame with an unknown tag is skipped, where version 1 closes the link; SummaryPart, SummaryWanted
 
 An envelope carries a report or MO that was answered ESME_ROK by its origin and whose owner is elsewhere.
 """
@@ -168,7 +168,39 @@ class Bound(msgspec.Struct, frozen=True, array_like=True, tag=11, gc=False):
     gateways: tuple[str, ...]
 
 
-Frame = Forward | LapDone | Claimed | Settled | Finished | Forgotten | Heartbeat | Learned | Gather | Decided | Bound
+class SummaryPart(msgspec.Struct, frozen=True, array_like=True, tag=15, gc=False):
+    """What the sender owns, for one node: hashes of open messages, each 4 bytes, little endian (ring/summary.py).
+
+    Numbered within its stream, from 0; number 0 begins anew. Only to a node that asked.
+    """
+
+    stream: int
+    number: int
+    pages: int  # that suit how much the sender owns
+    complete: bool  # all that it owns has been sent
+    opened: bytes
+    closed: bytes = b""  # of messages that it owns no more; they count before `opened`
+
+
+class SummaryWanted(msgspec.Struct, frozen=True, array_like=True, tag=16, gc=False):
+    """Tell me what you own, from the beginning."""
+
+
+Frame = (
+    Forward
+    | LapDone
+    | Claimed
+    | Settled
+    | Finished
+    | Forgotten
+    | Heartbeat
+    | Learned
+    | Gather
+    | Decided
+    | Bound
+    | SummaryPart
+    | SummaryWanted
+)
 
 # The first version that has each frame.
 SINCE: Final[Mapping[type[Frame], int]] = {
@@ -183,6 +215,8 @@ SINCE: Final[Mapping[type[Frame], int]] = {
     Gather: 1,
     Decided: 1,
     Bound: 1,
+    SummaryPart: 2,
+    SummaryWanted: 2,
 }
 
 # MessagePack's array headers: the first byte, or the byte in front of a count of 16 or 32 bits, big endian.
