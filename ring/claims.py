@@ -50,6 +50,7 @@ class Claims:
         self._walk = walk
         self._proceed = proceed
         self._reachable: AbstractSet[str] = frozenset()
+        self._nodes: AbstractSet[str] = frozenset()  # the configured ones, when `retopologize` was last called
         self._recalling: dict[EnvelopeKey, Claimed] = {}
 
     # At the owner's node
@@ -126,17 +127,32 @@ class Claims:
                 self.repeat(item, now)
 
     def retopologize(self, topology: Topology, now: float) -> None:
-        """A node that is configured no more answers no more: nothing waits for its word."""
-        for item in list(self._shelf.items.values()):
-            other = item.envelope.origin if item.claimed else item.granted_to
-            if not other or other in topology.nodes:
-                continue
-            if item.state is State.HELD:
-                item.released = True
-                self._delivery.park(item, Reason.ORIGIN_REMOVED, now)
-            elif item.state is State.GRANTED or (item.state is State.DELIVERED and item.stored):
-                self._shelf.write(item.no_row())
-                self._shelf.remove(item)
+        """What waits for the word of a node that is configured no more waits for `claim_for_s`, then no longer.
+
+        The node may be put back with all that it has on disk: claims whose grants only we remember, and what it has
+        granted us.
+        """
+        self._nodes = frozenset(topology.nodes)
+        for item in self._shelf.items.values():
+            if not self._waits_for_stranger(item):
+                self._shelf.alarms.cancel(Alarm.ABANDON, item.key)
+            elif not self._shelf.alarms.is_set(Alarm.ABANDON, item.key):
+                self._shelf.alarms.set(now + self._settings.claim_for_s, Alarm.ABANDON, item.key)
+
+    def _waits_for_stranger(self, item: Item) -> bool:
+        other = item.envelope.origin if item.claimed else item.granted_to
+        return bool(other) and other not in self._nodes
+
+    def abandon(self, item: Item, now: float) -> None:
+        """The other node has been configured no more for `claim_for_s`."""
+        if item.state is State.HELD:
+            item.released = True
+            self._delivery.park(item, Reason.ORIGIN_REMOVED, now)
+        elif item.state is State.GRANTED or (item.state is State.DELIVERED and item.stored):
+            self._shelf.write(item.no_row())
+            self._shelf.remove(item)
+        else:  # with the gateway, or being written: what it comes to waits for that node as well
+            self._shelf.alarms.set(now + self._settings.claim_for_s, Alarm.ABANDON, item.key)
 
     # At the origin
 

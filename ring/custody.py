@@ -20,13 +20,16 @@ An item moves through these states; what is not listed cannot happen, and a late
     DECIDING    row written            -> QUEUED
     RELEASING   row written            -> GRANTED
     GRANTED     claimer has finished   -> FORGETTING
+                claimer long removed   -> gone
     FORGETTING  row deleted            -> gone
 
     at the owner's node
     CLAIMING    row written            -> HELD
     HELD        granted by its origin  -> LINED_UP, then QUEUED
                 refused by its origin  -> gone, or parked if its origin has lost its data directory
+                origin long removed    -> parked
     DELIVERED   origin has forgotten   -> gone
+                origin long removed    -> gone
 
     at both
     QUEUED      sent to a session      -> DELIVERING
@@ -420,8 +423,7 @@ class Custody:
     def resume(self, now: float) -> list[Command]:
         """Go on with everything that `restore` brought back.
 
-        What other nodes must hear again is said when they join; what waits for a node that is configured no more is
-        parked.
+        What other nodes must hear again is said when they join.
         """
         self._claims.retopologize(self._topology, now)
         for item in list(self._shelf.items.values()):
@@ -452,6 +454,8 @@ class Custody:
                 self._delivery.retry(item.key, now)
             case Alarm.REPEAT:
                 self._claims.repeat(item, now)
+            case Alarm.ABANDON:
+                self._claims.abandon(item, now)
             case Alarm.PUMP:
                 raise AssertionError("a pump alarm is named by its outlet")
 

@@ -51,6 +51,7 @@ class Alarm(IntEnum):
     WAKE = auto()  # walk again
     RETRY = auto()  # deliver again
     REPEAT = auto()  # say Claimed or Finished again
+    ABANDON = auto()  # the node whose word it waits for has been out of the table for long
     PUMP = auto()  # try an outlet's queue again
 
 
@@ -281,7 +282,7 @@ class Shelf:
         """Forget the item and its alarms; its row is the caller's business."""
         self.items.pop(item.key, None)
         self.watch.discard(item.key)
-        for alarm in (Alarm.LAP, Alarm.GATHER, Alarm.WAKE, Alarm.RETRY, Alarm.REPEAT):
+        for alarm in (Alarm.LAP, Alarm.GATHER, Alarm.WAKE, Alarm.RETRY, Alarm.REPEAT, Alarm.ABANDON):
             self.alarms.cancel(alarm, item.key)
 
 

@@ -445,7 +445,14 @@ def test_a_node_whose_store_takes_no_writes_claims_nothing():
     world.check()
 
 
-def test_what_waits_for_a_node_that_is_configured_no_more_is_parked():
+def retopologize(world, name, *nodes):
+    machine = world.nodes[name].machine
+    world.do(name, machine.retopologize(Topology(nodes, name), world.now))
+    world.settle_down()
+
+
+def claimed_of_a_node_that_died_before_it_let_go():
+    """n1 has claimed a report of n0, which is down and has not heard of it."""
     world = World(2)
     world.submit("n1", b"id1")
     world.report("n0", b"id1", "t1", owner="n1")
@@ -453,13 +460,77 @@ def test_what_waits_for_a_node_that_is_configured_no_more_is_parked():
     world.deliver_frame(("n0", "n1"))
     world.commit("n1")
     world.crash("n0")
+    return world
+
+
+def test_what_waits_for_a_node_that_is_configured_no_more_is_parked_after_claim_for_s():
+    world = claimed_of_a_node_that_died_before_it_let_go()
+    retopologize(world, "n1", "n1")
+    world.advance(SETTINGS.claim_for_s - 1)
+    world.settle_down()
+    assert world.custodies("t1")[-1] == ("n1", "custody")
     machine = world.nodes["n1"].machine
-    assert machine is not None
-    world.do("n1", machine.retopologize(Topology(("n1",), "n1"), world.now))
+    world.advance(1)
     world.settle_down()
     assert world.custodies("t1")[-1] == ("n1", "parked")
     assert dict(next(n for _, n in world.notes if n.event == "parked").fields)["reason"] == "origin_removed"
     assert machine.count().items == 0
+
+
+def test_what_a_node_was_granted_is_still_its_own_when_it_has_been_taken_out_and_put_back():
+    world = World(2)
+    world.submit("n1", b"id1")
+    world.set_gateway("n1", up=False)
+    world.report("n0", b"id1", "t1", owner="n1")
+    world.settle_down()
+    assert events(world, "t1")[-1] == ("settled", "n0")  # the only copy is n1's, and the only word on it n0's
+    world.crash("n1")
+    retopologize(world, "n0", "n0")
+    retopologize(world, "n0", "n0", "n1")
+    world.recover()
+    world.check()
+    assert [world.nodes[name].machine.count().items for name in world.names] == [0, 0]
+
+
+def test_what_a_node_has_granted_is_finished_when_it_has_been_taken_out_and_put_back():
+    world = claimed_of_a_node_that_died_before_it_let_go()
+    retopologize(world, "n1", "n1")
+    retopologize(world, "n1", "n0", "n1")
+    world.advance(SETTINGS.claim_for_s + 1)
+    world.recover()
+    world.check()
+    assert [world.nodes[name].machine.count().items for name in world.names] == [0, 0]
+
+
+def test_a_node_forgets_what_it_granted_to_one_that_is_gone_for_good():
+    world = World(2)
+    world.submit("n1", b"id1")
+    world.set_gateway("n1", up=False)
+    world.report("n0", b"id1", "t1", owner="n1")
+    world.settle_down()
+    world.crash("n1")
+    retopologize(world, "n0", "n0")
+    world.advance(SETTINGS.claim_for_s)
+    world.settle_down()
+    assert world.nodes["n0"].machine.count().items == 0
+
+
+def test_what_a_gateway_still_has_of_a_node_that_is_gone_for_good_is_finished_first():
+    world = World(2)
+    world.submit("n1", b"id1")
+    world.report("n0", b"id1", "t1", owner="n1")
+    while not world.nodes["n1"].at_gateway:
+        world.busy_steps()[0]()
+    world.crash("n0")
+    machine = world.nodes["n1"].machine
+    world.do("n1", machine.retopologize(Topology(("n1",), "n1"), world.now))
+    world.advance(SETTINGS.claim_for_s)
+    assert machine.count().items == 1
+    world.settle_down()  # the gateway answers
+    world.advance(SETTINGS.claim_for_s)
+    world.settle_down()
+    assert machine.count().items == 0
+    assert [delivery.trace for delivery in world.delivered] == ["t1"]
 
 
 def test_with_the_parked_quota_full_a_refused_claim_is_not_delivered_instead():
