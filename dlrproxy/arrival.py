@@ -1,7 +1,7 @@
 """One report or MO from the operator, from its arrival until nothing more is owed for it."""
 
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from dlrproxy.links import Bind
 from protocols.smpp.message_ids import digits
@@ -21,6 +21,11 @@ class Stage(Enum):
     KEPT = auto()  # custody has it; it is still unanswered on a session, whose answer custody waits for
     LEFT = auto()  # the operator was told to send it again; it is still unanswered on a session
     DONE = auto()  # the operator has been answered, or is gone; a session may still answer, to no effect
+
+
+# The operator has been answered, and the session's answer still counts: a last copy is settled by it, or one that the
+# operator sends again is taken for the first.
+_AWAITED: Final = frozenset({Stage.KEPT, Stage.LEFT})
 
 
 class Owner(Protocol):
@@ -107,7 +112,7 @@ class Arrival:
 
     @property
     def awaited(self) -> bool:
-        return self.stage is Stage.KEPT
+        return self.stage in _AWAITED
 
     def overdue(self, now: float) -> None:
         self.owner.overdue(self, now)

@@ -136,10 +136,6 @@ class Links:
         alive = self._membership.alive()
         return {name: peer.link.version for name, peer in self._peers.items() if peer.link and name in alive}
 
-    def draining(self) -> frozenset[str]:
-        """Linked nodes that said they are about to stop."""
-        return frozenset(name for name, peer in self._peers.items() if peer.link and peer.link.draining)
-
     @property
     def listening(self) -> tuple[str, int] | None:
         """Host and port of the listener; None when no node dials this one, or `run` has not started."""

@@ -295,3 +295,21 @@ def test_a_session_that_is_slow_gets_one_copy_while_custody_is_full(settings, st
     else:
         assert bind.connection.take() == refused
     assert len(world.relay._arrivals) == (1 if late and status != c.ESME_ROK else 0)
+
+
+@pytest.mark.parametrize("status", [c.ESME_ROK, c.ESME_RX_T_APPN, None])
+def test_an_end_in_good_order_waits_for_the_answer_of_a_report_that_the_operator_is_to_send_again(status):
+    """None: the session ends without one. A gateway that took it would get it twice after the next start."""
+    world = World(on_temporary_error="retry_status")
+    bind, session = world.bind(), world.session()
+    world.open(session, bind, b"id1")
+    world.relay.from_operator(bind, [receipt(7, b"id1")])
+    [frame] = session.connection.take()
+    world.tick(3)
+    assert bind.connection.take() == [deliver_sm_resp(7, world.operator.retry_status)]
+    assert world.relay.in_flight == 1
+    if status is None:
+        world.relay.lost(session)
+    else:
+        world.relay.from_gateway(session, [deliver_sm_resp(sequence_of(frame), status)])
+    assert world.relay.in_flight == 0

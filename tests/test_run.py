@@ -30,6 +30,17 @@ sys.argv[0] = "dlrproxy"
 main()
 """
 
+# A node whose disk never comes back from the last write.
+HANGING = """
+import threading, trio
+from dlrproxy.store import rocks
+async def hang(self):
+    await trio.to_thread.run_sync(threading.Event().wait)
+rocks.RocksBackend.close = hang
+from dlrproxy.cli import main
+main()
+"""
+
 # A node that fails by a mistake of ours once it runs.
 BROKEN = """
 import sys, trio
@@ -75,6 +86,18 @@ async def test_what_makes_a_start_impossible_is_said_without_a_traceback(tmp_pat
             assert "exception" not in event
             assert len(node.said) == 1
             assert node.said[0].startswith("Error: ")
+
+
+async def test_a_second_signal_ends_a_node_whose_disk_hangs(tmp_path):
+    command = (THIS_DLRPROXY[0], "-c", HANGING)
+    async with open_fleet(tmp_path, {"gw1": UNREACHABLE}, command=command) as fleet:
+        node = fleet["gw1"]
+        await node.start()
+        node.terminate()
+        await node.seen("node.stopped")
+        node.terminate()
+        assert await node.ended() == 130
+        assert node.found("node.second_signal")
 
 
 async def test_a_mistake_of_ours_has_its_traceback_in_the_log_alone(tmp_path):
