@@ -426,7 +426,7 @@ def processes_of(directory):
 
 
 def run(*arguments):
-    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, check=False, timeout=110)
+    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, check=False, timeout=280)
 
 
 @pytest.mark.processes
@@ -478,7 +478,7 @@ def test_ctrl_c_leaves_no_node_behind(tmp_path):
         assert len(processes_of(kept)) == 3
         running.send_signal(signal.SIGINT)
         assert "Interrupted" in running.stdout.read()
-        assert running.wait(30) == 130
+        assert running.wait(200) == 130
     assert processes_of(kept) == []
 
 

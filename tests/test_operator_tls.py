@@ -28,7 +28,7 @@ class Strict(Smsc):
     async def _serve(self, stream):
         await self._send.send(Peer(stream))
         plain = socket.socket(fileno=stream.socket.detach())
-        plain.settimeout(5)
+        plain.settimeout(60)
         await trio.to_thread.run_sync(self._refuse, plain)
 
     def _refuse(self, plain):

@@ -503,7 +503,7 @@ async def test_against_python_smpplib(start):
     responses, receipts = [], []
 
     def talk():
-        client = smpplib.client.Client("127.0.0.1", operator.port, timeout=5, allow_unknown_opt_params=False)
+        client = smpplib.client.Client("127.0.0.1", operator.port, timeout=60, allow_unknown_opt_params=False)
         client.set_message_sent_handler(lambda pdu: responses.append((pdu.status, pdu.message_id)))
         client.set_message_received_handler(lambda pdu: receipts.append(pdu))
         client.connect()

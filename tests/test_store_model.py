@@ -3,6 +3,7 @@
 import tempfile
 from pathlib import Path
 
+import pytest
 import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -125,6 +126,7 @@ class History:
         assert await self.store.get(Table.CUSTODY, b"21") == await self.model.get(Table.CUSTODY, b"21")
 
 
+@pytest.mark.timeout(300)
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(steps=STEPS, remembered=st.sampled_from([0, 4, 1000]))
 def test_both_stores_answer_alike(steps, remembered):

@@ -318,7 +318,7 @@ async def test_a_second_process_is_refused_and_told_who_holds_the_directory(tmp_
         assert f"process {holder.pid}" in str(refused.value)
         assert str(tmp_path / "data") in str(refused.value)
         holder.stdin.close()
-        holder.wait(10)
+        holder.wait(60)
     async with running(tmp_path / "data"):
         pass
 

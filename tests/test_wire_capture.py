@@ -29,7 +29,7 @@ pytestmark = pytest.mark.processes
 
 PORT = 2775  # of the side that was dialled, in every capture
 MESSAGES = 40  # of each gateway
-TIMEOUT_S = 60
+TIMEOUT_S = 200
 Conversation = list[tuple[bool, bytes]]  # whether the dialling side sent it, and what: a receive at a time
 
 
@@ -281,7 +281,7 @@ MUST_BE_SEEN |= {c.ENQUIRE_LINK, c.UNBIND}
 
 
 async def test_tshark_finds_nothing_malformed_in_what_two_nodes_write(tmp_path):
-    with trio.fail_after(100):
+    with trio.fail_after(280):
         taps, operator, gateways = await play(tmp_path)
     # Of what the rude client sent little is SMPP: only what it was answered is looked at.
     taps["rude"].conversations = [[piece for piece in each if not piece[0]] for each in taps["rude"].conversations]

@@ -1,0 +1,12 @@
+"""What holds for all tests."""
+
+import pytest
+
+PROCESSES_S = 300  # whole processes start, settle and end within seconds, but not on a machine that has much else to do
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """More time for tests of whole processes than pyproject.toml gives to every test."""
+    for item in items:
+        if item.get_closest_marker("processes") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(PROCESSES_S))
