@@ -17,6 +17,7 @@ from protocols.smpp import constants as c
 # The SMSC numbers its sessions as they bind, so the nodes start in this order; the one that dials the other comes last.
 SESSIONS = {"gw2": 1, "gw1": 2}
 FIRST_ID = "a0b1c2d3"
+UNHURRIED = {"ring": {"lap_timeout_s": 30}, "mo": {"concat_wait_s": 30}}  # a busy machine is no node that is away
 
 
 class Scene:
@@ -69,7 +70,8 @@ async def play(directory, make_smsc, make_esme, settings: Settings | None = None
             for tap in taps.values():
                 await nursery.start(tap.run)
             ports = {name: taps[f"{name}-operator"].port for name in ("gw1", "gw2")}
-            async with open_fleet(directory, ports, settings) as fleet:
+            unhurried = {table: {**keys, **(settings or {}).get(table, {})} for table, keys in UNHURRIED.items()}
+            async with open_fleet(directory, ports, {**(settings or {}), **unhurried}) as fleet:
                 gateways = {}
                 for name, number in SESSIONS.items():
                     await fleet.start(name)
