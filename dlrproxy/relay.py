@@ -87,7 +87,7 @@ class Relay:
         self._alarm = trio.Event()
         self._alarm_at: float | None = None
         self._settled: trio.Event | None = None  # somebody waits for the end of all traffic
-        self._wrapping = False
+        self._in_batch = False  # whoever is at work wraps up at the end
         self.closing = False  # nothing more is taken from custody
         self._deliveries: dict[int, Callable[[int | None], None]] = {}  # custody's, that have not ended
         self._delivery_numbers = itertools.count()
@@ -196,6 +196,18 @@ class Relay:
     def from_gateway(self, session: GatewaySession, frames: Sequence[bytes]) -> None:
         """All PDUs of one receive from a bound gateway session."""
         now = self.now()
+        self._in_batch = True
+        try:
+            idle = self._work_through_gateways(session, frames, now)
+        finally:
+            self._in_batch = False
+        session.timers.heard_at = now
+        if idle < len(frames):
+            session.timers.worked_at = now
+        self.wrap_up()
+
+    def _work_through_gateways(self, session: GatewaySession, frames: Sequence[bytes], now: float) -> int:
+        """How many of the PDUs were no work, but concern the link alone."""
         state = session.session
         submissions = self._submissions
         idle = 0
@@ -214,10 +226,7 @@ class Relay:
                 self._refuse_state(session, command, refusal, sequence)
             else:
                 submissions.submit(session, frame, command, sequence, now)
-        session.timers.heard_at = now
-        if idle < len(frames):
-            session.timers.worked_at = now
-        self.wrap_up()
+        return idle
 
     def _answered(self, session: GatewaySession, frame: bytes, status: int, sequence: int, now: float) -> None:
         waiting = session.window.take(sequence)
@@ -229,6 +238,15 @@ class Relay:
     def from_operator(self, bind: Bind, frames: Sequence[bytes]) -> None:
         """All PDUs of one receive from an operator bind."""
         now = self.now()
+        self._in_batch = True
+        try:
+            self._work_through_operators(bind, frames, now)
+        finally:
+            self._in_batch = False
+        bind.timers.heard_at = now
+        self.wrap_up()
+
+    def _work_through_operators(self, bind: Bind, frames: Sequence[bytes], now: float) -> None:
         state = bind.session
         submissions, arrivals = self._submissions, self._arrivals
         for frame in frames:
@@ -247,8 +265,6 @@ class Relay:
                 arrivals.arrive(bind, frame, command, sequence, now)
             else:
                 self._passing.pass_other(bind, frame, command, sequence, now)
-        bind.timers.heard_at = now
-        self.wrap_up()
 
     def _refuse_state(self, link: Link[Any], command: int, status: int, sequence: int) -> None:
         self.counters.refused_state += 1
@@ -257,9 +273,9 @@ class Relay:
 
     def wrap_up(self) -> None:
         """The end of a batch, or of anything else that was done: what it set off is done as well, then all is sent."""
-        if self._wrapping:
+        if self._in_batch:
             return
-        self._wrapping = True
+        self._in_batch = True
         try:
             now = self.now()
             self._submissions.settle(now)
@@ -270,7 +286,7 @@ class Relay:
                 for link in dirty:
                     link.flush()
         finally:
-            self._wrapping = False
+            self._in_batch = False
         if self._settled is not None and not self.in_flight:
             self._settled.set()
         due = self._next_due()
