@@ -263,12 +263,14 @@ class Keeper:
         if relay is not None:
             wanted = [Wanted(lookup.envelope.message_id, lookup.envelope.destination) for lookup in lookups]
             verdicts = await relay.find_owners(wanted)
+        out: list[commands.Command] = []
         for lookup, verdict in zip(lookups, verdicts, strict=True):
             if isinstance(lookup, Ask):
                 finding = _finding(verdict, lookup, taking=self._store.accepting)
-                self._do(self._machine.asked(lookup.envelope.key, finding, self._clock.now()))
+                out += self._machine.asked(lookup.envelope.key, finding, self._clock.now())
             elif relay is not None and isinstance(verdict, Match | Inexact):
                 relay.close(verdict.record)
+        self._do(out)
 
     def _find_mo_gateway(self, ask: Ask) -> Finding | None:
         relay = self._relays.get(ask.envelope.operator)

@@ -33,11 +33,20 @@ class Matching:
         return candidates(message_id)
 
     async def judge(self, wanted: Sequence[Wanted], *, note: bool = True) -> list[Verdict[OpenMessage]]:
-        """One verdict for each, in one visit to the store. With `note` they are evidence. Raises StoreError."""
-        lookups = [Lookup(self._operator, each.message_id, self.forms(each.message_id)) for each in wanted]
-        found = await self._store.find(lookups)
+        """One verdict for each, in one visit to the store, or none where memory knows the exact id of all.
+
+        With `note` they are evidence. Raises StoreError.
+        """
+        known = [self._store.recent(self._operator, each.message_id) for each in wanted]
+        lookups = [
+            Lookup(self._operator, each.message_id, self.forms(each.message_id))
+            for each, record in zip(wanted, known, strict=True)
+            if record is None
+        ]
+        found = iter(await self._store.find(lookups))
         verdicts: list[Verdict[OpenMessage]] = []
-        for each, records in zip(wanted, found, strict=True):
+        for each, record in zip(wanted, known, strict=True):
+            records = next(found) if record is None else (self._store.recent(*record.key) or record,)
             verdict = judge(each.message_id, each.destination, records, self._learner.rule)
             if note and (rule := _shown_by(verdict)) is not None:
                 self._note(rule, 1)
