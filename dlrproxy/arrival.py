@@ -4,7 +4,7 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING, Final, Protocol
 
 from dlrproxy.links import Bind
-from protocols.smpp.message_ids import digits
+from protocols.smpp.message_ids import Verdict, digits
 from protocols.smpp.receipts import Report, read_body
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ class Arrival:
         "taken",
         "token",
         "trace",
+        "verdict",
     )
 
     def __init__(
@@ -92,6 +93,7 @@ class Arrival:
         self.barrier = 0  # the last request sent to the operator when it was first looked for
         self.again = False  # a response came that may be its message's, while the store was being read
         self.raced = False  # it was held for a response
+        self.verdict: Verdict[OpenMessage] | None = None  # on what the store knew when it was held
         self.taken = False  # the gateway has answered ESME_ROK, or custody has it on disk
         self.late: tuple[int | None] | None = None  # the session's answer or end, before custody had it on disk
 

@@ -273,6 +273,7 @@ class Arrivals:
 
     def settle(self, now: float) -> None:
         """The end of a batch, or of anything else that was done: those that are now first in line set out."""
+        self.seeking.settle(now)
         while self._next:
             arrival = self._next.popleft()
             if arrival.stage is Stage.DONE:
@@ -281,7 +282,6 @@ class Arrivals:
                 self._seek(arrival, now)
             else:
                 self._owed.abandon(arrival)
-        self.seeking.settle()
         self._matching.settle()
 
     def tick(self, now: float) -> None:

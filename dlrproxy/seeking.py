@@ -1,10 +1,10 @@
 r"""Finding the message of a report that memory does not know: on disk, or in a response that is still to come.
 
     look_for --> the store --> found
-                          \--> held while responses that were outstanding at its arrival are --> look again
+                          \--> held while responses that were outstanding at its arrival are --> missed
                            \-> missed
 
-A response that comes while the store is being read may be the one: then the store is asked again.
+A response that comes meanwhile may be the one: then the store is asked again.
 """
 
 import heapq
@@ -20,7 +20,7 @@ from dlrproxy.matching import Matching
 from dlrproxy.store.port import OpenMessage, StoreError
 from dlrproxy.submissions import Submissions
 from dlrproxy.surroundings import Surroundings
-from protocols.smpp.message_ids import Match, Verdict, normal
+from protocols.smpp.message_ids import Match, NoMatch, Verdict, normal
 
 MAX_LOOKUPS: Final = 1_000  # in one visit to the store, so that its first answers are not late
 
@@ -113,15 +113,19 @@ class Seeking:
         elif arrival.again:
             self.look_for(arrival)
         elif now < self._race_end(arrival) and self._submissions.oldest_ticket() <= arrival.barrier:
-            self._hold(arrival)
+            self._hold(arrival, verdict)
         else:
-            self.forget(arrival)
-            self._outcome.missed(arrival, verdict, now)
+            self._miss(arrival, verdict, now)
+
+    def _miss(self, arrival: Arrival, verdict: Verdict[OpenMessage], now: float) -> None:
+        self.forget(arrival)
+        self._outcome.missed(arrival, verdict, now)
 
     def _race_end(self, arrival: Arrival) -> float:
         return arrival.arrived_at + self._race_window_s
 
-    def _hold(self, arrival: Arrival) -> None:
+    def _hold(self, arrival: Arrival, verdict: Verdict[OpenMessage]) -> None:
+        arrival.verdict = verdict
         if not arrival.raced:
             arrival.raced = True
             self._counters.race_held += 1
@@ -139,18 +143,27 @@ class Seeking:
                 else:
                     arrival.again = True
 
-    def settle(self) -> None:
-        """The end of a batch: what waits for no outstanding response any more looks again."""
+    def settle(self, now: float) -> None:
+        """The end of a batch: what waits for no outstanding response any more has waited for nothing."""
         if not self._racing:
             return
         oldest = self._submissions.oldest_ticket()
         while self._racing and (self._racing[0][0] < oldest or self._racing[0][2].stage is not Stage.RACING):
             _, _, arrival = heapq.heappop(self._racing)
             if arrival.stage is Stage.RACING:
-                self.look_for(arrival)
+                self._end_race(arrival, now)
 
     def tick(self, now: float) -> None:
         """The race window ends for what came long enough ago."""
-        for _, _, arrival in self._racing:
+        for _, _, arrival in self._racing[:]:
             if arrival.stage is Stage.RACING and now >= self._race_end(arrival):
-                self.look_for(arrival)
+                self._end_race(arrival, now)
+
+    def _end_race(self, arrival: Arrival, now: float) -> None:
+        """No response brought its message, or `opened` would have said so: nothing in the store is nothing still."""
+        if not isinstance(arrival.verdict, NoMatch):
+            self.look_for(arrival)  # under the rule that is in force by now
+        elif arrival.bind.alive:
+            self._miss(arrival, arrival.verdict, now)
+        else:
+            self._outcome.abandon(arrival)
