@@ -118,7 +118,7 @@ class _Core:
             _InstantStore(),
             custody,
             Learner(Rule.EXACT),
-            routes=RouteLog("bench", enabled=False),
+            routes=RouteLog("bench"),
             log=structlog.get_logger(),
             now=time.monotonic,
         )

@@ -26,6 +26,7 @@ from dlrproxy.custody import Keeper, count_rows
 from dlrproxy.failures import leaves
 from dlrproxy.front import Front
 from dlrproxy.housekeeping import Housekeeping, learned_rules, next_run, read_clock, write_rule
+from dlrproxy.log_sink import Sink
 from dlrproxy.logs import RouteLog, logger
 from dlrproxy.mo_routing import MoRouting
 from dlrproxy.modes import ring
@@ -43,7 +44,8 @@ _RELEASE_S: Final = 10.0  # unbinding from the operators, and again from the gat
 class Node:
     """Run it once."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, sink: Sink | None = None) -> None:
+        """`sink` is where route events go; None: nowhere."""
         self.config = config
         self.clock = NodeClock()
         self.fronts: dict[str, Front] = {}
@@ -60,7 +62,7 @@ class Node:
         self._alone = not config.other_peers
         self._policies = ring.policies(config)
         self._settings = ring.custody_settings(config, self._policies)
-        self._routes = RouteLog(config.node.name, enabled=config.log.route_events)
+        self._routes = RouteLog.of(config.log, config.node.name, sink)
 
     def stop(self) -> None:
         """Begin to end gracefully: `run` returns within about `drain_s`."""

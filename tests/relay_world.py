@@ -113,7 +113,7 @@ class World:
             self.store,
             self.custody,
             self.learner,
-            routes=RouteLog("n1", enabled=False),
+            routes=RouteLog("n1"),
             log=structlog.get_logger(),
             now=lambda: self.now,
             mo=MoRouting(self.operator, mo, self.conversations, alone=alone),

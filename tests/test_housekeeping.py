@@ -27,7 +27,7 @@ async def test_a_new_store_knows_no_time(store):
 async def test_the_time_is_written_down_at_once(store, nursery):
     clock = NodeClock()
     began = clock.now()
-    nursery.start_soon(Housekeeping(store, clock, RouteLog("gw1", enabled=False)).run)
+    nursery.start_soon(Housekeeping(store, clock, RouteLog("gw1")).run)
     await trio.testing.wait_all_tasks_blocked()
     assert began - 0.001 <= await read_clock(store) <= clock.now() + 0.001  # it is kept in milliseconds
 

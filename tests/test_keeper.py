@@ -77,7 +77,7 @@ class Pair:
         for name in ("a", "b"):
             self.stores[name] = MemoryStore(clock.now)
             machine = Machine(topology=Topology(("a", "b"), name), store_id=name.encode() * 8, run=1, settings=settings)
-            self.keepers[name] = Keeper(machine, self.stores[name], clock, RouteLog(name, enabled=False))
+            self.keepers[name] = Keeper(machine, self.stores[name], clock, RouteLog(name))
             self.relays[name] = FakeRelay(f"gw-{name}")
         for name, other in (("a", "b"), ("b", "a")):
             self.keepers[name].attach({"acme": self.relays[name]}, self._wire(name))
@@ -224,7 +224,7 @@ async def test_a_decision_about_parts_outlives_a_restart_on_disk():
     for name, store in pair.stores.items():
         machine = Machine(topology=Topology(("a", "b"), name), store_id=name.encode() * 8, run=2)
         clock = NodeClock(wall=lambda: 1000.0, monotonic=lambda: pair.time)
-        again = Keeper(machine, store, clock, RouteLog(name, enabled=False))
+        again = Keeper(machine, store, clock, RouteLog(name))
         await again.restore()
         assert again.in_custody() == 0
         pair.time += 601
@@ -265,7 +265,7 @@ async def test_a_restart_goes_on_with_what_is_on_disk():
     pair.keepers["a"].accept(report(owner="gw-a"), answers.append)
     machine = Machine(topology=Topology(("a", "b"), "a"), store_id=b"a" * 8, run=2)
     clock = NodeClock(wall=lambda: 1000.0, monotonic=lambda: pair.time)
-    again = Keeper(machine, pair.stores["a"], clock, RouteLog("a", enabled=False))
+    again = Keeper(machine, pair.stores["a"], clock, RouteLog("a"))
     pair.relays["a"].bound = True
     again.attach({"acme": pair.relays["a"]}, lambda peer, frame: True)
     await again.restore()

@@ -164,35 +164,55 @@ def test_warnings_of_other_packages_are_events_and_their_chatter_is_not(configur
 # Route events
 
 
-def test_a_route_event_says_who_what_and_where(configured):
-    lines = configured()
-    RouteLog("gw2").event("dlr", "forwarded", trace="t1", operator="acme", message_id=b"1a2b", hop=1, lap=2, to="gw3")
+@pytest.fixture
+def routed(tmp_path):
+    """A route log with settings, and how to read the lines written so far."""
+    file = tmp_path / "routes.log"
+    sink = Sink(file)
+    yield lambda **settings: (
+        RouteLog.of(Log(**settings), "gw2", sink),
+        lambda: [json.loads(line) for line in file.read_bytes().splitlines()],
+    )
+    sink.close()
+
+
+def test_a_route_event_says_who_what_and_where(routed):
+    log, lines = routed()
+    log.event("dlr", "forwarded", trace="t1", operator="acme", message_id=b"1a2b", hop=1, lap=2, to="gw3")
     (line,) = lines()
-    del line["timestamp"]
-    assert line == {
-        "level": "info",
-        "event": "dlr.forwarded",
-        "node": "gw2",
-        "component": "route",
-        "trace": "t1",
-        "operator": "acme",
-        "message_id": "1a2b",
-        "hop": 1,
-        "lap": 2,
-        "to": "gw3",
-    }
+    assert line.pop("timestamp").endswith("+00:00")
+    assert list(line.items()) == [
+        ("level", "info"),
+        ("event", "dlr.forwarded"),
+        ("node", "gw2"),
+        ("component", "route"),
+        ("trace", "t1"),
+        ("operator", "acme"),
+        ("message_id", "1a2b"),
+        ("hop", 1),
+        ("lap", 2),
+        ("to", "gw3"),
+    ]
 
 
-def test_route_events_can_be_switched_off(configured):
-    lines = configured(route_events=False)
-    RouteLog("gw1", enabled=False).event("dlr", "missed", trace="t", operator="acme", message_id=b"1")
+@pytest.mark.parametrize("settings", [{"route_events": False}, {"level": "warning"}])
+def test_route_events_can_be_switched_off(routed, settings):
+    log, lines = routed(**settings)
+    log.event("dlr", "missed", trace="t", operator="acme", message_id=b"1")
     assert lines() == []
 
 
-def test_a_destination_in_a_route_event_is_masked(configured):
-    lines = configured()
-    RouteLog("gw1").event("mo", "received", trace="t", operator="acme", message_id=b"", destination=b"447911123456")
-    assert lines()[0]["destination"] == "4479******56"
+@pytest.mark.parametrize(("full_numbers", "seen"), [(False, "4479******56"), (True, "447911123456")])
+def test_a_destination_in_a_route_event_is_masked(routed, full_numbers, seen):
+    log, lines = routed(full_numbers=full_numbers)
+    log.event("mo", "received", trace="t", operator="acme", message_id=b"", destination=b"447911123456")
+    assert lines()[0]["destination"] == seen
+
+
+def test_what_belongs_in_no_log_is_withheld_from_route_events_and_an_odd_id_is_still_readable(routed):
+    log, lines = routed()
+    log.event("dlr", "missed", trace="t", operator="acme", message_id=b"\xff\n1", text="hello")
+    assert (lines()[0]["text"], lines()[0]["message_id"]) == ("***", "\\xff\n1")
 
 
 def test_the_table_of_route_events_is_complete():

@@ -50,7 +50,7 @@ def run_node(config_file: Path, hung_up: Sequence[int]) -> int:
         logger("config").warning("config.warning", path=warning.path, detail=warning.text)
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     tune_collector()
-    node = Node(config)
+    node = Node(config, sink)
     try:
         finished = trio.run(_until_signal, node, sink, config_file, hung_up)
     except Exception as error:
