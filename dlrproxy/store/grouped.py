@@ -299,6 +299,7 @@ class GroupedStore:
             if self._committing is None:  # else: what a cancelled `run` left to `close`
                 if not self._collecting:
                     return
+                await trio.lowlevel.checkpoint()  # what is ready in this turn of the loop joins
                 self._committing, self._collecting = self._collecting, Group()
                 self._began_at = trio.current_time()
                 self.group += 1
