@@ -15,7 +15,7 @@ from protocols.smpp.constants import HEADER_SIZE
 
 HEADER = struct.Struct(">IIII")  # command_length, command_id, command_status, sequence_number
 LENGTH = struct.Struct(">I")
-_sequence_bytes = LENGTH.pack
+_resequenced_header = struct.Struct(">12sI").pack  # takes the first 12 bytes of a longer frame
 
 # message_payload carries up to 64 KiB; its PDU has a header and other fields besides (smpp-facts: cap the length).
 MAX_PDU_SIZE = 0x10000 + 0x400
@@ -65,4 +65,4 @@ def split_until_error(data: bytes, max_size: int = MAX_PDU_SIZE) -> tuple[list[b
 
 def resequence(frame: bytes, sequence: int) -> bytes:
     """The same PDU with another sequence number: bytes 12 to 15 change, nothing else."""
-    return frame[:12] + _sequence_bytes(sequence) + frame[16:]
+    return _resequenced_header(frame, sequence) + frame[16:]
