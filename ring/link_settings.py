@@ -14,7 +14,9 @@ class LinkSettings:
     connect_timeout_s: float = attrs.field(default=5.0, validator=gt(0))  # name look-up, TCP and TLS
     handshake_s: float = attrs.field(default=5.0, validator=gt(0))  # what a stranger gets to prove itself
     reconnect_min_s: float = attrs.field(default=0.2, validator=gt(0))
-    reconnect_max_s: float = attrs.field(default=5.0, validator=gt(0))  # half of the time after which a node is dead
+    # Of two nodes only one dials, so a node that has restarted waits for a link this long at most. An attempt that is
+    # refused costs less than the heartbeats of a link.
+    reconnect_max_s: float = attrs.field(default=2.0, validator=gt(0))
     goodbye_s: float = attrs.field(default=0.5, validator=ge(0))  # for the closing handshake
     # A frame holds about 300 bytes, so the first bound is met first: 3 MB a peer, a second's worth at 10,000 misses/s.
     outbox_frames: int = attrs.field(default=10_000, validator=ge(1))

@@ -15,7 +15,7 @@ import attrs
 Excess = Literal["too_often", "too_many_from_source", "too_many"]
 
 BURST: Final = 20.0  # attempts at once; three nodes on one host that restart together need a handful
-REFILL_PER_S: Final = 1.0  # a peer that is refused for good backs off to a fifth of this
+REFILL_PER_S: Final = 3.0  # four peers behind one address that are refused for good dial less often than this
 MAX_OPEN_PER_SOURCE: Final = 16
 MAX_OPEN: Final = 128  # each may hold a socket, a TLS state and 4 KiB for 5 s
 MAX_SOURCES: Final = 4096  # about 1 MB

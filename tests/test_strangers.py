@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ring.link_settings import LinkSettings
 from ring.strangers import StrangerLimit, source_of
 
 
@@ -83,3 +84,13 @@ def test_the_table_stays_bounded_and_the_counts_come_out(visits):
 )
 def test_one_source_is_an_address_or_the_network_that_one_ipv6_host_has(address, source):
     assert source_of(address) == source
+
+
+def test_four_peers_that_are_refused_for_good_do_not_lock_out_a_fifth_behind_their_address():
+    limit = StrangerLimit()
+    between_s = 0.75 * LinkSettings().reconnect_max_s  # the back-off's average, with its jitter
+    for attempt in range(1_000):
+        for peer in range(4):
+            assert limit.admit("10.0.0.1", (attempt + peer / 4) * between_s) is None
+            limit.finished("10.0.0.1", proven=False)
+    assert limit.admit("10.0.0.1", 1_000 * between_s) is None
