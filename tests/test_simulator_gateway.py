@@ -10,7 +10,7 @@ from smpp_peer import Peer
 from dlrproxy.simulator.gateway import Gateway
 from dlrproxy.simulator.ids import IdFormat
 from dlrproxy.simulator.judge import judge
-from dlrproxy.simulator.ledger import Reported, Sent, Submitted, Unlinked
+from dlrproxy.simulator.ledger import Report, Reported, Sent, Submitted, Unlinked
 from dlrproxy.simulator.operator import Operator
 from dlrproxy.simulator.options import BindType, GatewayOptions, MoOptions, OperatorOptions, Spread
 from protocols.smpp import constants as c
@@ -238,6 +238,63 @@ async def test_operator_that_comes_later_and_goes_away(start_operator):
         await waiting.finished.wait()
         await again.stop()
     assert waiting.summary().final == 10
+
+
+async def test_a_gateway_that_leaves_comes_back_with_all_its_messages(start_operator):
+    operator = await start_operator(delay_ms=(0.0, 30.0))
+    one = gateway(operator, messages=2000, rate=4000.0)
+    async with trio.open_nursery() as running:
+        running.start_soon(one.run)
+        await until(lambda: one.summary().accepted >= 100)
+        one.leave()
+        await until(lambda: not operator.binds)
+        one.come_back()
+    await operator.wait_idle()
+    found = verdict(operator, one)
+    assert (one.summary().unfinished, one.open, one.unanswered, found.lost) == (0, 0, 0, 0)
+    assert one.summary().reconnects >= 1
+
+
+async def test_a_frozen_gateway_reads_nothing_and_keeps_its_link(start_operator):
+    operator = await start_operator(delay_ms=(20.0, 30.0))
+    one = gateway(operator, messages=20)
+    async with trio.open_nursery() as running:
+        running.start_soon(one.run)
+        await one.wait_bound()
+        one.freeze()
+        known = len(one.ledger.events)
+        await until(lambda: any(isinstance(event, Sent) for event in operator.ledger.events))
+        assert len(one.ledger.events) == known
+        assert list(operator.binds) == ["b1"]
+        one.thaw()
+    assert one.summary().final == 20
+    assert one.summary().reconnects == 0
+
+
+async def test_the_way_of_answering_can_be_changed(start_operator):
+    operator = await start_operator(retry_ms=5.0)
+    one = gateway(operator, messages=10, refuse_temporary=1.0)
+    async with trio.open_nursery() as running:
+        running.start_soon(one.run)
+        await until(lambda: operator.summary().retries > 10)
+        assert one.summary().final == 0
+        one.answer_reports()
+    assert one.summary().final == 10
+
+
+async def test_a_gateway_may_have_made_enough(start_operator):
+    operator = await start_operator()
+    one = gateway(operator, messages=1_000_000, rate=1000.0, linger_s=float("inf"), give_up_s=float("inf"))
+    async with trio.open_nursery() as running:
+        running.start_soon(one.run)
+        await until(lambda: one.summary().accepted >= 10)
+        one.make_no_more()
+        await until(lambda: not one.open)
+        made = one.summary().messages
+        await operator.wait_idle()
+        one.stop()
+    assert one.summary().messages == made == one.summary().final
+    assert set(one.message_ids) == {event.id for event in operator.ledger.events if isinstance(event, Report)}
 
 
 class SilentOperator:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dlrproxy.simulator.judge import judge
+from dlrproxy.simulator.judge import examine, judge
 from dlrproxy.simulator.ledger import (
     Accepted,
     Answered,
@@ -15,6 +15,7 @@ from dlrproxy.simulator.ledger import (
     Responded,
     Sent,
     Submitted,
+    Unanswered,
 )
 
 T = 100.0
@@ -130,6 +131,22 @@ def test_what_is_counted_and_tolerated(operator, gw1, expected):
 
 
 BOTH = [OperatorStarted(T, "r", 0.0), accepted(), report(1, state="ENROUTE"), report(2)]
+
+
+def test_what_a_verdict_counts_has_names():
+    operator, gateways = [*OPERATOR, Unanswered(T, 1, "b1", "timeout"), sent(attempt=2)], {"gw1": [*SUBMIT, reported()]}
+    found, cases = examine(operator, {**gateways, "gw2": [reported(t=T + 5)]})
+    assert found.delivered_elsewhere == 1
+    (case,) = cases.elsewhere
+    assert (case.message_id, case.state, case.final, case.owner, case.told, case.sent) == (
+        "a1", "DELIVRD", True, "gw1", True, 2
+    )  # fmt: skip
+    assert [(arrival.gateway, arrival.t) for arrival in case.received] == [("gw1", T + 0.25), ("gw2", T + 5)]
+    assert cases.repeated == cases.elsewhere
+    assert cases.lost == cases.ownerless == cases.disordered == ()
+
+    _, cases = examine(OPERATOR, {"gw1": SUBMIT[:2]})
+    assert [(case.message_id, case.told) for case in cases.ownerless] == [("a1", False)]
 
 
 def test_intermediate_then_final():

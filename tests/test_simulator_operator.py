@@ -339,6 +339,29 @@ async def test_report_on_a_lost_bind_goes_out_again_at_once(start):
     assert [event.why for event in operator.ledger.events if isinstance(event, Unanswered)] == ["bind lost"]
 
 
+async def test_what_is_not_delivered_outlives_a_restart(start):
+    operator = await start()
+    peer, _ = await bound(operator)
+    await submit(peer)
+    await peer.receive()
+    operator.shut()
+    operator.shut()  # nothing more
+    assert await peer.receive() == (None, b"")
+    with pytest.raises(OSError, match="connect"):
+        await dial(operator)
+    operator.reopen()
+    with trio.fail_after(20):
+        while True:
+            try:
+                again, _ = await bound(operator)
+                break
+            except OSError:  # it does not listen yet
+                await trio.lowlevel.checkpoint()
+    assert b"text:tag-1" in (await again.answer()).short_message
+    await operator.wait_idle()
+    assert [event.why for event in operator.ledger.events if isinstance(event, Unanswered)] == ["bind lost"]
+
+
 @pytest.mark.parametrize("status", [c.ESME_RTHROTTLED, c.ESME_RMSGQFUL, c.ESME_RSYSERR])
 async def test_temporary_errors_are_tried_again(start, status):
     operator = await start(retry_ms=5)

@@ -73,6 +73,16 @@ class NodeProcess:
         if self._process is not None:
             self._process.terminate()
 
+    @property
+    def pid(self) -> int | None:
+        """While it is alive."""
+        return self._process.pid if self._process is not None and self.alive else None
+
+    def send(self, number: signal.Signals) -> None:
+        """Any other signal, if it is alive."""
+        if self._process is not None:
+            self._process.send_signal(number)
+
     def failure(self, what: str) -> str:
         """What happened to this node, and the end of its log."""
         lines = _tail(self.log)

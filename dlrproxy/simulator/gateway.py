@@ -10,11 +10,12 @@ link is lost is submitted again, a submit with a temporary error is tried again 
 
 import time
 from collections import Counter, deque
+from collections.abc import Collection
 from functools import partial
 from random import Random
 
 import trio
-from attrs import frozen
+from attrs import evolve, frozen
 
 from dlrproxy.simulator.agenda import Agenda
 from dlrproxy.simulator.bodies import Delivered, submit_body
@@ -29,7 +30,7 @@ from dlrproxy.simulator.ledger import (
     new_run,
     wall_clock,
 )
-from dlrproxy.simulator.options import BindType, GatewayOptions
+from dlrproxy.simulator.options import BindType, GatewayOptions, Range
 from dlrproxy.simulator.plan import seconds
 from dlrproxy.simulator.session import Session
 from dlrproxy.simulator.stream import SmppStream, flush_all
@@ -113,6 +114,11 @@ class Gateway:
         self._delayed = 0
         self._stop = trio.Event()
         self._changed = trio.Event()
+        self._present = trio.Event()  # it keeps its binds up
+        self._present.set()
+        self._awake = trio.Event()  # it reads and submits
+        self._awake.set()
+        self._enough = False
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Until every message is done and every submit answered (then `linger_s` more), nothing has moved for
@@ -156,6 +162,53 @@ class Gateway:
         for session in self._sessions:
             session.cut()
 
+    def leave(self) -> None:
+        """Go away as in a restart: connections are cut, and made again only after `come_back`. Messages are kept."""
+        self._present = trio.Event()
+        self.drop()
+
+    def come_back(self) -> None:
+        self._present.set()
+
+    def freeze(self) -> None:
+        """Get stuck: keep the connections, read nothing and submit nothing, until `thaw`."""
+        self._awake = trio.Event()
+
+    def thaw(self) -> None:
+        self._awake.set()
+
+    def answer_reports(
+        self, *, silent: float = 0.0, refuse_temporary: float = 0.0, delay_ms: Range = (0.0, 0.0)
+    ) -> None:
+        """Answer reports in another way from now on; without arguments with ESME_ROK at once."""
+        self.options = evolve(
+            self.options,
+            silent=silent,
+            refuse_temporary=refuse_temporary,
+            refuse_permanent=0.0,
+            answer_delay_ms=delay_ms,
+        )
+        self._answer_delay = seconds(delay_ms)
+
+    @property
+    def open(self) -> int:
+        """Messages that were made, and have neither a final report nor a permanent error yet."""
+        return self._made - self._counts["done"]
+
+    @property
+    def unanswered(self) -> int:
+        """Messages that were made, and have neither an id nor a permanent error yet."""
+        return self._made - self._counts["answered"]
+
+    @property
+    def message_ids(self) -> Collection[str]:
+        """The ids that it was given for its messages."""
+        return self._by_id.keys()
+
+    def make_no_more(self) -> None:
+        """Submit no new messages; those that were made are seen through."""
+        self._enough = True
+
     def summary(self) -> GatewaySummary:
         counts = self._counts
         return GatewaySummary(
@@ -176,6 +229,21 @@ class Gateway:
         )
 
     # what sessions call
+
+    @property
+    def frozen(self) -> bool:
+        return not self._awake.is_set()
+
+    async def wait_awake(self) -> None:
+        await self._awake.wait()
+
+    @property
+    def present(self) -> bool:
+        return self._present.is_set()
+
+    async def wait_present(self) -> None:
+        """Until it is to have its binds."""
+        await self._present.wait()
 
     def new_stream(self, session: Session) -> list[SmppStream]:
         """The list on which a session's stream notes that it has something to flush."""
@@ -207,6 +275,7 @@ class Gateway:
         self._progress = now
         if status == c.ESME_ROK:
             self._counts["accepted"] += 1
+            self._counts["answered"] += 1
             self._by_id[message_id] = message
             self._by_number[canonical(message_id)] = message
             if not self.options.registered_delivery & 3:
@@ -217,6 +286,7 @@ class Gateway:
             self._held += 1
             self._agenda.at(now + self.options.resubmit_ms / 1000, partial(self._release, message))
         else:
+            self._counts["answered"] += 1
             self._done(message)
 
     def delivered(self, session: Session, message: Delivered, now: float) -> tuple[int | None, float]:
@@ -303,7 +373,7 @@ class Gateway:
     def _next(self) -> Outgoing | None:
         if self._again:
             return self._again.popleft()
-        if self._made >= self.options.messages:
+        if self._enough or self._made >= self.options.messages:
             return None
         self._made += 1
         tag = f"{self.options.name[-7:]}-{self._run_id}-{self._made}"

@@ -60,6 +60,39 @@ class Verdict:
         return asdict(self)
 
 
+@frozen
+class Arrival:
+    """A gateway took a report."""
+
+    gateway: str
+    position: int  # in that gateway's ledger: its order of events
+    t: float
+
+
+@frozen
+class Named:
+    """One report that a verdict counts, to be looked into."""
+
+    message_id: str  # as in the submit_sm_resp
+    state: str
+    final: bool
+    owner: str | None
+    told: bool  # the owner was given the id
+    sent: int  # how often, by the operator
+    received: tuple[Arrival, ...]
+
+
+@frozen
+class Cases:
+    """The reports behind a verdict's counts. `repeated` ones reached gateways more than once."""
+
+    lost: tuple[Named, ...]
+    ownerless: tuple[Named, ...]
+    elsewhere: tuple[Named, ...]
+    repeated: tuple[Named, ...]
+    disordered: tuple[Named, ...]
+
+
 @define
 class _Delivery:
     """A report or an MO part, as the operator tells it."""
@@ -82,7 +115,7 @@ class _Report(_Delivery):
     destination: str = ""
     state: str = ""
     final: bool = True
-    received: "list[_Arrival]" = field(factory=list)
+    received: list[Arrival] = field(factory=list)
 
 
 @define
@@ -92,21 +125,20 @@ class _Mo(_Delivery):
     received: list[str] = field(factory=list)  # names of gateways
 
 
-@frozen
-class _Arrival:
-    gateway: str
-    position: int  # in that gateway's ledger: its order of events
-    t: float
-
-
 def judge(operator: Iterable[events.Event], gateways: Mapping[str, Iterable[events.Event]]) -> Verdict:
     """The verdict on what happened between an operator and all gateways, by name, that submitted to it.
 
     A ledger may hold several runs, one after another.
     """
+    return examine(operator, gateways)[0]
+
+
+def examine(operator: Iterable[events.Event], gateways: Mapping[str, Iterable[events.Event]]) -> tuple[Verdict, Cases]:
+    """As `judge`, with the reports behind the counts."""
     told = _Operator(operator)
     heard = _Gateways(told, gateways)
-    return _verdict(told, heard)
+    cases = _cases(told, heard)
+    return _verdict(told, heard, cases), cases
 
 
 class _Operator:
@@ -184,7 +216,7 @@ class _Gateways:
         self.owners: dict[str, str] = {}  # tag: gateway
         self.responses: dict[tuple[str, str], int] = {}  # gateway and message id: position
         self.unexpected = 0
-        received: list[tuple[events.Reported | events.MoReceived, _Arrival]] = []
+        received: list[tuple[events.Reported | events.MoReceived, Arrival]] = []
         for name, ledger in ledgers.items():
             for position, event in enumerate(ledger):
                 match event:
@@ -193,13 +225,13 @@ class _Gateways:
                     case events.Responded(status=0):
                         self.responses.setdefault((name, event.id), position)
                     case events.Reported(status=0) | events.MoReceived(status=0):
-                        received.append((event, _Arrival(name, position, event.t)))
+                        received.append((event, Arrival(name, position, event.t)))
                     case _:
                         pass  # connections, and what was refused and will come again
         for event, arrival in received:
             self._assign(told, event, arrival)
 
-    def _assign(self, told: _Operator, event: events.Reported | events.MoReceived, arrival: _Arrival) -> None:
+    def _assign(self, told: _Operator, event: events.Reported | events.MoReceived, arrival: Arrival) -> None:
         if isinstance(event, events.MoReceived):
             mo = told.mos.get(event.tag)
             if mo is None:
@@ -218,27 +250,53 @@ class _Gateways:
         return owner is not None and (owner, message.id) in self.responses
 
 
-def _verdict(told: _Operator, heard: _Gateways) -> Verdict:
+def _cases(told: _Operator, heard: _Gateways) -> Cases:
+    missing = [
+        report
+        for report in told.reports
+        if report.accepted_at is not None and not report.received and not _superseded(report)
+    ]
+    return Cases(
+        lost=_named(heard, (report for report in missing if _known(heard, report))),
+        ownerless=_named(heard, (report for report in missing if not _known(heard, report))),
+        elsewhere=_named(heard, (report for report in told.reports if _elsewhere(heard, report))),
+        repeated=_named(heard, (report for report in told.reports if len(report.received) > 1)),
+        disordered=_named(heard, (*_early_reports(told, heard), *_late_intermediates(told, heard))),
+    )
+
+
+def _named(heard: _Gateways, reports: Iterable[_Report]) -> tuple[Named, ...]:
+    return tuple(
+        Named(
+            report.message.id if report.message is not None else "",
+            report.state,
+            report.final,
+            _owner(heard, report),
+            _known(heard, report),
+            report.sent,
+            tuple(sorted(report.received, key=lambda arrival: arrival.t)),
+        )
+        for report in reports
+    )
+
+
+def _verdict(told: _Operator, heard: _Gateways, cases: Cases) -> Verdict:
     sent = [report for report in told.reports if report.accepted_at is not None]
-    missing = [report for report in sent if not report.received]
-    superseded = [report for report in missing if _superseded(report)]
-    ownerless = [report for report in missing if not _superseded(report) and not _known(heard, report)]
     latencies = sorted(_latencies(told, heard))
-    extra = [(len(report.received) - 1, report.sent > 1) for report in told.reports if len(report.received) > 1]
     mos = [mo for mo in told.mos.values() if mo.accepted_at is not None]
     return Verdict(
         submitted=told.accepted,
         reports_made=len(told.reports),
         reports_sent=len(sent),
         delivered_to_owner=sum(_at_owner(heard, report) is not None for report in told.reports),
-        delivered_elsewhere=sum(_elsewhere(heard, report) for report in told.reports),
-        duplicates=sum(count for count, _ in extra),
-        resent=sum(count for count, again in extra if again),
-        lost=len(missing) - len(superseded) - len(ownerless),
-        ownerless=len(ownerless),
-        superseded=len(superseded),
+        delivered_elsewhere=len(cases.elsewhere),
+        duplicates=sum(len(report.received) - 1 for report in cases.repeated),
+        resent=sum(len(report.received) - 1 for report in cases.repeated if report.sent > 1),
+        lost=len(cases.lost),
+        ownerless=len(cases.ownerless),
+        superseded=sum(not report.received and _superseded(report) for report in sent),
         unexpected=heard.unexpected,
-        order_violations=_early_reports(told, heard) + _late_intermediates(told, heard),
+        order_violations=len(cases.disordered),
         p50_ms=_percentile(latencies, 0.50),
         p99_ms=_percentile(latencies, 0.99),
         mo_sent=len(mos),
@@ -257,7 +315,7 @@ def _owner(heard: _Gateways, report: _Report) -> str | None:
     return heard.owners.get(report.message.tag) if report.message is not None else None
 
 
-def _at_owner(heard: _Gateways, report: _Report) -> _Arrival | None:
+def _at_owner(heard: _Gateways, report: _Report) -> Arrival | None:
     """Its first arrival at the owner."""
     owner = _owner(heard, report)
     return next((arrival for arrival in report.received if arrival.gateway == owner), None)
@@ -295,21 +353,19 @@ def _percentile(ordered: list[float], share: float) -> float | None:
     return round(ordered[max(0, ceil(len(ordered) * share) - 1)], 3) if ordered else None
 
 
-def _early_reports(told: _Operator, heard: _Gateways) -> int:
+def _early_reports(told: _Operator, heard: _Gateways) -> Iterator[_Report]:
     """Reports that reached the owner before the submit_sm_resp of their message did."""
-    count = 0
     for report in told.reports:
         arrival = _at_owner(heard, report)
         if arrival is None or report.message is None:
             continue
         response = heard.responses.get((arrival.gateway, report.message.id))
-        count += response is not None and arrival.position < response
-    return count
+        if response is not None and arrival.position < response:
+            yield report
 
 
-def _late_intermediates(told: _Operator, heard: _Gateways) -> int:
+def _late_intermediates(told: _Operator, heard: _Gateways) -> Iterator[_Report]:
     """Intermediate reports that reached the owner after the final one of the same message and destination."""
-    count = 0
     for report in told.reports:
         if report.final or report.message is None:
             continue
@@ -322,8 +378,8 @@ def _late_intermediates(told: _Operator, heard: _Gateways) -> int:
             if arrival.gateway == owner
         ]
         arrivals = [arrival.position for arrival in report.received if arrival.gateway == owner]
-        count += bool(finals) and bool(arrivals) and arrivals[-1] > finals[0]
-    return count
+        if finals and arrivals and arrivals[-1] > finals[0]:
+            yield report
 
 
 def _split(told: _Operator) -> int:

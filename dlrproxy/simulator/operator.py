@@ -7,6 +7,7 @@ One reader task a socket; all PDUs of one receive are handled in one synchronous
 at its end, a response before the reports on its message (unless `early` says otherwise).
 """
 
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -81,6 +82,9 @@ class Operator:
         self._stopping = False
         self._changed = trio.Event()  # a bind came or went
         self._scope = trio.CancelScope()
+        self._accepting = trio.CancelScope()
+        self._open = trio.Event()  # it takes connections
+        self._open.set()
         self._requests: dict[int, Callable[[Bind, bytes, int], None]] = {
             c.BIND_TRANSMITTER: self._bind,
             c.BIND_RECEIVER: self._bind,
@@ -107,13 +111,22 @@ class Operator:
                         nursery.start_soon(self._mo.run, self._flush, self._has_room)
                     task_status.started(self.port)
                     while True:
-                        connected, host = await accept(listener)
-                        self._connected += 1
-                        bind = Bind(f"b{self._connected}", host, SmppStream(connected, self._dirty))
-                        nursery.start_soon(self._serve, bind)
+                        with self._accepting, listener:
+                            await self._welcome(listener, nursery)
+                        while not self._open.is_set():
+                            await self._open.wait()
+                        self._accepting = trio.CancelScope()
+                        listener = listening_socket(self.options.host, self.port)
         finally:
             listener.close()
             self.ledger.write()
+
+    async def _welcome(self, listener: socket.socket, nursery: trio.Nursery) -> None:
+        while True:
+            connected, host = await accept(listener)
+            self._connected += 1
+            bind = Bind(f"b{self._connected}", host, SmppStream(connected, self._dirty))
+            nursery.start_soon(self._serve, bind)
 
     async def stop(self) -> None:
         """Unbind everybody, wait UNBIND_S at most for them to go, and end `run`."""
@@ -132,6 +145,21 @@ class Operator:
         for bind in list(self._connections.values()):
             if name in (None, bind.name):
                 bind.stream.close()
+
+    def shut(self) -> None:
+        """Go away as in a restart: every connection is cut, and no new one is taken until `reopen`.
+
+        What is not delivered is kept meanwhile, as an SMSC keeps it on disk, and goes out when receivers bind again.
+        `run` ends with OSError if somebody else has taken the port by then.
+        """
+        if self._open.is_set():
+            self._open = trio.Event()
+            self._accepting.cancel()
+            self.drop()
+
+    def reopen(self) -> None:
+        """Be there again, after `shut`."""
+        self._open.set()
 
     async def wait_idle(self) -> None:
         """Until every report and MO made so far is accepted or abandoned."""

@@ -49,7 +49,7 @@ class Session:
     @property
     def room(self) -> int:
         """How many messages the window takes; none while the session is not bound to transmit."""
-        if not self.bound or self._command == c.BIND_RECEIVER:
+        if not self.bound or self._command == c.BIND_RECEIVER or self._gateway.frozen:
             return 0
         return max(0, self._gateway.options.window - len(self._unanswered))
 
@@ -83,6 +83,7 @@ class Session:
         first, longest = (milliseconds / 1000 for milliseconds in self._gateway.options.reconnect_ms)
         wait = first
         while not self._gateway.stopping:
+            await self._gateway.wait_present()
             was_bound, why = await self._connect_and_serve()
             self._gateway.ledger.add(Unlinked(time.monotonic(), self.name, why))
             self._gateway.changed()
@@ -98,6 +99,9 @@ class Session:
                 connected = await connect(options.host, options.port)
         except (OSError, trio.TooSlowError) as error:
             return False, f"connect: {error}"
+        if not gateway.present:
+            connected.close()
+            return False, "it has left meanwhile"
         self.connections += 1
         stream = self._stream = SmppStream(connected, gateway.new_stream(self))
         was_bound = False
@@ -110,7 +114,10 @@ class Session:
                     was_bound = True
                     nursery.start_soon(self._watch, stream)
                     while True:
-                        self._handle(stream, await stream.receive())
+                        frames = await stream.receive()
+                        if self._gateway.frozen:
+                            await self._gateway.wait_awake()
+                        self._handle(stream, frames)
                 except StreamEndedError as error:
                     return was_bound, str(error)
                 except trio.TooSlowError:
@@ -156,6 +163,8 @@ class Session:
         options = self._gateway.options
         while True:
             await trio.sleep(CHECK_S)
+            if self._gateway.frozen:
+                continue
             now = time.monotonic()
             oldest = next(iter(self._unanswered.values()), None)
             if oldest is not None and now - oldest[1] > options.response_timeout_s:
