@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 TOOLS := .tools
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types imports unit bench fuzz pin wheel system clean
+.PHONY: help demo test check lint types imports unit bench fuzz chaos pin wheel system clean
 
 help:  ## Say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -59,6 +59,11 @@ fuzz: $(VENV)/.fuzz  ## Any bytes from any peer, RUNS of them: nothing but the n
 $(VENV)/.fuzz: fuzz/requirements.txt | $(VENV)/.ready
 	$(BIN)/pip install --quiet --requirement fuzz/requirements.txt
 	touch $@
+
+MINUTES ?= 10
+
+chaos: $(VENV)/.ready  ## Five nodes under load for MINUTES, and everything breaks: nothing may be lost (docs/chaos.md)
+	$(BIN)/python -m chaos --minutes $(MINUTES) $(CHAOS)
 
 wheel: $(VENV)/.ready  ## Build the wheel into dist/
 	$(BIN)/python -m build --wheel --no-isolation
