@@ -62,7 +62,8 @@ class Keeper:
         self._lookups_wanted = trio.Event()
         self._emptied = trio.Event()
         self._parked_rows = trio.Lock()  # reading a parked row and deciding about it are one step
-        self.counts: Counter[str] = Counter()  # route events, by name; parked ones also as "parked.REASON"
+        self.counts: Counter[str] = Counter()  # route events, by name; also "parked.REASON" and "summary.RESULT"
+        self.hops: Counter[int] = Counter()  # reports of this node that others have claimed, by links travelled
         self.refused: Counter[str] = Counter()  # what was not taken into custody, by reason
 
     def attach(self, relays: Mapping[str, Deliveries], send: Callable[[str, Frame], bool]) -> None:
@@ -387,6 +388,10 @@ class Keeper:
         if note.event == "parked":
             self.counts[f"parked.{fields['reason']}"] += 1
         envelope = note.envelope
+        if note.event == "settled" and envelope.kind == "dlr":
+            self.hops[note.hop] += 1
+            if "summary" in fields:
+                self.counts[f"summary.{fields['summary']}"] += 1
         self._route_log.event(
             envelope.kind,
             note.event,

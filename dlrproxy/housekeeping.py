@@ -109,7 +109,8 @@ class Housekeeping:
         """Delete every open message whose time is up. Raises StoreError."""
         count, more = 0, True
         while more:
-            unreported, more = await self._store.expire(self._clock.now(), _EXPIRE_BATCH)
+            expired = await self._store.expire(self._clock.now(), _EXPIRE_BATCH)
+            unreported, more = expired.unreported, expired.more
             named = self._named()
             for message in unreported:
                 self.expired[message.operator] += 1

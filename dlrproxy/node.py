@@ -108,12 +108,19 @@ class Node:
         self.clock.not_before(await read_clock(store))
         self.store = store
         self.housekeeping = Housekeeping(store, self.clock, self._routes, self._with_expired_events)
+        self.summaries = ring.summaries(self.config)
         self.keeper = await self._keeper(store)
         self.learners = await self._learners(store)
         for operator in self.config.operators:
             self.fronts[operator.name] = self._front(operator)
         self.ring = ring.RingMode(
-            self.config, store.store_id, self.keeper, partial(_learned, self.learners), self._adopt, logger("ring")
+            self.config,
+            store,
+            self.keeper,
+            self.summaries,
+            partial(_learned, self.learners),
+            self._adopt,
+            logger("ring"),
         )
         self._attach()
         async with trio.open_nursery() as inner:
@@ -151,6 +158,7 @@ class Node:
             run=await next_run(store),
             settings=self._settings,
             parked=await count_rows(store, Table.PARKED),
+            owners=self.summaries,
         )
         return Keeper(machine, store, self.clock, self._routes)
 

@@ -44,6 +44,23 @@ class View:
             operators=tuple(self._operator(front) for front in node.fronts.values()),
             ring=tuple(node.ring.peers()),
             custody=self._custody(),
+            summaries=self._summaries(),
+        )
+
+    def _summaries(self) -> view.SummaryStatus | None:
+        summaries = self._node.summaries
+        if summaries is None:
+            return None
+        return view.SummaryStatus(
+            own=summaries.own,
+            own_bytes=summaries.own_bytes,
+            left_out=summaries.left_out,
+            peers={
+                node: view.PeerSummary(
+                    messages=known.messages, bytes_used=known.bytes_used, current=known.current, told=known.told
+                )
+                for node, known in summaries.known().items()
+            },
         )
 
     def _store(self) -> view.StoreStatus:
@@ -71,6 +88,7 @@ class View:
             parked=count.parked,
             max_parked=settings.max_parked,
             events=dict(keeper.counts),
+            hops=dict(sorted(keeper.hops.items())),
             refused=dict(keeper.refused),
             states=_by_name(keeper.machine.by_state()),
             awaiting={node: _by_name(states) for node, states in sorted(keeper.machine.awaiting().items())},

@@ -20,8 +20,10 @@ from dlrproxy.admin.view import (
     IdRule,
     NodeStatus,
     OperatorStatus,
+    PeerSummary,
     SessionStatus,
     StoreStatus,
+    SummaryStatus,
 )
 from dlrproxy.cli import main
 from dlrproxy.config import parse
@@ -92,8 +94,19 @@ def status(**changes):
         "ring": (peer(), peer("gw3", state="dead", linked=False, silent_s=None, failure="connection refused")),
         "custody": CustodyStatus(
             items=7, max_items=100_000, walking=2, waiting=3, parked=4, max_parked=1_000_000,
-            events={"received": 20, "claimed": 5, "parked": 4, "parked.refused": 3, "parked.unclaimed": 1},
+            events={
+                "received": 20, "claimed": 5, "parked": 4, "parked.refused": 3, "parked.unclaimed": 1,
+                "summary.right": 95, "summary.wrong": 2,
+            },
+            hops={1: 95, 2: 2, 31: 1},
             refused={"custody_full": 2},
+        ),
+        "summaries": SummaryStatus(
+            own=1200, own_bytes=6000, left_out=7,
+            peers={
+                "gw2": PeerSummary(messages=900, bytes_used=1700, current=True, told=True),
+                "gw3": PeerSummary(messages=0, bytes_used=36, current=False, told=False),
+            },
         ),
     }  # fmt: skip
     return NodeStatus(**(values | changes))

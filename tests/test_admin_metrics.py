@@ -70,6 +70,27 @@ def test_custody(value):
     assert value("dlrproxy_route_events_total", event="dropped") == 0
 
 
+def test_hops_of_what_others_have_claimed(value):
+    assert value("dlrproxy_claimed_hops_bucket", le="1.0") == 95
+    assert value("dlrproxy_claimed_hops_bucket", le="16.0") == 97
+    assert value("dlrproxy_claimed_hops_bucket", le="32.0") == value("dlrproxy_claimed_hops_count") == 98
+    assert value("dlrproxy_claimed_hops_sum") == 95 + 2 * 2 + 31
+    assert value("dlrproxy_summary_first_hops_total", result="right") == 95
+    assert value("dlrproxy_summary_first_hops_total", result="none") == 0
+
+
+def test_summaries(node, value):
+    assert value("dlrproxy_summary_own_messages") == 1200
+    assert value("dlrproxy_summary_own_bytes") == 6000
+    assert value("dlrproxy_summary_left_out_total") == 7
+    assert value("dlrproxy_summary_messages", peer="gw2") == 900
+    assert value("dlrproxy_summary_bytes", peer="gw2") == 1700
+    assert value("dlrproxy_summary_current", peer="gw2") == 1
+    assert value("dlrproxy_summary_current", peer="gw3") == 0
+    node.change(summaries=None)
+    assert value("dlrproxy_summary_own_messages") is None
+
+
 def test_binds_and_gateways(value):
     assert value("dlrproxy_bind_up", operator="acme", bind="1") == 1
     assert value("dlrproxy_bind_up", operator="acme", bind="2") == 0

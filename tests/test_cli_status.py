@@ -100,6 +100,12 @@ def test_custody_and_parked():
     assert line(found, "not taken") == "not taken custody_full 2"
 
 
+def test_summaries():
+    told = "1,200 open messages told to 1 nodes, 900 known of 1 (7.6 KiB)"
+    assert line(text(), "summaries") == f"summaries {told} first hops: right 95, wrong 2 7 left out"
+    assert "summaries" not in text(summaries=None)
+
+
 def test_for_whose_word_custody_waits():
     custody = msgspec.structs.replace(status().custody, awaiting={"gw2": {"held": 3, "granted": 1}})
     assert line(text(custody=custody), "waits for") == "waits for gw2: held 3, granted 1"

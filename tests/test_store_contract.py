@@ -9,7 +9,7 @@ import trio.testing
 
 from dlrproxy.store.directory import free_bytes
 from dlrproxy.store.memory import MemoryStore
-from dlrproxy.store.port import Lookup, OpenMessage, Table
+from dlrproxy.store.port import MANY, Lookup, OpenMessage, Table
 from dlrproxy.store.rocks import open_rocks
 from dlrproxy.store.space import Space
 from dlrproxy.store.sql import schema
@@ -480,6 +480,59 @@ async def test_expire_returns_what_never_got_a_final_report(store, clock):
     await durable(store)
     assert (await store.expire(clock.now())).unreported == []
     assert [record.message_id for record in await find_one(store, a_lookup(b"still open"))] == [b"still open"]
+
+
+class Follower:
+    """What a store says of open messages; `open` as it follows from it."""
+
+    def __init__(self):
+        self.said = []
+
+    def opened(self, operator, message_id):
+        self.said.append(("opened", message_id))
+
+    def closed(self, operator, message_id):
+        self.said.append(("closed", message_id))
+
+
+async def test_a_follower_is_told_what_is_opened_closed_and_expires(store, clock):
+    follower = Follower()
+    store.follow(follower)
+    for message_id in (b"1", b"2", b"3"):
+        store.put_open(an_open(message_id, expires_at=clock.now() + 100))
+    store.put_open(an_open(b"many", destination=MANY, expires_at=clock.now() + 100))
+    store.close_open("acme", b"1", clock.now(), clock.now() + 100)
+    store.close_open("acme", b"many", clock.now(), clock.now() + 100)
+    await durable(store)
+    assert follower.said == [*(("opened", each) for each in (b"1", b"2", b"3", b"many")), ("closed", b"1")]
+    clock.reading += 200
+    follower.said.clear()
+    await store.expire(clock.now())
+    assert {message_id for _, message_id in follower.said} >= {b"2", b"3", b"many"}
+    assert {what for what, _ in follower.said} == {"closed"}
+
+
+@pytest.mark.parametrize("limit", [1, 3, 100])
+async def test_what_is_stored_and_awaited_is_read_in_pages(store, clock, limit):
+    for operator in ("acme", "best"):
+        for number in range(5):
+            store.put_open(an_open(b"%d" % number, operator=operator))
+    store.put_open(an_open(b"many", destination=MANY))
+    store.put_open(an_open(b"late", expires_at=clock.now() - 1))
+    await durable(store)
+    store.close_open("acme", b"3", clock.now(), clock.now() + 1000)
+    store.close_open("acme", b"many", clock.now(), clock.now() + 1000)
+    for _ in range(2):
+        found, after = [], b""
+        while True:
+            messages, after = await store.scan_open(after, limit)
+            assert len(messages) <= limit
+            found += [message.key for message in messages]
+            if not after:
+                break
+        ids = [(operator, b"%d" % number) for operator in ("acme", "best") for number in range(5)]
+        assert sorted(found) == sorted({*ids, ("acme", b"many")} - {("acme", b"3")})
+        await durable(store)
 
 
 async def test_what_is_expired_is_not_returned_a_second_time_before_it_is_durable(store, clock):

@@ -8,7 +8,7 @@ from typing import Final, get_args
 
 from attrs import fields
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
@@ -21,6 +21,8 @@ from ring.peer_status import PeerStatus
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 
 _PARKED_PREFIX: Final = "parked."
+_SUMMARY_PREFIX: Final = "summary."
+_HOPS: Final = (1, 2, 4, 8, 16, 32)
 
 _PEER_GAUGES: Final = {
     "outbox_frames": "Frames that wait to be sent to the node.",
@@ -65,6 +67,8 @@ class _NodeCollector(Collector):
         yield from _traffic(status.operators)
         yield from _ring(status.ring)
         yield from _custody(status.custody)
+        yield _hops(status.custody)
+        yield from _summaries(status)
 
 
 def _node(status: NodeStatus) -> Iterator[Metric]:
@@ -167,6 +171,40 @@ def _custody(custody: CustodyStatus) -> Iterator[Metric]:
     for name in sorted({"custody_full", "store_not_accepting"} | custody.refused.keys()):
         refused.add_metric([name], custody.refused.get(name, 0))
     yield refused
+
+
+def _hops(custody: CustodyStatus) -> Metric:
+    metric = HistogramMetricFamily(
+        "dlrproxy_claimed_hops", "Links that a report of this node travelled to the node that has claimed it."
+    )
+    buckets = [(str(float(most)), sum(n for hops, n in custody.hops.items() if hops <= most)) for most in _HOPS]
+    total = sum(hops * number for hops, number in custody.hops.items())
+    metric.add_metric([], [*buckets, ("+Inf", sum(custody.hops.values()))], total)
+    return metric
+
+
+def _summaries(status: NodeStatus) -> Iterator[Metric]:
+    first = _counter(
+        "summary_first_hops", "Reports that another node has claimed: what summaries said of the first hop.", "result"
+    )
+    for result in ("right", "wrong", "none"):
+        first.add_metric([result], status.custody.events.get(_SUMMARY_PREFIX + result, 0))
+    yield first
+    if status.summaries is None:
+        return
+    yield _single("summary_own_messages", "Open messages that the other nodes are told of.", status.summaries.own)
+    yield _single("summary_own_bytes", "Memory for these.", status.summaries.own_bytes)
+    left_out = _counter("summary_left_out", "Open messages that found no room in a summary.")
+    left_out.add_metric([], status.summaries.left_out)
+    yield left_out
+    messages = _gauge("summary_messages", "Open messages of the node that this one knows of.", "peer")
+    size = _gauge("summary_bytes", "Memory for these.", "peer")
+    current = _gauge("summary_current", "1 while the node has told all, and its changes come.", "peer")
+    for peer, known in status.summaries.peers.items():
+        messages.add_metric([peer], known.messages)
+        size.add_metric([peer], known.bytes_used)
+        current.add_metric([peer], known.current)
+    yield from (messages, size, current)
 
 
 def _gauge(name: str, meaning: str, *labels: str) -> GaugeMetricFamily:

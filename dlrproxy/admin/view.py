@@ -85,12 +85,33 @@ class CustodyStatus(msgspec.Struct, frozen=True, kw_only=True):
     waiting: int
     parked: int
     max_parked: int
-    events: Mapping[str, int]  # route events since the start, by name; parked ones also as "parked.REASON"
+    # Route events since the start, by name; parked ones also as "parked.REASON". Of reports that another node has
+    # claimed, "summary.right", "summary.wrong", "summary.none": what the summaries said of the first hop.
+    events: Mapping[str, int]
+    hops: Mapping[int, int] = {}  # reports that another node has claimed, by the links they travelled
     refused: Mapping[str, int]  # what was not taken into custody, by reason
     states: Mapping[str, int] = {}  # items by state (`ring/custody.py`), in lower case
     # By node: what waits for its word, by state. held: claimed here, its origin is to grant it; granted: that node has
     # claimed it, and has not finished; delivered: done here, and kept until that node, its origin, has forgotten it.
     awaiting: Mapping[str, Mapping[str, int]] = {}
+
+
+class PeerSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """What one other node and this one have told each other."""
+
+    messages: int  # open messages of that node
+    bytes_used: int
+    current: bool  # this node knows all of them
+    told: bool  # that node has been told all of this one's
+
+
+class SummaryStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """See docs/summaries.md."""
+
+    own: int  # open messages of this node that the others are told of
+    own_bytes: int
+    left_out: int  # messages that found no room, since the start
+    peers: Mapping[str, PeerSummary]
 
 
 class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,6 +125,7 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
     operators: tuple[OperatorStatus, ...]
     ring: tuple[PeerStatus, ...]
     custody: CustodyStatus
+    summaries: SummaryStatus | None = None  # None: off, or there is nobody to exchange them with
 
     @property
     def binds_up(self) -> int:

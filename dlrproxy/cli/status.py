@@ -10,7 +10,15 @@ from rich.live import Live
 from rich.text import Text
 
 from dlrproxy.admin.client import AdminError, Client
-from dlrproxy.admin.view import BindStatus, CustodyStatus, DrainState, NodeStatus, OperatorStatus, StoreStatus
+from dlrproxy.admin.view import (
+    BindStatus,
+    CustodyStatus,
+    DrainState,
+    NodeStatus,
+    OperatorStatus,
+    StoreStatus,
+    SummaryStatus,
+)
 from dlrproxy.cli.asking import asks_node
 from dlrproxy.cli.showing import BAD, DOUBTFUL, GOOD, QUIET, console, count, details, duration, size, table
 from protocols.peer.frames import VERSION
@@ -68,7 +76,10 @@ def _now(client: Client) -> RenderableType:
 
 def shown(status: NodeStatus) -> RenderableType:
     """What is wrong comes first."""
-    parts: list[RenderableType] = [_head(status), _custody_and_store(status.custody, status.store), ""]
+    parts: list[RenderableType] = [_head(status), _custody_and_store(status.custody, status.store)]
+    if status.summaries is not None:
+        parts.append(_summaries(status.summaries, status.custody))
+    parts.append("")
     parts.append(_binds(status.operators))
     if any(operator.gateways for operator in status.operators):
         parts += ["", _gateways(status.operators)]
@@ -109,6 +120,20 @@ def _custody_and_store(custody: CustodyStatus, store: StoreStatus) -> Renderable
     if store.free_bytes is not None:
         disk.append(f"  {size(store.free_bytes)} free; below {size(store.min_free_bytes)} MT are refused", QUIET)
     return details(*rows, ("store", disk))
+
+
+def _summaries(summaries: SummaryStatus, custody: CustodyStatus) -> RenderableType:
+    told, current = (sum(getattr(peer, side) for peer in summaries.peers.values()) for side in ("told", "current"))
+    known = sum(peer.messages for peer in summaries.peers.values())
+    used = summaries.own_bytes + sum(peer.bytes_used for peer in summaries.peers.values())
+    text = Text(f"{count(summaries.own)} open messages told to {told} nodes, {count(known)} known of {current}")
+    text.append(f"  ({size(used)})", QUIET)
+    results = [(result, custody.events.get(f"summary.{result}", 0)) for result in ("right", "wrong", "none")]
+    if named := _named(results):
+        text.append(f"  first hops: {named}", QUIET)
+    if summaries.left_out:
+        text.append(f"  {count(summaries.left_out)} left out", DOUBTFUL)
+    return details(("summaries", text))
 
 
 def _binds(operators: tuple[OperatorStatus, ...]) -> RenderableType:

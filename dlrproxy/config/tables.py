@@ -128,6 +128,14 @@ class Ring:
         validator=at_least(1),
         metadata=key("Reports of this node that are on their way round the ring at one time; the others wait."),
     )
+    summary_mb: int = field(
+        default=64,
+        validator=at_least(0),
+        metadata=key(
+            "Memory for what the nodes tell each other of their open messages, so that a report goes straight to its "
+            "owner's node. 0: off, and it goes round the ring."
+        ),
+    )
     secret: Secret | None = None  # the content of secret_file
 
 

@@ -1,6 +1,7 @@
 """Ring mode: every node keeps its own open messages and custody, and asks the others round the ring.
 
-This file ties the links between nodes to custody, and shares what is learned about an operator's message ids.
+This file ties the links between nodes to custody and to summaries, and shares what is learned about an operator's
+message ids.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,7 +11,9 @@ from structlog.typing import FilteringBoundLogger
 
 from dlrproxy.config import Config
 from dlrproxy.custody import Keeper
-from protocols.peer.frames import Frame, Learned
+from dlrproxy.modes.summaries import SummaryExchange
+from dlrproxy.store.port import Store
+from protocols.peer.frames import Frame, Learned, SummaryPart, SummaryWanted
 from protocols.peer.hello import Hello
 from protocols.smpp.message_ids import Rule
 from ring import peer_table, tls
@@ -19,6 +22,7 @@ from ring.link_settings import LinkSettings
 from ring.peer_status import PeerStatus
 from ring.peer_url import PeerUrl
 from ring.settings import CustodySettings, OperatorPolicy
+from ring.summaries import Summaries
 from ring.topology import Topology
 
 # Operators' rules as learned here, with the evidence for each; operators without one are left out.
@@ -28,6 +32,13 @@ Adopt = Callable[[str, Rule, int], None]
 
 def topology(config: Config) -> Topology:
     return Topology(config.node_names, config.node.name)
+
+
+def summaries(config: Config) -> Summaries | None:
+    """None where they are off, or there is nobody to exchange them with."""
+    if not config.other_peers or not config.ring.summary_mb:
+        return None
+    return Summaries(topology(config), config.ring.summary_mb)
 
 
 def policies(config: Config) -> dict[str, OperatorPolicy]:
@@ -90,8 +101,9 @@ class RingMode:
     def __init__(
         self,
         config: Config,
-        store_id: bytes,
+        store: Store,
         keeper: Keeper,
+        summaries: Summaries | None,
         learnings: Learnings,
         adopt: Adopt,
         log: FilteringBoundLogger,
@@ -104,8 +116,12 @@ class RingMode:
         self._learnings = learnings
         self._adopt = adopt
         self._log = log
-        self._store_id = store_id
+        self._store_id = store.store_id
         self._links = self._make_links(config)
+        self._summaries = summaries
+        self._exchange: SummaryExchange | None = None
+        if summaries is not None:
+            self._exchange = SummaryExchange(summaries, store, self.send, log)
 
     def _make_links(self, config: Config) -> Links | None:
         if not config.other_peers:
@@ -119,7 +135,7 @@ class RingMode:
             store_id=self._store_id,
             callbacks=self,
             log=self._log,
-            on_reachable=self._keeper.reachable,
+            on_reachable=self._reachable,
         )
 
     def reload(self, config: Config) -> bool:
@@ -134,7 +150,14 @@ class RingMode:
         self._links.set_tls(security)  # raises, too, where the table in force does not go with it
         self._links.set_peers(peers)
         self._keeper.retopologize(nodes)
+        if self._summaries is not None:
+            self._summaries.retopologize(nodes)
         return True
+
+    def _reachable(self, versions: Mapping[str, int]) -> None:
+        self._keeper.reachable(versions)
+        if self._summaries is not None:
+            self._summaries.reachable(versions, trio.current_time())
 
     def send(self, peer: str, frame: Frame) -> bool:
         return self._links is not None and self._links.send(peer, frame)
@@ -153,7 +176,9 @@ class RingMode:
         if self._links is None:
             task_status.started()
             await trio.sleep_forever()
-        else:
+        async with trio.open_nursery() as nursery:
+            if self._exchange is not None:
+                nursery.start_soon(self._exchange.run)
             await self._links.run(task_status=task_status)
 
     def set_draining(self, *, draining: bool) -> None:
@@ -171,6 +196,9 @@ class RingMode:
         for frame in frames:
             if isinstance(frame, Learned):
                 self._take_over(peer, frame)
+            elif isinstance(frame, SummaryPart | SummaryWanted):
+                if self._summaries is not None:
+                    self._summaries.frame(peer, frame, trio.current_time())
             else:
                 custody_frames.append(frame)
         self._keeper.frames(peer, custody_frames)
@@ -188,4 +216,4 @@ class RingMode:
             self.send(peer, Learned(operator, rule.value, evidence))
 
     def on_down(self, peer: str, why: str) -> None:
-        """`Keeper.reachable` says all that custody wants to know."""
+        """`_reachable` has said all that there is to know."""

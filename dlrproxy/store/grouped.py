@@ -20,7 +20,7 @@ import trio
 
 from dlrproxy.store.group import Callback, Group, Key, closed
 from dlrproxy.store.layout import encode_keys
-from dlrproxy.store.port import Expired, Lookup, OpenMessage, StoreError, Table
+from dlrproxy.store.port import MANY, Expired, Follower, Lookup, OpenMessage, StoreError, Table
 from dlrproxy.store.recent import Recent
 from dlrproxy.store.space import Space
 from protocols.smpp.message_ids import normal
@@ -66,6 +66,9 @@ class Backend(Protocol):
 
     async def read_due(self, now: float, limit: int, done: frozenset[bytes]) -> list[Due]:
         """Expiry rows of at most `limit` keys in all, without those in `done`."""
+
+    async def scan_opens(self, after: bytes, limit: int) -> list[tuple[bytes, OpenMessage]]:
+        """Stored messages with a key greater than `after`, in the order of keys that are the backend's own."""
 
     async def get(self, table: Table, key: bytes) -> bytes | None: ...
 
@@ -113,6 +116,7 @@ class GroupedStore:
         self._expiring = trio.Lock()
         self._running = False
         self._failing = False
+        self._follower: Follower | None = None
 
     @property
     def accepting(self) -> bool:
@@ -126,6 +130,8 @@ class GroupedStore:
         self._recent.put(key, message)
         self._collecting.put_open(key, message, normal(message.message_id))
         self._work.set()
+        if self._follower is not None:
+            self._follower.opened(*key)
 
     def close_open(self, operator: str, message_id: bytes, final_at: float, expires_at: float) -> None:
         key = operator, message_id
@@ -136,6 +142,8 @@ class GroupedStore:
         else:
             self._recent.distrust_readers()
         self._work.set()
+        if self._follower is not None and (before is None or before.destination != MANY):
+            self._follower.closed(operator, message_id)
 
     def recent(self, operator: str, message_id: bytes) -> OpenMessage | None:
         message = self._recent.get((operator, message_id))
@@ -233,7 +241,10 @@ class GroupedStore:
                         gone.append(message)
             if rows:
                 self._work.set()
-        return Expired([message for message in gone if not message.final_at], more=bool(rows))
+        if self._follower is not None:
+            for message in gone:
+                self._follower.closed(*message.key)
+        return Expired(gone, more=bool(rows))
 
     def _in_progress(self, key: Key) -> bool:
         """A change of the record waits for its commit, and files it for a later expiry."""
@@ -242,6 +253,23 @@ class GroupedStore:
             for group in (self._committing, self._collecting)
             if group is not None
         )
+
+    def follow(self, follower: Follower) -> None:
+        self._follower = follower
+
+    async def scan_open(self, after: bytes = b"", limit: int = 1000) -> tuple[list[OpenMessage], bytes]:
+        while True:
+            generation = self._recent.generation
+            rows = await self._backend.scan_opens(after, limit)
+            if self._recent.generation - generation < 2:
+                break
+        now = self._now()
+        found = []
+        for _, stored in rows:
+            message = self._recent.get(stored.key) or self._over(stored.key, stored)
+            if message is not None and message.awaited and message.expires_at > now:
+                found.append(message)
+        return found, rows[-1][0] if rows else b""
 
     # --- rows
 

@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 import trio
 
 from dlrproxy.store.group import Group, Key, closed, with_id
-from dlrproxy.store.port import Expired, Lookup, OpenMessage, Table
+from dlrproxy.store.layout import open_key
+from dlrproxy.store.port import MANY, Expired, Follower, Lookup, OpenMessage, Table
 from protocols.smpp.message_ids import normal
 
 
@@ -83,15 +84,21 @@ class MemoryStore:
         self._collecting = Group()
         self._committing: Group | None = None
         self._work = trio.Event()
+        self._follower: Follower | None = None
 
     def put_open(self, message: OpenMessage) -> None:
         self._visible.put_open(message.key, message)
+        if self._follower is not None:
+            self._follower.opened(*message.key)
         self._collecting.put_open(message.key, message, normal(message.message_id))
         self._written()
 
     def close_open(self, operator: str, message_id: bytes, final_at: float, expires_at: float) -> None:
         key = operator, message_id
-        self._collecting.close_open(key, final_at, expires_at, self._visible.opens.get(key))
+        before = self._visible.opens.get(key)
+        self._collecting.close_open(key, final_at, expires_at, before)
+        if self._follower is not None and (before is None or before.destination != MANY):
+            self._follower.closed(operator, message_id)
         self._visible.close_open(key, final_at, expires_at)
         self._written()
 
@@ -149,9 +156,22 @@ class MemoryStore:
         for record in due:
             self._visible.remove_open(record.key)
             self._collecting.remove_open(record.key)
+            if self._follower is not None:
+                self._follower.closed(*record.key)
         if due:
             self._written()
-        return Expired([record for record in due if not record.final_at], more=len(due) == limit)
+        return Expired(due, more=len(due) == limit)
+
+    def follow(self, follower: Follower) -> None:
+        self._follower = follower
+
+    async def scan_open(self, after: bytes = b"", limit: int = 1000) -> tuple[list[OpenMessage], bytes]:
+        await trio.lowlevel.checkpoint()
+        now = self._now()
+        opens = {open_key(*key): record for key, record in self._visible.opens.items()}
+        keys = [key for key in sorted(opens) if key > after][:limit]
+        found = [opens[key] for key in keys if opens[key].awaited and opens[key].expires_at > now]
+        return found, keys[-1] if keys else b""
 
     def _written(self) -> None:
         if self._auto_commit:

@@ -60,6 +60,11 @@ class OpenMessage(msgspec.Struct, frozen=True, array_like=True, gc=False):
         """Nothing intermediate may follow: its final report was delivered. Never so for one with many destinations."""
         return self.final_at > 0 and self.destination != MANY
 
+    @property
+    def awaited(self) -> bool:
+        """A report of it may still come that is not a duplicate: no final one has, or it has many destinations."""
+        return not self.final_at or self.destination == MANY
+
 
 class Lookup(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What to look for: the id exactly as reported, and its normal forms (`protocols.smpp.message_ids`)."""
@@ -72,8 +77,22 @@ class Lookup(msgspec.Struct, frozen=True, array_like=True, gc=False):
 class Expired(NamedTuple):
     """What one call of `Store.expire` did."""
 
-    unreported: list[OpenMessage]  # those of the deleted that never got a final report
+    deleted: list[OpenMessage]
     more: bool  # there may be more to delete: call again
+
+    @property
+    def unreported(self) -> list[OpenMessage]:
+        """Those of the deleted that never got a final report."""
+        return [message for message in self.deleted if not message.final_at]
+
+
+class Follower(Protocol):
+    """Is told which open messages a store holds for which a report may still come. Every call is cheap."""
+
+    def opened(self, operator: str, message_id: bytes) -> None: ...
+
+    def closed(self, operator: str, message_id: bytes) -> None:
+        """It is finished, or has expired. May be said twice."""
 
 
 class Store(Protocol):
@@ -104,6 +123,16 @@ class Store(Protocol):
 
         The record with the exact id comes first. Records past `expires_at` are not returned. One call may hold
         many lookups and costs one visit to the disk. Raises StoreError.
+        """
+
+    def follow(self, follower: Follower) -> None:
+        """Tell it, from now on, of every message that is put, closed or expires, as it is written. One at most."""
+
+    async def scan_open(self, after: bytes = b"", limit: int = 1000) -> tuple[list[OpenMessage], bytes]:
+        """Of the next `limit` stored messages those that are awaited, and where to go on; empty: that was all.
+
+        `after` is empty, or what the last call returned. A message that is put after the first call may be left out.
+        Raises StoreError.
         """
 
     def put(self, table: Table, key: bytes, value: bytes) -> None:

@@ -17,9 +17,9 @@ from dlrproxy.store.directory import DataDirectory, Opener, free_bytes
 from dlrproxy.store.disk import Disk
 from dlrproxy.store.group import Group, Key
 from dlrproxy.store.grouped import REMEMBERED, Due, GroupedStore, Records
-from dlrproxy.store.port import Table
+from dlrproxy.store.port import OpenMessage, Table
 from dlrproxy.store.space import MIB, Space
-from dlrproxy.store.visits import read_due, read_opens, write_group
+from dlrproxy.store.visits import read_due, read_opens, scan_opens, write_group
 
 # What may wait for a disk that stands still. Above it nothing is accepted; what was accepted before still comes in,
 # and that is bounded by the windows.
@@ -42,6 +42,9 @@ class RocksBackend:
 
     async def read_due(self, now: float, limit: int, done: frozenset[bytes]) -> list[Due]:
         return await self._disk.read(read_due, now, limit, done)
+
+    async def scan_opens(self, after: bytes, limit: int) -> list[tuple[bytes, OpenMessage]]:
+        return await self._disk.read(scan_opens, after, limit)
 
     async def get(self, table: Table, key: bytes) -> bytes | None:
         (value,) = await self._disk.read(Database.get, table.value, [key])

@@ -17,6 +17,7 @@ from dlrproxy.store.layout import (
     open_key,
     parted,
 )
+from dlrproxy.store.port import OpenMessage
 
 EXPIRY_PAGE: Final = 16  # rows read at a time, of up to 40 KB each
 
@@ -45,6 +46,10 @@ def read_opens(
 def _get_opens(database: Database, keys: Sequence[Key]) -> Records:
     values = database.get(OPEN, [open_key(*key) for key in keys])
     return {key: decode_open(value) for key, value in zip(keys, values, strict=True) if value is not None}
+
+
+def scan_opens(database: Database, after: bytes, limit: int) -> list[tuple[bytes, OpenMessage]]:
+    return [(key, decode_open(value)) for key, value in database.scan(OPEN, after, limit)]
 
 
 def read_due(database: Database, now: float, limit: int, done: frozenset[bytes]) -> list[Due]:

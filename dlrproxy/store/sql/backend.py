@@ -8,8 +8,8 @@ import trio
 
 from dlrproxy.store.group import Group, Key
 from dlrproxy.store.grouped import Due, Records, WriteError
-from dlrproxy.store.layout import open_key
-from dlrproxy.store.port import Table
+from dlrproxy.store.layout import open_key, parted
+from dlrproxy.store.port import OpenMessage, Table
 from dlrproxy.store.sql import statements
 from dlrproxy.store.sql.errors import SqlError
 from dlrproxy.store.sql.pool import Pool
@@ -46,6 +46,10 @@ class SqlBackend:
             if row_key not in done and len(rows) < limit:
                 rows.append(Due(row_key, [message.key], (), {message.key: message}))
         return rows
+
+    async def scan_opens(self, after: bytes, limit: int) -> list[tuple[bytes, OpenMessage]]:
+        result = await self._pool.run(statements.scan_opens(parted(after), limit))
+        return [(open_key(*message.key), message) for message in map(statements.open_of, result.rows)]
 
     async def get(self, table: Table, key: bytes) -> bytes | None:
         result = await self._pool.run(statements.get_item(table, key))

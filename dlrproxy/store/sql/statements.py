@@ -117,6 +117,14 @@ def find_opens(keys: Sequence[Key], forms: Sequence[Key]) -> str | None:
     return " UNION ".join(parts) or None
 
 
+def scan_opens(after: Key, limit: int) -> str:
+    operator, message_id = literal(after[0]), literal(after[1])
+    return (
+        f"{_SELECT_OPEN}(operator>{operator} OR (operator={operator} AND message_id>{message_id})) "
+        f"ORDER BY operator,message_id LIMIT {limit}"
+    )
+
+
 def due_opens(now: float, limit: int) -> str:
     return f"{_SELECT_OPEN}expires_at<={number(now)} ORDER BY expires_at LIMIT {limit}"
 
