@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 TOOLS := .tools
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types imports unit bench fuzz chaos pin wheel system clean
+.PHONY: help demo test check lint types imports unit bench scale fuzz chaos pin wheel system clean
 
 help:  ## Say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -49,6 +49,9 @@ $(TOOLS)/npm/.ready: tests/foreign/package.json | system
 bench: $(VENV)/.ready  ## What a message costs, against a plain byte relay and HAProxy, in one run
 	@benchmarks/install-haproxy.sh
 	$(BIN)/python -m benchmarks $(BENCH)
+
+scale: $(VENV)/.ready  ## What a report at the wrong node costs rings of 3 to 32 nodes, with summaries and without
+	$(BIN)/python -m benchmarks.ring_scale $(SCALE)
 
 RUNS ?= 2000000
 

@@ -18,6 +18,8 @@ from protocols.peer.frames import (
     LapDone,
     Learned,
     Settled,
+    SummaryPart,
+    SummaryWanted,
 )
 
 KEY = EnvelopeKey(b"store-id", 7)
@@ -57,6 +59,8 @@ def seeds() -> Iterator[bytes]:
         Forgotten(KEY),
         Heartbeat(draining=True),
         Learned("acme", "hex-decimal", 12),
+        SummaryPart(3, 1, pages=2, complete=True, opened=b"\x01\x00\x00\xff", closed=b"\x02\x00\x00\xff"),
+        SummaryWanted(),
     ]
     yield frames.encode(each)
     for frame in each:

@@ -117,7 +117,7 @@ class Walk:
         item.sent_to = target.node
         visited = tuple(item.answered)
         hop = len(visited)
-        if self._owners is not None and hop == 1:
+        if self._owners is not None and hop == 1 and item.envelope.kind == "dlr":
             item.named = target.node if target.named else ""
         age_s = now - item.accepted_at
         self._shelf.note("forwarded", item, hop, to=target.node, **({"by": "summary"} if target.named else {}))
