@@ -61,6 +61,7 @@ class Keeper:
         self._lookups: list[Lookup] = []
         self._lookups_wanted = trio.Event()
         self._emptied = trio.Event()
+        self._handed_on: trio.Event | None = None  # somebody waits for it
         self._parked_rows = trio.Lock()  # reading a parked row and deciding about it are one step
         self.counts: Counter[str] = Counter()  # route events, by name; also "parked.REASON" and "summary.RESULT"
         self.hops: Counter[int] = Counter()  # reports of this node that others have claimed, by links travelled
@@ -131,7 +132,8 @@ class Keeper:
     def frames(self, sender: str, frames: Sequence[Frame]) -> None:
         """Frames about custody from another node."""
         now = self._clock.now()
-        self._do([command for frame in frames for command in self._machine.frame(sender, frame, now)])
+        taking = self._store.accepting
+        self._do([command for frame in frames for command in self._machine.frame(sender, frame, now, taking=taking)])
 
     def reachable(self, nodes: Mapping[str, int]) -> None:
         """The nodes that can be reached, and which version of the frames each speaks."""
@@ -140,6 +142,19 @@ class Keeper:
     def retopologize(self, topology: Topology) -> None:
         """The configured nodes have changed."""
         self._do(self._machine.retopologize(topology, self._clock.now()))
+
+    def leave(self) -> None:
+        """This node is going to stop: hand on to others what they can deliver as well."""
+        self._do(self._machine.leave(self._clock.now()))
+
+    def stay(self) -> None:
+        """It is not going to, after all."""
+        self._do(self._machine.stay(self._clock.now()))
+
+    async def handed_on(self) -> None:
+        """After `leave`: wait until nothing is left that another node could take. `run` must be running."""
+        self._handed_on = trio.Event()
+        await self._handed_on.wait()
 
     # People
 
@@ -208,6 +223,8 @@ class Keeper:
             self._send_unhurried(to)
         if not self.in_custody():
             self._emptied.set()
+        if self._handed_on is not None and not self._machine.handing_on:
+            self._handed_on.set()
 
     def next_due(self) -> float | None:
         """When `tick` has something to do, on the node's clock: for a driver that need not ask ten times a second."""

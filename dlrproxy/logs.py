@@ -217,6 +217,8 @@ _STEPS: Final[Mapping[Step, EventDoc]] = MappingProxyType(
         "claimed": EventDoc("this node owns it and has it in its own custody", ("origin", "gateway")),
         "claim_refused": EventDoc("the origin has given it elsewhere; this node lets go of its claim", ("reason",)),
         "settled": EventDoc("the origin let go of it, durably, in favour of a node", ("by", "age_s", "parked")),
+        "handed_on": EventDoc("the origin leaves: another node is its origin now", ("to", "age_s", "parked")),
+        "inherited": EventDoc("this node is its origin now, in place of one that leaves", ("origin",)),
         "delivered": EventDoc("the gateway took it", ("gateway",)),
         "superseded": EventDoc("an intermediate report after the final one: not delivered", ("gateway",)),
         "retried": EventDoc("the gateway could not take it: again later", ("gateway", "status", "wait_s", "reason")),

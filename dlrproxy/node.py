@@ -4,8 +4,9 @@
     custody, ring  what was on disk is restored before anything new comes
     fronts         the operators' binds and the gateways' listeners, last up and first down
 
-On `stop`: MT are refused; what is in flight is finished; the binds are released; the gateways are unbound; the other
-nodes are told; what is left in custody stays on disk for the next start.
+On `stop`: the other nodes are told, and get what is in custody and can be delivered from there as well; MT are refused;
+what is in flight is finished; the binds are released; the gateways are unbound; what is left in custody stays on disk
+for the next start.
 """
 
 from collections.abc import Iterable, Mapping
@@ -320,9 +321,10 @@ class Node:
     # The end
 
     async def _wind_down(self) -> None:
-        """Finish what is in flight, let go of operators, then of gateways."""
+        """Finish what is in flight, let go of operators, hand custody on, let go of gateways."""
         self._log.info("node.stopping", drain_s=self.config.node.drain_s, custody=self.keeper.in_custody())
         self.ring.set_draining(draining=True)
+        self.keeper.leave()
         deadline = trio.current_time() + self.config.node.drain_s
         await self._quiet(deadline)
         unfinished = {name: front.relay.in_flight for name, front in self.fronts.items() if front.relay.in_flight}
@@ -331,6 +333,10 @@ class Node:
         with trio.move_on_after(_RELEASE_S):
             await self._release_binds()
         await self._quiet(deadline)  # for what the operators have sent while they were let go of
+        with trio.move_on_at(deadline):
+            await self.keeper.handed_on()
+        left = {state.name.lower(): number for state, number in self.keeper.machine.by_state().items()}
+        self._log.info("node.custody_handed_on", count=self.keeper.counts["handed_on"], left=left)
         with trio.move_on_after(_RELEASE_S):
             async with trio.open_nursery() as nursery:
                 for front in self.fronts.values():
@@ -361,6 +367,7 @@ class Node:
 
     async def _serve_again(self) -> None:
         self.ring.set_draining(draining=False)
+        self.keeper.stay()
         for front in list(self.fronts.values()):
             if self.draining == "stop":
                 return
@@ -374,10 +381,11 @@ class Node:
     async def _empty_custody(self) -> None:
         """For taking the node out of the fleet: hold no operator binds, take no MT, and see custody become empty.
 
-        The gateways stay bound, for what is delivered to them.
+        What others can deliver as well is handed on to them. The gateways stay bound, for what is delivered here.
         """
         self._log.info("node.emptying_custody", custody=self.keeper.in_custody())
         self.ring.set_draining(draining=True)
+        self.keeper.leave()
         for front in self.fronts.values():
             front.relay.draining = True
         await self._release_binds()

@@ -16,7 +16,7 @@ Two rules make it safe whatever crashes, and however often an envelope has been 
 The owner's node repeats Claimed and Finished until they are answered; the origin only answers.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 
 from protocols.peer.frames import Claimed, EnvelopeKey, Finished, Forgotten, Forward, Settled
@@ -28,7 +28,7 @@ from ring.shelf import Alarm, Item, Shelf, State
 from ring.topology import Topology
 from ring.walk import Walk
 
-_RELEASABLE = frozenset({State.LINED_UP, State.READY, State.WALKING, State.WAITING, State.TO_PARK})
+_RELEASABLE = frozenset({State.LINED_UP, State.READY, State.WALKING, State.WAITING, State.HANDING, State.TO_PARK})
 
 
 class Claims:
@@ -41,7 +41,10 @@ class Claims:
         delivery: Delivery,
         walk: Walk,
         proceed: Callable[[Item, float], None],
+        inherit: Callable[[Item], None],
+        handed_on: Callable[[Item], None],
     ) -> None:
+        """`inherit` makes what was granted to this node as an heir its own; `handed_on` is told what goes to one."""
         self._shelf = shelf
         self._settings = settings
         self._me = me
@@ -49,6 +52,8 @@ class Claims:
         self._delivery = delivery
         self._walk = walk
         self._proceed = proceed
+        self._inherit = inherit
+        self._handed_on = handed_on
         self._reachable: AbstractSet[str] = frozenset()
         self._nodes: AbstractSet[str] = frozenset()  # the configured ones, when `retopologize` was last called
         self._recalling: dict[EnvelopeKey, Claimed] = {}
@@ -71,6 +76,7 @@ class Claims:
         )
         self._shelf.items[item.key] = item
         self._shelf.watch.discard(item.key)
+        self._let_go_of_former(item, now)
         self._shelf.lines.join(item)
 
         def claimed(now: float) -> None:
@@ -81,11 +87,18 @@ class Claims:
         self._shelf.write(item.row(Kind.CLAIM), then=claimed)
         return True
 
+    def _let_go_of_former(self, item: Item, now: float) -> None:
+        """Its last origin granted it to the present one: so a claim under the name that it had there was in vain."""
+        key = item.envelope.former
+        former = self._shelf.items.get(key) if key is not None else None
+        if former is not None and former.state is State.HELD:
+            self._refused(former, "handed_on", now)
+
     def repeat(self, item: Item, now: float) -> None:
         """Tell the origin what it has not answered, now and again. An origin out of reach is told when it is back."""
         origin = item.envelope.origin
         if item.state is State.HELD:
-            self._shelf.send(origin, Claimed(item.key, self._me, item.lap, item.claim_hop))
+            self._shelf.send(origin, Claimed(item.key, self._me, item.lap, item.claim_hop, self._inherited_line(item)))
         elif item.state is State.DELIVERED and item.stored:
             self._shelf.send(origin, Finished(item.key, self._me))
         else:
@@ -93,23 +106,39 @@ class Claims:
         if origin in self._reachable:
             self._shelf.alarms.set(now + self._settings.repeat_s, Alarm.REPEAT, item.key)
 
+    def _inherited_line(self, item: Item) -> tuple[EnvelopeKey, ...]:
+        """What an heir holds of the item's line, in order, and its origin has not granted yet."""
+        if not item.heir:
+            return ()
+        origin = item.envelope.origin
+        line = self._shelf.lines.of(item)
+        return tuple(
+            each.key for each in line if each.heir and each.state is State.HELD and each.envelope.origin == origin
+        )
+
     def settled(self, frame: Settled, now: float) -> None:
         """The origin's word on a claim. Only the first one counts."""
         item = self._shelf.items.get(frame.key)
         if item is None or item.state is not State.HELD:
             return
         self._shelf.alarms.cancel(Alarm.REPEAT, item.key)
-        if frame.granted:
+        if frame.granted and item.heir:
+            self._inherit(item)
+        elif frame.granted:
             item.state = State.LINED_UP
             item.stored = True
             self._proceed(item, now)
-            return
-        item.released = True
-        if frame.reason == "unknown_store":
+        elif frame.reason == "unknown_store":
+            item.released = True
             self._delivery.park(item, Reason.ORIGIN_LOST, now)
         else:
-            self._shelf.note("claim_refused", item, item.claim_hop, reason=frame.reason)
-            self._delivery.finish(item, now)
+            self._refused(item, frame.reason, now)
+
+    def _refused(self, item: Item, reason: str, now: float) -> None:
+        self._shelf.alarms.cancel(Alarm.REPEAT, item.key)
+        item.released = True
+        self._shelf.note("claim_refused", item, item.claim_hop, reason=reason)
+        self._delivery.finish(item, now)
 
     def forgotten(self, frame: Forgotten) -> None:
         """The origin knows the envelope no more, so no copy of it can be granted to anybody."""
@@ -166,33 +195,53 @@ class Claims:
             self._shelf.command(Recall(frame.key))
         elif item.state is State.GRANTED and item.granted_to == frame.node:
             self._answer(frame, granted=True)
-        elif item.state in _RELEASABLE and not item.gateway:
-            self._walk.leave(item)
-            self._release(item, frame, now)
+        elif _is_releasable(item):
+            self._release(self._together(item, frame), frame, now)
         elif item.state is not State.RELEASING:
             self._answer(frame, granted=False, reason="gone")
         # else: the release is being written; the claimer hears of it, or asks again
 
+    def _together(self, item: Item, frame: Claimed) -> list[Item]:
+        """What is granted with it: the reports that the claimer has on disk of the same line, if it is an heir."""
+        line = [self._shelf.items.get(key) for key in frame.line]
+        found = [other for other in line if other is not None and _is_releasable(other)]
+        return found if item in found else [item]
+
     def _answer(self, frame: Claimed, granted: bool, reason: str = "") -> None:
         self._shelf.send(frame.node, Settled(frame.key, granted, reason))
 
-    def _release(self, item: Item, frame: Claimed, now: float, *also: Row, **fields: str) -> None:
-        item.state = State.RELEASING
-        item.granted_to = frame.node
-        item.lap = frame.lap
+    def _release(self, items: list[Item], frame: Claimed, now: float, *also: Row, **fields: str) -> None:
+        """Let go of them, all in one write: none of them is to be had by two nodes, nor by none."""
+        for item in items:
+            self._walk.leave(item)
+            item.state = State.RELEASING
+            item.granted_to = frame.node
+            item.handed_on = bool(frame.line)
+            item.lap = frame.lap
+            if item.handed_on:
+                self._handed_on(item)
 
         def released(now: float) -> None:
-            item.become_tombstone(State.GRANTED)
-            self._shelf.watch.discard(item.key)
-            age_s = round(now - item.accepted_at, 3)
-            if item.named is not None:
-                fields["summary"] = "right" if item.named == frame.node else "wrong" if item.named else "none"
-            self._shelf.note("settled", item, frame.hop, by=frame.node, age_s=age_s, **fields)
-            self._answer(frame, granted=True)
-            if following := self._shelf.lines.leave(item):
-                self._proceed(following, now)
+            for item in items:
+                item.become_tombstone(State.GRANTED)
+                self._shelf.watch.discard(item.key)
+                self._note_release(item, frame, now, fields)
+                self._shelf.send(frame.node, Settled(item.key, granted=True))
+            for item in items:
+                if following := self._shelf.lines.leave(item):
+                    self._proceed(following, now)
 
-        self._shelf.write(item.row(Kind.GRANTED), *also, then=released)
+        self._shelf.write(*(item.row(Kind.GRANTED) for item in items), *also, then=released)
+
+    def _note_release(self, item: Item, frame: Claimed, now: float, fields: Mapping[str, str]) -> None:
+        age_s = round(now - item.accepted_at, 3)
+        if frame.line:
+            self._shelf.note("handed_on", item, to=frame.node, age_s=age_s, **fields)
+        else:
+            if item.named is not None:
+                named = "right" if item.named == frame.node else "wrong" if item.named else "none"
+                fields = {**fields, "summary": named}
+            self._shelf.note("settled", item, frame.hop, by=frame.node, age_s=age_s, **fields)
 
     def is_recalling(self, key: EnvelopeKey) -> bool:
         return key in self._recalling
@@ -209,7 +258,7 @@ class Claims:
         self._shelf.items[key] = item
         self._delivery.parked -= 1
         unparked = Row(Table.PARKED, encode_key(key), None)
-        self._release(item, frame, now, unparked, parked=row.reason)
+        self._release([item], frame, now, unparked, parked=row.reason)
 
     def finished(self, frame: Finished, sender: str) -> None:
         """The claimer owes its gateway nothing more, and will not ask again."""
@@ -224,3 +273,8 @@ class Claims:
                 self._shelf.send(sender, Forgotten(frame.key))
 
             self._shelf.write(item.no_row(), then=forgotten)
+
+
+def _is_releasable(item: Item) -> bool:
+    """It is this node's to give, and nobody has it yet."""
+    return item.state in _RELEASABLE and not item.claimed and not item.gateway

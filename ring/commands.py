@@ -116,6 +116,8 @@ EventName = Literal[
     "claimed",
     "claim_refused",
     "settled",
+    "handed_on",
+    "inherited",
     "delivered",
     "superseded",
     "retried",

@@ -16,7 +16,11 @@ An item moves through these states; what is not listed cannot happen, and a late
                 a part of an MO        -> GATHERING
     GATHERING   its parts go there     -> READY
                 no gateway is bound    -> WAITING, or by policy
+                this node leaves       -> HANDING, as from WALKING where it would wait, and the line behind it
     WAITING     time, or a node joins, or (an MO) a gateway has bound -> READY
+    HANDING     claimed, by an heir    -> RELEASING
+                owner found here       -> DECIDING
+                nobody takes it        -> WAITING; what is behind it LINED_UP
     DECIDING    row written            -> QUEUED
     RELEASING   row written            -> GRANTED
     GRANTED     claimer has finished   -> FORGETTING
@@ -25,7 +29,7 @@ An item moves through these states; what is not listed cannot happen, and a late
 
     at the owner's node
     CLAIMING    row written            -> HELD
-    HELD        granted by its origin  -> LINED_UP, then QUEUED
+    HELD        granted by its origin  -> LINED_UP, then QUEUED; an heir: DELIVERED, and a new one STORING
                 refused by its origin  -> gone, or parked if its origin has lost its data directory
                 origin long removed    -> parked
     DELIVERED   origin has forgotten   -> gone
@@ -45,9 +49,11 @@ import msgspec
 from attrs import frozen
 
 from protocols.peer.frames import (
+    SINCE,
     Bound,
     Claimed,
     Decided,
+    Declined,
     Envelope,
     EnvelopeKey,
     Finished,
@@ -55,6 +61,7 @@ from protocols.peer.frames import (
     Forward,
     Frame,
     Gather,
+    HandOver,
     LapDone,
     PartOf,
     Settled,
@@ -64,6 +71,8 @@ from ring.claims import Claims
 from ring.commands import Accepted, Command, Finding, Reason, Row, Table
 from ring.delivery import Delivery
 from ring.gathering import Gathering
+from ring.handing_on import HandingOn
+from ring.inheritance import Inheritance
 from ring.next_hop import Owners
 from ring.passing import Passing
 from ring.presence import Presence
@@ -79,6 +88,7 @@ _RESTORED = {
     Kind.ORIGIN: State.LINED_UP,
     Kind.GRANTED: State.GRANTED,
     Kind.CLAIM: State.HELD,
+    Kind.HEIR: State.HELD,
     Kind.DELIVERED: State.DELIVERED,
 }
 
@@ -140,8 +150,13 @@ class Custody:
         self._gathering = Gathering(
             self._shelf, settings, topology, self._presence, self._next_key, self._placed, self._unplaced
         )
-        self._walk = Walk(self._shelf, settings, topology, run, self._delivery, self._gathering, owners)
-        self._claims = Claims(self._shelf, settings, self._me, store_id, self._delivery, self._walk, self._proceed)
+        self._walk = Walk(self._shelf, settings, topology, run, self._delivery, self._gathering, owners, self._hand_on)
+        self._handing_on = HandingOn(self._shelf, settings, topology, self._walk)
+        self._claims = Claims(
+            self._shelf, settings, self._me, store_id, self._delivery, self._walk, self._proceed,
+            self._granted_as_heir, self._handing_on.taken,
+        )  # fmt: skip
+        self._inheritance = Inheritance(self._shelf, settings, self._me, self._claims, self._next_key, self._proceed)
         self._passing = Passing(self._shelf, settings, topology, store_id, self._claims, owners)
 
     # What is asked of it
@@ -194,7 +209,8 @@ class Custody:
 
     def next_due(self) -> float | None:
         """When `tick` has something to do."""
-        dues = (self._shelf.alarms.next_due(), self._passing.next_due(), self._gathering.next_due())
+        parts = (self._shelf.alarms, self._passing, self._gathering, self._handing_on)
+        dues = [part.next_due() for part in parts]
         return min((due for due in dues if due is not None), default=None)
 
     # Events
@@ -246,7 +262,7 @@ class Custody:
             self._delivery.start(item, now)
         elif item.envelope.kind == "dlr" and not item.envelope.message_id:
             self._delivery.park(item, Reason.NO_MESSAGE_ID, now)
-        else:
+        elif not (self._handing_on.follows(item) and self._handing_on.take(item, now)):
             self._walk.ready(item)
 
     def _finished(self, item: Item, now: float) -> None:
@@ -258,12 +274,21 @@ class Custody:
     def _unplaced(self, item: Item, now: float) -> None:
         self._walk.unplaced(item, now)
 
+    def _hand_on(self, item: Item, now: float) -> bool:
+        return self._handing_on.take(item, now)
+
+    def _granted_as_heir(self, item: Item) -> None:
+        self._inheritance.granted(item)
+
     def durable(self, ticket: int, now: float) -> list[Command]:
         self._shelf.durable(ticket, now)
         return self._done(now)
 
-    def frame(self, sender: str, frame: Frame, now: float) -> list[Command]:
-        """A frame from the node `sender`. Frames that are not about custody are not for this machine."""
+    def frame(self, sender: str, frame: Frame, now: float, *, taking: bool = True) -> list[Command]:
+        """A frame from the node `sender`. Frames that are not about custody are not for this machine.
+
+        `taking` False: the store takes no writes for others now.
+        """
         match frame:
             case Forward():
                 self._passing.forward(frame, now)
@@ -284,6 +309,10 @@ class Custody:
             case Bound():
                 for gateway in self._presence.heard(sender, frame):
                     self._walk.wake_mo(frame.operator, gateway)
+            case HandOver():
+                self._inheritance.offered(frame, sender, now, taking=taking, leaving=self._handing_on.leaving)
+            case Declined():
+                self._handing_on.declined(frame, sender, now)
             case _:
                 raise TypeError(f"{type(frame).__name__} is no frame of custody")
         return self._done(now)
@@ -329,6 +358,7 @@ class Custody:
         self._presence.reachable(nodes)
         self._gathering.reachable(nodes, now)
         self._claims.reachable(nodes, now)
+        self._handing_on.reachable(self.speaking(SINCE[HandOver]), now)
         self._walk.reachable(nodes, now)
         return self._done(now)
 
@@ -338,9 +368,25 @@ class Custody:
         self._presence.retopologize(topology)
         self._gathering.retopologize(topology)
         self._walk.retopologize(topology)
+        self._handing_on.retopologize(topology)
         self._topology = topology
         self._claims.retopologize(topology, now)
         return self._done(now)
+
+    def leave(self, now: float) -> list[Command]:
+        """This node is going to stop: hand on what others can deliver as well, and take over nothing from them."""
+        self._handing_on.leave(now)
+        return self._done(now)
+
+    def stay(self, now: float) -> list[Command]:
+        """It is not going to, after all."""
+        self._handing_on.stay(now)
+        return self._done(now)
+
+    @property
+    def handing_on(self) -> bool:
+        """After `leave`: something may yet be handed on, or an heir has not confirmed that it is its own."""
+        return self._handing_on.under_way()
 
     def gateway_bound(self, operator: str, gateway: str, now: float) -> list[Command]:
         """A receiver session of a gateway of this node is there."""
@@ -408,7 +454,8 @@ class Custody:
             envelope=row.envelope,
             accepted_at=min(row.accepted_at, now),
             state=_RESTORED[row.kind],
-            claimed=row.kind in (Kind.CLAIM, Kind.DELIVERED),
+            claimed=row.kind in (Kind.CLAIM, Kind.HEIR, Kind.DELIVERED),
+            heir=row.kind is Kind.HEIR,
             gateway=row.gateway,
             stored=True,
             granted_to=row.granted_to,
@@ -425,6 +472,7 @@ class Custody:
 
         What other nodes must hear again is said when they join.
         """
+        self._shelf.lines.sort()
         self._claims.retopologize(self._topology, now)
         for item in list(self._shelf.items.values()):
             self._proceed(item, now)
@@ -440,6 +488,7 @@ class Custody:
         self._passing.tick(now)
         self._gathering.tick(now)
         self._presence.tick(now)
+        self._handing_on.tick(now)
         return self._done(now)
 
     def _ring_alarm(self, alarm: Alarm, item: Item, now: float) -> None:
@@ -461,4 +510,5 @@ class Custody:
 
     def _done(self, now: float) -> list[Command]:
         self._walk.start_more(now)
+        self._handing_on.start_more(now)
         return self._shelf.take()

@@ -158,7 +158,7 @@ class Delivery:
             same = other.envelope.destination == item.envelope.destination
             if same and not other.envelope.final and not other.superseded:
                 other.superseded = True
-                self._shelf.write(other.row(Kind.CLAIM if other.claimed else Kind.ORIGIN))
+                self._shelf.write(other.row(other.kind))
 
     def finish(self, item: Item, now: float) -> None:
         """Nothing more is owed to the gateway. A claim leaves its key behind until its origin has forgotten it."""

@@ -68,6 +68,8 @@ class Passing:
 
     def asked(self, key: EnvelopeKey, finding: Finding | None, now: float) -> None:
         frame = self._asking.pop(key)
+        if key in self._shelf.items:
+            return  # its origin has handed it on to this node meanwhile
         passed_on = self._passed.get(key) is frame  # then this was a second look, and the walk is elsewhere by now
         envelope = frame.envelope
         if finding is not None and envelope.part is not None and not envelope.gateway:

@@ -4,6 +4,7 @@ A row is written before anything is promised on the strength of it, so a restart
 
     ORIGIN     we answered the operator ESME_ROK for it: walk it, or deliver it to `gateway` if that is known
     GRANTED    we let go of it in favour of `granted_to`: only that node may have it
+    HEIR       its origin hands it on to us: ask that (again), and make it our own with the origin's word
     CLAIM      we claimed it: ask its origin (again), and deliver it with the origin's word
     DELIVERED  we delivered or parked what we were given; its origin has not forgotten it: recognise another copy
     DECISION   we decided where all parts of a concatenated MO go: `envelope` names the message and the place
@@ -31,6 +32,7 @@ class Kind(IntEnum):
     CLAIM = 3
     DELIVERED = 4
     DECISION = 5
+    HEIR = 6  # since version 2 of the peer protocol
 
 
 class CustodyRow(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -37,6 +37,11 @@ class CustodySettings:
     max_decisions: int = 10_000  # of those; beyond it the oldest is forgotten, and a part that comes so late may split
     delivery_window: int = 32  # unanswered deliveries from custody to one gateway; passing traffic has the rest
 
+    @property
+    def max_inherited(self) -> int:
+        """Up to so many in custody, what another node hands on is taken: the rest is for this node's own operators."""
+        return self.max_messages * 4 // 5
+
     def policy(self, operator: str) -> OperatorPolicy:
         return self.operators.get(operator, _DEFAULT_POLICY)
 

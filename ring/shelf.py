@@ -6,8 +6,9 @@ driver yet. It decides nothing.
 
 import heapq
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import IntEnum, auto
+from functools import partial
 
 import msgspec
 from attrs import define, field
@@ -31,6 +32,7 @@ class State(IntEnum):
     GATHERING = auto()
     WALKING = auto()
     WAITING = auto()
+    HANDING = auto()
     DECIDING = auto()
     RELEASING = auto()
     GRANTED = auto()
@@ -76,7 +78,9 @@ class Item:
     conversation: Place | None = None  # where its sender is in conversation, if a lap has said so
     asked: dict[str, None] = field(factory=dict)  # coordinators that have been asked where its parts go, in order
     granted_to: str = ""
+    handed_on: bool = False  # to an heir, in this run
     # the claim, at the owner's node
+    heir: bool = False  # to become this node's own
     claim_hop: int = 0
     released: bool = False  # its origin has refused it: no key is kept
     # delivery
@@ -97,6 +101,13 @@ class Item:
     def outlet(self) -> Outlet:
         return self.envelope.operator, self.gateway
 
+    @property
+    def kind(self) -> Kind:
+        """Of its row, while it has its message."""
+        if not self.claimed:
+            return Kind.ORIGIN
+        return Kind.HEIR if self.heir else Kind.CLAIM
+
     def row(self, kind: Kind) -> commands.Row:
         """This item as a durable row of that kind. A tombstone needs no message."""
         envelope = self.envelope
@@ -108,7 +119,7 @@ class Item:
     def as_row(self) -> CustodyRow:
         """As it would be written now, for people to look at."""
         kinds = {State.GRANTED: Kind.GRANTED, State.FORGETTING: Kind.GRANTED, State.DELIVERED: Kind.DELIVERED}
-        kind = kinds.get(self.state, Kind.CLAIM if self.claimed else Kind.ORIGIN)
+        kind = kinds.get(self.state, self.kind)
         return CustodyRow(kind, self.envelope, self.accepted_at, self.gateway, self.granted_to, self.superseded)
 
     def become_tombstone(self, state: State) -> None:
@@ -132,7 +143,7 @@ class Lines:
         self._lines: dict[tuple[str, bytes], deque[Item]] = {}
 
     @staticmethod
-    def _name(item: Item) -> tuple[str, bytes] | None:
+    def name(item: Item) -> tuple[str, bytes] | None:
         envelope = item.envelope
         return (envelope.operator, envelope.message_id) if envelope.message_id else None
 
@@ -140,16 +151,33 @@ class Lines:
         return (operator, message_id) in self._lines
 
     def join(self, item: Item) -> None:
-        if name := self._name(item):
+        if name := self.name(item):
             self._lines.setdefault(name, deque()).append(item)
 
+    def replace(self, item: Item, successor: Item) -> None:
+        """Another item of the same message takes its place."""
+        if name := self.name(item):
+            line = self._lines[name]
+            line[line.index(item)] = successor
+
+    def sort(self) -> None:
+        """After a restart they stand in the order of their keys: bring those together that one origin has numbered,
+        also if one of them has been inherited by another origin since, and the oldest origin first."""
+        for name, line in self._lines.items():
+            if len(line) > 1:
+                since: dict[bytes, float] = {}
+                for item in line:
+                    store = _numbered(item).store
+                    since[store] = min(item.accepted_at, since.get(store, item.accepted_at))
+                self._lines[name] = deque(sorted(line, key=partial(_rank, since)))
+
     def is_head(self, item: Item) -> bool:
-        name = self._name(item)
+        name = self.name(item)
         return name is None or self._lines[name][0] is item
 
     def leave(self, item: Item) -> Item | None:
         """Returns the item that is now first, if that has changed."""
-        name = self._name(item)
+        name = self.name(item)
         line = self._lines.get(name) if name else None
         if name is None or line is None or item not in line:
             return None
@@ -160,10 +188,23 @@ class Lines:
             return None
         return line[0] if was_head else None
 
+    def of(self, item: Item) -> list[Item]:
+        """Its line, in order: itself alone, where it has no message."""
+        name = self.name(item)
+        return [item] if name is None else list(self._lines.get(name, ()))
+
     def behind(self, item: Item) -> list[Item]:
-        name = self._name(item)
-        line = self._lines.get(name, deque()) if name else deque()
-        return [other for other in line if other is not item]
+        return [other for other in self.of(item) if other is not item]
+
+
+def _numbered(item: Item) -> EnvelopeKey:
+    """What tells its place among others that have come by the same way."""
+    return item.key if item.heir else item.envelope.former or item.key
+
+
+def _rank(since: Mapping[bytes, float], item: Item) -> tuple[float, EnvelopeKey]:
+    numbered = _numbered(item)
+    return since[numbered.store], numbered
 
 
 class Watch:

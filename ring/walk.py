@@ -14,6 +14,7 @@ that its coordinator names (`gathering.py`): the lap before that only asks who i
 """
 
 from collections import deque
+from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from typing import Protocol
 
@@ -25,6 +26,9 @@ from ring.rows import Kind
 from ring.settings import CustodySettings
 from ring.shelf import Alarm, Item, Shelf, State, backoff
 from ring.topology import Topology
+
+# A look at this node's own store, whenever it is answered, still counts.
+_FINDABLE = frozenset({State.WALKING, State.WAITING, State.READY, State.HANDING})
 
 
 class Gatherer(Protocol):
@@ -45,7 +49,9 @@ class Walk:
         delivery: Delivery,
         gatherer: Gatherer,
         owners: Owners | None,
+        hand_on: Callable[[Item, float], bool],
     ) -> None:
+        """`hand_on` takes an item that would wait, if this node leaves and another one can have it."""
         self._shelf = shelf
         self._settings = settings
         self._topology = topology
@@ -53,6 +59,7 @@ class Walk:
         self._delivery = delivery
         self._gatherer = gatherer
         self._owners = owners
+        self._hand_on = hand_on
         self._reachable: AbstractSet[str] = frozenset()
         self._ready: deque[Item] = deque()
         self._walking: dict[EnvelopeKey, Item] = {}
@@ -99,7 +106,7 @@ class Walk:
 
     def asked(self, item: Item, finding: Finding | None, now: float) -> None:
         """What this node's own store says of an envelope of its own."""
-        if item.state not in (State.WALKING, State.WAITING, State.READY):
+        if item.state not in _FINDABLE:
             return
         if finding is not None and item.ungathered:
             self._gather(item, Place(finding.gateway, self._topology.me), now)
@@ -165,15 +172,19 @@ class Walk:
         left_s = item.accepted_at + self._settings.claim_for_s - now
         if left_s <= 0:
             self._give_up(item, complete, now)
-            return
+        elif not self._hand_on(item, now):
+            self.put_to_wait(item, now)
+
+    def put_to_wait(self, item: Item, now: float) -> None:
+        """Until time, or a node that joins, wakes it."""
+        left_s = max(0.0, item.accepted_at + self._settings.claim_for_s - now)
         item.state = State.WAITING
         item.waits += 1
         self._waiting[item.key] = item
         wait = backoff(item.waits, self._settings.walk_retry_min_s, self._settings.walk_retry_max_s, item.key.number)
         missing = self._topology.missing(item.answered)
-        self._shelf.note(
-            "waiting", item, len(item.answered) - 1, complete=complete, wait_s=round(wait, 1), nodes=" ".join(missing)
-        )
+        hop = max(0, len(item.answered) - 1)
+        self._shelf.note("waiting", item, hop, complete=not missing, wait_s=round(wait, 1), nodes=" ".join(missing))
         self._shelf.alarms.set(now + min(wait, left_s), Alarm.WAKE, item.key)
 
     def _give_up(self, item: Item, complete: bool, now: float) -> None:
@@ -216,6 +227,9 @@ class Walk:
                 item.inexact = False  # the gateway in conversation with its sender may be bound again
             self.ready(item)
 
+    def all_waiting(self) -> list[Item]:
+        return list(self._waiting.values())
+
     def wake_all(self) -> None:
         """A node has joined: what waits tries again at once."""
         for item in list(self._waiting.values()):
@@ -242,7 +256,7 @@ class Walk:
 
     def look_again(self, item: Item) -> None:
         """An open message that may own it has just been recorded at this node."""
-        if item.state in (State.WALKING, State.WAITING, State.READY):
+        if item.state in _FINDABLE:
             self._shelf.command(Ask(item.envelope, item.inexact))
 
     def retopologize(self, topology: Topology) -> None:

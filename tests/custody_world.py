@@ -166,6 +166,12 @@ class World:
             self.do(name, node.machine.gateway_bound("acme", node.gateway, self.now))
         self.links_changed()
 
+    def leave(self, name: str) -> None:
+        """The node begins to stop gracefully."""
+        machine = self.nodes[name].machine
+        if machine is not None:
+            self.do(name, machine.leave(self.now))
+
     def crash(self, name: str) -> None:
         node = self.nodes[name]
         node.machine = node.summaries = None
@@ -296,7 +302,7 @@ class World:
             if node.summaries is not None:
                 node.summaries.frame(wire[0], frame, self.now)
         elif node.machine is not None:
-            self.do(wire[1], node.machine.frame(wire[0], frame, self.now))
+            self.do(wire[1], node.machine.frame(wire[0], frame, self.now, taking=node.taking))
 
     def advance(self, seconds: float) -> None:
         self.now += seconds

@@ -81,6 +81,11 @@ class Ring(RuleBasedStateMachine):
         else:
             self.world.start(self.node(at))
 
+    @rule(at=NODES)
+    def leave(self, at: int) -> None:
+        """It hands on what it can; it goes when it crashes."""
+        self.world.leave(self.node(at))
+
     @rule(one=NODES, other=NODES, cut=st.booleans())
     def change_link(self, one: int, other: int, cut: bool) -> None:
         if self.node(one) == self.node(other):

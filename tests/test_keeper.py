@@ -15,7 +15,7 @@ from protocols.smpp.constants import ESME_ROK, ESME_RX_P_APPN
 from protocols.smpp.message_ids import Inexact, Match, NoMatch, Rule
 from ring.custody import Custody as Machine
 from ring.rows import decode_parked
-from ring.settings import CustodySettings
+from ring.settings import CustodySettings, OperatorPolicy
 from ring.topology import Topology
 
 
@@ -111,6 +111,37 @@ async def run_until(pair, condition):
         for keeper in pair.keepers.values():
             nursery.start_soon(keeper.run)
         nursery.start_soon(until, nursery, condition)
+
+
+async def test_what_nobody_owns_is_handed_on_when_its_node_leaves():
+    pair, answers = Pair(CustodySettings(operators={"acme": OperatorPolicy()})), []
+    pair.keepers["a"].accept(report(), answers.append)
+    await run_until(pair, lambda: pair.keepers["a"].counts["waiting"])
+    pair.keepers["a"].leave()
+    async with trio.open_nursery() as nursery:
+        for keeper in pair.keepers.values():
+            nursery.start_soon(keeper.run)
+        with trio.fail_after(5):
+            await pair.keepers["a"].handed_on()
+        nursery.cancel_scope.cancel()
+    assert [pair.keepers[name].in_custody() for name in ("a", "b")] == [0, 1]
+    assert [await count_rows(pair.stores[name], Table.CUSTODY) for name in ("a", "b")] == [0, 1]
+
+
+async def test_a_node_that_cannot_write_inherits_nothing():
+    pair, answers = Pair(CustodySettings(operators={"acme": OperatorPolicy()})), []
+    pair.keepers["a"].accept(report(), answers.append)
+    await run_until(pair, lambda: pair.keepers["a"].counts["waiting"])
+    pair.stores["b"].accepting = False
+    pair.keepers["a"].leave()
+    async with trio.open_nursery() as nursery:
+        for keeper in pair.keepers.values():
+            nursery.start_soon(keeper.run)
+        with trio.fail_after(5):
+            await pair.keepers["a"].handed_on()
+        nursery.cancel_scope.cancel()
+    assert [pair.keepers[name].in_custody() for name in ("a", "b")] == [1, 0]
+    assert pair.keepers["a"].counts["busy"] == 1
 
 
 async def test_a_report_is_answered_claimed_by_its_owner_and_delivered_there():

@@ -129,6 +129,10 @@ class Job:
         answered = {event.tag for event in self._gateway_events(Responded) if event.status == c.ESME_ROK}
         return {event.tag for event in self._gateway_events(Submitted)} - answered - self._given_up
 
+    def known_to(self, name: str) -> set[str]:
+        """The ids of messages that this gateway has got an answer for."""
+        return {event.id for event in self.ledgers[name].events if isinstance(event, Responded) and event.id}
+
     def _of_reports(self, kind: type) -> list[tuple[ReportKey, Any]]:
         """The operator's events of this kind, each with the report that it is about."""
         reports: dict[int, ReportKey] = {}

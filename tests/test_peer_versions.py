@@ -54,7 +54,7 @@ class CurrentNode:
         clock = NodeClock()
         self.store = MemoryStore(clock.now)
         machine = Machine(topology=Topology(("gw1", "gw2"), "gw2"), store_id=b"2" * 8, run=1)
-        self.keeper = Keeper(machine, self.store, clock, RouteLog("gw2", enabled=False))
+        self.keeper = Keeper(machine, self.store, clock, RouteLog("gw2"))
         self.links = Links(
             me="gw2",
             cluster="test",

@@ -7,7 +7,8 @@ link uses the highest that both ends do, so that two adjacent versions work toge
 frames a version has; a node sends no other, and what depends on one is left to nodes that speak it.
 
     1  the first
-    2  a frame with an unknown tag is skipped, where version 1 closes the link; SummaryPart, SummaryWanted
+    2  a frame with an unknown tag is skipped, where version 1 closes the link; SummaryPart, SummaryWanted;
+       a node that leaves hands on what is in its custody (HandOver, Declined, Envelope.former, Claimed.line)
 
 An envelope carries a report or MO that was answered ESME_ROK by its origin and whose owner is elsewhere.
 """
@@ -66,6 +67,7 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True, gc=False):
     gateway: str = ""  # an MO that goes to this gateway, wherever it is bound
     node: str = ""  # and if so, at this node only; empty for any
     part: PartOf | None = None  # one part of a concatenated MO: without a gateway until its coordinator has named one
+    former: EnvelopeKey | None = None  # its name at the node that has handed it on to this origin (since 2)
 
 
 class Forward(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
@@ -92,12 +94,17 @@ class LapDone(msgspec.Struct, frozen=True, array_like=True, tag=2, gc=False):
 
 
 class Claimed(msgspec.Struct, frozen=True, array_like=True, tag=3, gc=False):
-    """To the origin: this node owns it and has it on disk. Repeated until settled."""
+    """To the origin: this node owns it and has it on disk. Repeated until settled.
+
+    An heir says as well what it has on disk of the same line, this one included, so that all of that can be granted
+    together; an owner leaves `line` empty.
+    """
 
     key: EnvelopeKey
     node: str
     lap: int
     hop: int
+    line: tuple[EnvelopeKey, ...] = ()  # since 2
 
 
 class Settled(msgspec.Struct, frozen=True, array_like=True, tag=4, gc=False):
@@ -168,6 +175,27 @@ class Bound(msgspec.Struct, frozen=True, array_like=True, tag=11, gc=False):
     gateways: tuple[str, ...]
 
 
+class HandOver(msgspec.Struct, frozen=True, array_like=True, tag=12, gc=False):
+    """From an origin that leaves, to its heir: be the origin of these. Answered by Claimed for each, or Declined.
+
+    They are reports of one message, in their order, or one of anything else.
+    """
+
+    envelopes: tuple[Envelope, ...]
+    ages_s: tuple[float, ...]  # since the origin took each
+
+
+class Declined(msgspec.Struct, frozen=True, array_like=True, tag=13, gc=False):
+    """To the node that leaves: this one does not take these, and keeps nothing of them.
+
+    `reason`: "draining" (it leaves as well), "full" (quota, or its store takes no writes), "operator" (it has none of
+    that name), "origin" (they are not the sender's own).
+    """
+
+    keys: tuple[EnvelopeKey, ...]
+    reason: str
+
+
 class SummaryPart(msgspec.Struct, frozen=True, array_like=True, tag=15, gc=False):
     """What the sender owns, for one node: hashes of open messages, each 4 bytes, little endian (ring/summary.py).
 
@@ -198,6 +226,8 @@ Frame = (
     | Gather
     | Decided
     | Bound
+    | HandOver
+    | Declined
     | SummaryPart
     | SummaryWanted
 )
@@ -215,6 +245,8 @@ SINCE: Final[Mapping[type[Frame], int]] = {
     Gather: 1,
     Decided: 1,
     Bound: 1,
+    HandOver: 2,
+    Declined: 2,
     SummaryPart: 2,
     SummaryWanted: 2,
 }

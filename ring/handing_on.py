@@ -1,0 +1,225 @@
+"""A node that leaves hands on what it is the origin of, and what nobody has claimed: this is its side of it.
+
+    leaving node, the origin                heir (`inheritance.py`)
+    nobody has claimed it  -- HandOver -->  HEIR rows durable
+    GRANTED rows durable   <-- Claimed --
+                           -- Settled -->   a new envelope of its own (ORIGIN) and the old one done (DELIVERED), in one
+    row deleted            <-- Finished --  write
+                           -- Forgotten --> row deleted
+
+The heir claims as an owner's node does, and from there on it is the hand-over of `claims.py`, with its promise: one of
+the two always has it on disk, and it is granted to one node alone. Until then it is this node's, which may let another
+node have it: the owner, if that claims it meanwhile, or the next heir, if one declines, is lost or says nothing for
+`repeat_s`. Where nobody takes it, it waits here, on disk, as it would without leaving.
+
+An item walks first, if it has not: its owner may be there. What is handed on is a whole line, the reports of one
+message in their order, in one frame; the heir writes them down together, and they are granted together. What comes to
+that line later goes to the same heir or, until the next start, nowhere.
+"""
+
+from collections import deque
+from collections.abc import Set as AbstractSet
+from typing import Final
+
+from attrs import define
+
+from protocols.peer.frames import Declined, EnvelopeKey, HandOver
+from ring.settings import CustodySettings
+from ring.shelf import Item, Lines, Shelf, State
+from ring.topology import Topology
+from ring.walk import Walk
+
+_MOST_IN_FRAME: Final = 32  # a message has a handful of reports; what is beyond follows when these are granted
+_MOST_BYTES_IN_FRAME: Final = 256 * 1024  # as a link cuts its messages
+_MOST_OFFERS: Final = 200  # unanswered; what is handed on shares the links and the heir's disk with reports under way
+
+_ON_THEIR_WAY: Final = frozenset({State.STORING, State.READY, State.WALKING, State.GATHERING, State.HANDING})
+
+
+@define(eq=False)
+class _Offer:
+    """What of one line has been offered and is not answered for."""
+
+    items: list[Item]
+    heir: str
+    due: float
+
+    def open(self) -> list[Item]:
+        return [item for item in self.items if item.state is State.HANDING]
+
+
+class HandingOn:
+    def __init__(self, shelf: Shelf, settings: CustodySettings, topology: Topology, walk: Walk) -> None:
+        self._shelf = shelf
+        self._settings = settings
+        self._topology = topology
+        self._walk = walk
+        self.leaving = False
+        self._able: AbstractSet[str] = frozenset()  # reachable nodes that know the frame
+        self._declined: dict[str, float] = {}  # until when an heir is not asked again
+        self._queue: deque[Item] = deque()
+        self._offers: dict[EnvelopeKey, _Offer] = {}
+        self._sent: deque[tuple[float, _Offer]] = deque()
+        self._open_offers = 0
+        self._held: dict[EnvelopeKey, Item] = {}  # the heir of its line cannot be asked now
+        self._heirs: dict[tuple[str, bytes], str] = {}  # by line, while this node leaves
+
+    def leave(self, now: float) -> None:
+        """Begin to hand on: what waits goes now, and what walks when its lap is over."""
+        self.leaving = True
+        for item in self._walk.all_waiting():
+            self.take(item, now)
+
+    def stay(self, now: float) -> None:
+        """This node goes on after all: what no heir has got walks on from here; one that was asked may claim it yet."""
+        self.leaving = False
+        self._heirs.clear()
+        self._queue.clear()
+        self._held.clear()
+        self._sent.clear()
+        self._offers.clear()
+        self._open_offers = 0
+        for item in [item for item in self._shelf.items.values() if item.state is State.HANDING]:
+            item.state = State.LINED_UP
+            if self._shelf.lines.is_head(item):
+                self._walk.put_to_wait(item, now)
+
+    def take(self, item: Item, now: float) -> bool:
+        """Hand on an item that nobody has claimed and that is first in its line. False: it stays."""
+        if not self.leaving or not self._may_go(item):
+            return False
+        if self._heir(item, now) is None and not self.follows(item):
+            return False
+        self._walk.leave(item)
+        item.state = State.HANDING
+        self._queue.append(item)
+        return True
+
+    def follows(self, item: Item) -> bool:
+        """Reports of its message have gone to an heir before it: it must not overtake them on another way."""
+        return Lines.name(item) in self._heirs
+
+    def _may_go(self, item: Item) -> bool:
+        here_only = item.envelope.node == self._topology.me
+        return item.stored and not (item.claimed or item.gateway or item.superseded or here_only)
+
+    def _heir(self, item: Item, now: float) -> str | None:
+        line = Lines.name(item)
+        bound = None if line is None else self._heirs.get(line)
+        wanted = self._topology.others if bound is None else (bound,)
+        return next((node for node in wanted if node in self._able and self._declined.get(node, now) <= now), None)
+
+    def start_more(self, now: float) -> None:
+        """Make offers while there is room. Called after every event, so that a place that fell free is used."""
+        while self._queue and self._open_offers < _MOST_OFFERS:
+            item = self._queue.popleft()
+            if item.state is not State.HANDING or item.key in self._offers:
+                continue  # its owner has claimed it
+            offer = _Offer(self._line(item), heir="", due=now)
+            self._offers |= dict.fromkeys((each.key for each in offer.items), offer)
+            self._open_offers += 1
+            self._make(offer, now)
+
+    def _line(self, head: Item) -> list[Item]:
+        """As much of its line as may go, and fits into a frame, in order."""
+        items, size = [head], len(head.envelope.pdu)
+        for item in self._shelf.lines.behind(head):
+            size += len(item.envelope.pdu)
+            fits = len(items) < _MOST_IN_FRAME and size <= _MOST_BYTES_IN_FRAME
+            if item.state is not State.LINED_UP or not self._may_go(item) or not fits:
+                break
+            item.state = State.HANDING
+            items.append(item)
+        return items
+
+    def _make(self, offer: _Offer, now: float) -> None:
+        """To the next heir; without one it stays here, and where it follows others to one, it waits for that."""
+        items = offer.open()
+        heir = self._heir(items[0], now) if items else None
+        if heir is None:
+            self._withdraw(offer, now)
+            return
+        offer.heir = heir
+        offer.due = now + self._settings.repeat_s
+        self._sent.append((offer.due, offer))
+        envelopes = tuple(item.envelope for item in items)
+        self._shelf.send(heir, HandOver(envelopes, tuple(now - item.accepted_at for item in items)))
+
+    def _withdraw(self, offer: _Offer, now: float) -> None:
+        self._close(offer)
+        items = offer.open()
+        for item in items:
+            item.state = State.LINED_UP
+        if not items or not self._shelf.lines.is_head(items[0]):
+            return
+        if self.follows(items[0]):
+            items[0].state = State.HANDING
+            self._held[items[0].key] = items[0]
+        else:
+            self._walk.put_to_wait(items[0], now)
+
+    def _close(self, offer: _Offer) -> None:
+        for item in offer.items:
+            self._offers.pop(item.key, None)
+        offer.heir = ""
+        self._open_offers -= 1
+
+    # Answers
+
+    def taken(self, item: Item) -> None:
+        """An heir gets it."""
+        self._held.pop(item.key, None)
+        self._declined.pop(item.granted_to, None)
+        if self.leaving and (line := Lines.name(item)):
+            self._heirs[line] = item.granted_to
+        offer = self._offers.get(item.key)
+        if offer is not None and not offer.open():
+            self._close(offer)
+
+    def declined(self, frame: Declined, sender: str, now: float) -> None:
+        self._pass_over(sender, now)
+        for offer in {id(offer): offer for key in frame.keys if (offer := self._offers.get(key))}.values():
+            if offer.heir == sender:
+                self._shelf.note("busy", offer.items[0], nodes=sender)
+                self._make(offer, now)
+
+    def _pass_over(self, heir: str, now: float) -> None:
+        self._declined[heir] = now + self._settings.walk_retry_min_s
+
+    def reachable(self, able: AbstractSet[str], now: float) -> None:
+        """The nodes that may be heirs."""
+        lost, self._able = self._able - able, able
+        for node in lost:
+            self._declined.pop(node, None)
+        for offer in list({id(offer): offer for offer in self._offers.values() if offer.heir in lost}.values()):
+            self._make(offer, now)
+
+    def retopologize(self, topology: Topology) -> None:
+        self._topology = topology
+
+    def next_due(self) -> float | None:
+        return self._sent[0][0] if self._sent else None
+
+    def tick(self, now: float) -> None:
+        """Offers that have not been answered for go to another heir."""
+        while self._sent and self._sent[0][0] <= now:
+            due, offer = self._sent.popleft()
+            if offer.heir and offer.due == due:
+                if offer.open():
+                    self._pass_over(offer.heir, now)
+                self._make(offer, now)
+        for item in [item for item in self._held.values() if self._heir(item, now) is not None]:
+            del self._held[item.key]
+            self._queue.append(item)
+
+    def under_way(self) -> bool:
+        """Something may yet be handed on, or is with an heir that has not confirmed that it is its own now."""
+        return bool(self._able) and any(self._is_under_way(item) for item in self._shelf.items.values())
+
+    def _is_under_way(self, item: Item) -> bool:
+        if item.handed_on:
+            return item.granted_to in self._able
+        return item.state in _ON_THEIR_WAY and item.key not in self._held and self._may_go_once_stored(item)
+
+    def _may_go_once_stored(self, item: Item) -> bool:
+        return not (item.claimed or item.gateway or item.envelope.node == self._topology.me)
