@@ -43,6 +43,10 @@ _KEYS: Final = MappingProxyType(
 _INSIDE_VALUES: Final = frozenset(b"-./@+#")
 _DIGITS: Final = frozenset(b"0123456789")
 
+# "stat:DELIVRDerr:000": letters on both sides, so that only a known state tells where the key begins.
+_KNOWN_WORDS: Final = sorted({*FINAL_WORDS, *c.MESSAGE_STATES.values()}, key=len, reverse=True)
+_GLUED_STATE: Final = re.compile(f"({'|'.join(_KNOWN_WORDS)})(?:ERR|TEXT|ID|DONE ?DATE):")
+
 # A token behind a blank that is a key itself: the value before it was empty ("err: IMSI: MSC:").
 _FOREIGN_KEY: Final = re.compile(rb"[A-Za-z_]+:")
 # Blanks end a value; Latin-1's next line (0x85) and no-break space (0xA0) are used as such, too.
@@ -145,6 +149,8 @@ def _value(text: bytes, span: Span) -> bytes:
 
 
 def state_word(value: bytes) -> str:
-    """A stat word in upper case, whatever it is; a state's number becomes its name."""
+    """A stat word in upper case, whatever it is, without a key glued to it; a state's number becomes its name."""
     word = value.decode("ascii", "replace").upper()
+    if ":" in word and (glued := _GLUED_STATE.match(word)):
+        return glued[1]
     return c.MESSAGE_STATES.get(int(word), word) if value.isdigit() and len(word) <= 3 else word
