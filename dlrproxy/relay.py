@@ -127,7 +127,12 @@ class Relay:
     def new_bind(self, connection: Output, name: str) -> Bind:
         """A connection to the operator, not bound yet. Its timers run from now on."""
         operator = self.operator
-        limits = Limits(operator.session_init_s, operator.enquire_link_s, operator.enquire_link_timeout_s)
+        limits = Limits(
+            operator.session_init_s,
+            operator.enquire_link_s,
+            operator.enquire_link_timeout_s,
+            operator.bind_inactivity_s,
+        )
         bind = Bind(connection, operator.window, limits, self._dirty, self.now(), name=name)
         self._links[bind] = None
         return bind
@@ -240,15 +245,19 @@ class Relay:
         now = self.now()
         self._in_batch = True
         try:
-            self._work_through_operators(bind, frames, now)
+            idle = self._work_through_operators(bind, frames, now)
         finally:
             self._in_batch = False
         bind.timers.heard_at = now
+        if idle < len(frames):
+            bind.timers.worked_at = now
         self.wrap_up()
 
-    def _work_through_operators(self, bind: Bind, frames: Sequence[bytes], now: float) -> None:
+    def _work_through_operators(self, bind: Bind, frames: Sequence[bytes], now: float) -> int:
+        """As `_work_through_gateways`."""
         state = bind.session
         submissions, arrivals = self._submissions, self._arrivals
+        idle = 0
         for frame in frames:
             _, command, status, sequence = _header(frame)
             if command == c.SUBMIT_SM_RESP:
@@ -256,7 +265,7 @@ class Relay:
             elif command == c.DELIVER_SM and state.receives:
                 arrivals.arrive(bind, frame, command, sequence, now)
             elif bind.control(Side.SMSC, command, status, sequence):
-                continue
+                idle += 1
             elif command & c.RESPONSE_BIT:
                 submissions.answered(bind, frame, status, sequence, now)
             elif refusal := state.refusal(Side.SMSC, command):
@@ -265,6 +274,7 @@ class Relay:
                 arrivals.arrive(bind, frame, command, sequence, now)
             else:
                 self._passing.pass_other(bind, frame, command, sequence, now)
+        return idle
 
     def _refuse_state(self, link: Link[Any], command: int, status: int, sequence: int) -> None:
         self.counters.refused_state += 1

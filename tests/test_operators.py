@@ -59,6 +59,18 @@ async def test_what_comes_in_one_piece_with_the_bind_resp_is_not_lost():
         assert await peer.receive() == deliver_sm_resp(9)
 
 
+@pytest.mark.parametrize(("bind_type", "command"), [("transmitter", c.BIND_TRANSMITTER), ("receiver", c.BIND_RECEIVER)])
+async def test_half_of_a_pair_alone(bind_type, command):
+    async with operator_side(bind_type=bind_type) as side:
+        assert command_of(await (await side.smsc.accept()).receive()) == command
+
+
+async def test_source_ip_is_where_we_dial_from():
+    async with operator_side(source_ip="127.0.0.2") as side:
+        peer = await side.smsc.bound()
+        assert peer.stream.socket.getpeername()[0] == "127.0.0.2"
+
+
 async def test_reports_and_answers_pass():
     async with operator_side() as side:
         peer = await side.smsc.bound()

@@ -364,6 +364,14 @@ class Operator:
         validator=at_least(0),
         metadata=key("Unbind a gateway that sends nothing but enquire_link for this long; 0: never."),
     )
+    bind_inactivity_s: float = field(
+        default=0.0,
+        validator=at_least(0),
+        metadata=key(
+            "Unbind from the operator, and bind again, when a bind brought nothing but enquire_link for this long; 0: "
+            "never."
+        ),
+    )
     connect_timeout_s: float = field(
         default=10.0, validator=above(0), metadata=key("How long connecting to the operator may take.")
     )
