@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 TOOLS := .tools
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types imports unit bench scale fuzz chaos pin wheel system clean
+.PHONY: help demo test check lint types imports unit bench scale fuzz fuzz-peers chaos pin wheel system clean
 
 help:  ## Say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -57,6 +57,11 @@ RUNS ?= 2000000
 
 fuzz: $(VENV)/.fuzz  ## Any bytes from any peer, RUNS of them: nothing but the named errors comes out
 	PYTHONPATH=tests $(BIN)/python -m fuzz --runs $(RUNS) $(FUZZ)
+
+MINUTES ?= 5
+
+fuzz-peers: $(VENV)/.ready $(TOOLS)/npm/.ready  ## A node between foreign peers, MINUTES of what their encoders can make
+	PYTHONPATH=tests $(BIN)/python -m fuzz.foreign --minutes $(MINUTES) $(FUZZ)
 
 # The fuzzer only, for it is built for few platforms: nothing else needs it.
 $(VENV)/.fuzz: fuzz/requirements.txt | $(VENV)/.ready

@@ -101,11 +101,16 @@ class ForeignPeer:
         return "\n  ".join((f"{self.name} {what}:", *told, self._said.decode("utf-8", "replace")[-2000:]))
 
 
-def npm_smsc(nursery: trio.Nursery, first_id: str) -> ForeignPeer:
+def npm_command(script: str) -> list[str]:
+    """What runs a script of tests/foreign that uses the npm packages; its first argument is where they are."""
     node = shutil.which("node")
     assert node, "node is missing: tests/system-packages.sh installs it"
     assert (NPM / "smpp").is_dir(), "the npm packages are missing: make .tools/npm/.ready"
-    return ForeignPeer("npm smpp", [node, str(HERE / "smsc.js"), str(NPM), first_id], nursery)
+    return [node, str(HERE / script), str(NPM)]
+
+
+def npm_smsc(nursery: trio.Nursery, first_id: str) -> ForeignPeer:
+    return ForeignPeer("npm smpp", [*npm_command("smsc.js"), first_id], nursery)
 
 
 def smpp34_smsc(nursery: trio.Nursery, first_id: str, port: int) -> ForeignPeer:
@@ -157,6 +162,11 @@ class Tap:
         except trio.BrokenResourceError:
             pass  # one end has gone: so does the other
         scope.cancel()
+
+    def forget(self) -> None:
+        """What has passed so far. Only while nothing is under way: a PDU may be half here."""
+        for record in (self._from_dialler, self._from_target):
+            record.clear()
 
     def from_dialler(self, command: int | None = None) -> list[bytes]:
         """The PDUs that the dialling side sent, in order; of one command_id or of all."""
