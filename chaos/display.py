@@ -24,7 +24,7 @@ def show(console: Console, judgement: Judgement) -> None:
     for name, count, note in _rows(judgement):
         table.add_row(name, f"{count:,}", Text(note, _DIM))
     for name, count in (
-        ("Out of order", judgement.verdict.order_violations),
+        ("Out of order", judgement.verdict.order_violations - judgement.late),
         ("Delivered elsewhere", judgement.verdict.delivered_elsewhere + judgement.verdict.unexpected),
         ("Lost", judgement.lost),
     ):
@@ -54,6 +54,7 @@ def _rows(judgement: Judgement) -> Iterator[Row]:
     yield from _counted("  parked", judgement.parked, "no gateway was told the id: its response went with a link")
     yield from _counted("Replayed by hand", judgement.replayed, "parked while their owner could not be asked")
     yield from _counted("Duplicates", judgement.repeated, "")
+    yield "Intermediate after final", judgement.late, "its node was killed before the final one's delivery was on disk"
     yield from _counted("Errors logged", judgement.errors, "")
 
 

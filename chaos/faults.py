@@ -86,6 +86,27 @@ async def _disk_full(stage: Stage, fault: Fault) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
+async def _drain(stage: Stage, fault: Fault) -> AsyncIterator[None]:
+    """Let custody become empty for a while, then think better of it."""
+    node = _node(stage, fault)
+    with suppress(AdminError):  # it is starting, or busy: then it goes on as it is
+        await node.drain()
+    yield
+    with trio.move_on_after(_UP_S):
+        while not await _put_back(node):
+            await trio.sleep(0.2)
+
+
+async def _put_back(node: Node) -> bool:
+    """False when it cannot be asked now. One that has been started again since is in service anyway."""
+    try:
+        await node.undrain()
+    except AdminError:
+        return False
+    return True
+
+
+@asynccontextmanager
 async def _removal(stage: Stage, fault: Fault) -> AsyncIterator[None]:
     """As docs/operations.md has it: drained, stopped, taken out of the others' table; then put in again."""
     node = _node(stage, fault)
@@ -219,6 +240,7 @@ _COURSES: Final[Mapping[Kind, Callable[[Stage, Fault], Course]]] = MappingProxyT
         Kind.PAUSE: _pause,
         Kind.LONG_PAUSE: _pause,
         Kind.DISK_FULL: _disk_full,
+        Kind.DRAIN: _drain,
         Kind.REMOVAL: _removal,
         Kind.LINK_CUT: _link(_cut),
         Kind.LINK_HALF_OPEN: _link(_half_open),

@@ -16,6 +16,7 @@ from dlrproxy.admin.parked import ParkedItem
 from dlrproxy.simulator import ledger as events
 from dlrproxy.simulator.judge import Arrival, Cases, Named, Verdict, examine
 from protocols.smpp import constants as c
+from ring.commands import Reason
 
 # An answer is on its way for so long at most where no fault is in its way: time for it and for a group commit, on a
 # machine that may be very busy.
@@ -29,7 +30,8 @@ _DETAINING: Final = frozenset(
 )  # fmt: skip
 
 # An answer that was put off while it lasted comes so much later.
-_AFTER_S: Final = {Kind.GATEWAY_SLOW: SLOW_S}
+# So does a write: the store waits up to five seconds before it tries a disk again that was full.
+_AFTER_S: Final = {Kind.GATEWAY_SLOW: SLOW_S, Kind.DISK_FULL: 5.0}
 
 _LINES: Final = 20  # of a log, in a finding
 
@@ -91,6 +93,7 @@ class Judgement:
     replayed: Mapping[str, int]  # by reason
     superseded: int
     repeated: Mapping[str, int]  # deliveries beyond the first, by explanation
+    late: int  # intermediate reports after the final one, whose delivery was not on disk when its node was killed
     starts: int  # of nodes, the first of each included
     errors: Mapping[str, int]  # what the nodes logged at level error
     lost: int  # of those answered ESME_ROK: at no gateway, not parked, not overtaken
@@ -106,6 +109,7 @@ def judged(evidence: Evidence) -> Judgement:
     told = _Told(evidence)
     missing = _Missing(cases, evidence)
     repeats = list(told.repeats(cases.repeated))
+    late = [case for case in cases.disordered if told.forgot_final(case)]
     return Judgement(
         faults=Counter(episode.fault.kind for episode in evidence.episodes),
         messages=len(set(_submitted(evidence))),
@@ -114,6 +118,7 @@ def judged(evidence: Evidence) -> Judgement:
         replayed=Counter(item.reason for item in evidence.rest.replayed),
         superseded=verdict.superseded + len(missing.superseded),
         repeated=Counter(why or "unexplained" for _, why in repeats),
+        late=len(late),
         starts=evidence.starts,
         errors=evidence.errors,
         lost=len(missing.lost),
@@ -121,9 +126,10 @@ def judged(evidence: Evidence) -> Judgement:
             *_at_all(evidence, verdict),
             *missing.findings(),
             *(Finding("elsewhere", _where(case), case.message_id) for case in cases.elsewhere),
-            *(Finding("out of order", _where(case), case.message_id) for case in cases.disordered),
+            *(Finding("out of order", _where(case), case.message_id) for case in cases.disordered if case not in late),
             *(Finding("repeated without a reason", _where(case), case.message_id) for case, why in repeats if not why),
             *told.abandoned(),
+            *_disowned(evidence),
         ),
     )
 
@@ -145,6 +151,21 @@ def _at_all(evidence: Evidence, verdict: Verdict) -> Iterator[Finding]:
         yield Finding("unfinished", f"{evidence.unfinished} messages without a final report at their gateway")
     if verdict.unexpected:
         yield Finding("unexpected", f"{verdict.unexpected} reports that the operator never made")
+
+
+def _disowned(evidence: Evidence) -> Iterator[Finding]:
+    """Every node said that it was not its own, while the owner's node was in every table."""
+    owners = {
+        event.id: name
+        for name, ledger in evidence.gateways.items()
+        for event in ledger
+        if isinstance(event, events.Responded) and event.status == c.ESME_ROK
+    }
+    removed = {name for each in evidence.episodes if each.fault.kind is Kind.REMOVAL for name in each.fault.target}
+    for item in evidence.rest.replayed:
+        owner = owners.get(item.message_id, "")
+        if item.reason == Reason.UNCLAIMED.value and owner not in removed:
+            yield Finding("unclaimed, and it had an owner", f"of {owner}, taken by {item.origin}", item.message_id)
 
 
 class _Missing:
@@ -210,6 +231,12 @@ class _Told:
             for name, ledger in evidence.gateways.items()
         }
         self._episodes = [episode for episode in evidence.episodes if episode.fault.kind in _DETAINING]
+        self._kills = [episode for episode in evidence.episodes if episode.fault.kind in (Kind.KILL, Kind.POWER_CUT)]
+        self._finals: dict[tuple[str, str], float] = {}  # gateway and message id: when it took the final report
+        for name, ledger in evidence.gateways.items():
+            for heard in ledger:
+                if isinstance(heard, events.Reported) and heard.status == c.ESME_ROK and heard.state in c.FINAL_STATES:
+                    self._finals.setdefault((name, heard.id), heard.t)
 
     def repeats(self, cases: Iterable[Named]) -> Iterator[tuple[Named, str]]:
         """Every delivery beyond the first, and what explains it; empty where nothing does."""
@@ -218,7 +245,7 @@ class _Told:
                 yield case, self._why(case, first, second)
 
     def _why(self, case: Named, first: Arrival, second: Arrival) -> str:
-        detained = self._detained_until(first)
+        detained = self._detained_until(first.gateway, first.t)
         if (case.message_id, case.state) in self._unanswered:
             return "the operator had no answer, and sent it again"
         if detained > first.t + ON_ITS_WAY_S and (case.message_id, case.state) in self._put_off:
@@ -232,11 +259,22 @@ class _Told:
             return "the disk was full when the gateway answered"
         return ""
 
-    def _detained_until(self, first: Arrival) -> float:
-        """How long its answer may be on its way: one fault may take over from another."""
-        until = first.t + ON_ITS_WAY_S
-        for episode in sorted(self._of(first.gateway), key=lambda episode: episode.began):
-            if episode.began <= until and first.t <= episode.ended:
+    def forgot_final(self, case: Named) -> bool:
+        """An intermediate report came after a final one of which the killed node had nothing on disk yet."""
+        name = case.owner or ""
+        at = self._finals.get((name, case.message_id))
+        if case.final or at is None or case.received[-1].t < at:
+            return False
+        until = self._detained_until(name, at)
+        return any(
+            at <= kill.began <= until and (not kill.fault.target or name in kill.fault.target) for kill in self._kills
+        )
+
+    def _detained_until(self, name: str, at: float) -> float:
+        """How long an answer of that time may be on its way to disk: one fault may take over from another."""
+        until = at + ON_ITS_WAY_S
+        for episode in sorted(self._of(name), key=lambda episode: episode.began):
+            if episode.began <= until and at <= episode.ended:
                 until = max(until, episode.ended + ON_ITS_WAY_S + _AFTER_S.get(episode.fault.kind, 0.0))
         return until
 

@@ -136,6 +136,10 @@ class Node:
         """Begin to drain, or ask how far it is."""
         return await trio.to_thread.run_sync(self._client.post, "/drain", DrainState, {"mode": "custody"})
 
+    async def undrain(self) -> DrainState:
+        """Put it back into service."""
+        return await trio.to_thread.run_sync(self._client.post, "/undrain", DrainState, {})
+
     async def parked(self) -> list[ParkedItem]:
         found: list[ParkedItem] = []
         after: str | None = ""

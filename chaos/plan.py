@@ -39,6 +39,7 @@ class Kind(Enum):
     PAUSE = "SIGSTOP, short"
     LONG_PAUSE = "SIGSTOP, taken for dead"
     DISK_FULL = "disk full"
+    DRAIN = "drained, and put back"
     REMOVAL = "drained, out of the table, back"
     LINK_CUT = "link cut"
     LINK_HALF_OPEN = "link half-open"
@@ -70,6 +71,7 @@ EXTENTS: Final[Mapping[Kind, Extent]] = MappingProxyType(
         Kind.PAUSE: Extent(Scope.NODE, 0.2, DEAD_AFTER_S - 1),
         Kind.LONG_PAUSE: Extent(Scope.NODE, DEAD_AFTER_S + 1, DEAD_AFTER_S + 5),
         Kind.DISK_FULL: Extent(Scope.NODE, 1, 8),
+        Kind.DRAIN: Extent(Scope.NODE, 0.1, 8),
         Kind.REMOVAL: Extent(Scope.NODE, 2, 8),
         Kind.LINK_CUT: Extent(Scope.LINK, 0.1, 6),
         Kind.LINK_HALF_OPEN: Extent(Scope.LINK, 1, DEAD_AFTER_S + 5),

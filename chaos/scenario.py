@@ -18,11 +18,11 @@ from chaos.stage import Stage, set_up
 from dlrproxy.admin.client import AdminError
 from dlrproxy.admin.parked import ParkedItem
 
-_UP_S: Final = 90.0  # for everybody to be there; on an idle machine it takes two seconds
+_UP_S: Final = 180.0  # for everybody to be there; on an idle machine it takes two seconds
 _WARM_UP_S: Final = 1.0  # of load before the first fault
 # For everything to be delivered or parked once the faults are over. Several times CLAIM_FOR_S; what is not at rest by
 # then is a finding.
-_REST_S: Final = 180.0
+_REST_S: Final = 240.0
 _QUIET_S: Final = 1.0  # at rest for so long
 _LOOK_S: Final = 0.25
 
