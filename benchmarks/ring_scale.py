@@ -19,7 +19,7 @@ from functools import partial
 from typing import Final, TypeVar
 
 import click
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from protocols.peer.frames import VERSION, Frame, SummaryPart, SummaryWanted, decode, encode
 from protocols.smpp.constants import ESME_ROK
@@ -242,6 +242,16 @@ def measure(size: int, summaries: bool, rate: float, seconds: float, seed: int =
     )
 
 
+def repeated(size: int, summaries: bool, rate: float, seconds: float, seed: int, rounds: int) -> Row:
+    """The rounds differ in CPU alone, and other work on the machine only adds to that: the least counts."""
+    rows = [measure(size, summaries, rate, seconds, seed) for _ in range(rounds)]
+    return evolve(
+        rows[0],
+        custody_us=min(row.custody_us for row in rows),
+        summary_us=min(row.summary_us for row in rows),
+    )
+
+
 _HEAD: Final = (
     "nodes", "summaries", "hops a report", "in one hop", "frames a report", "a node and report", "CPU us a report",
     "of these summaries", "summary frames a node and s", "wire bytes a message and node",
@@ -265,8 +275,9 @@ def line(row: Row) -> str:
 @click.option("--nodes", default="3,8,16,32", show_default=True, help="Sizes of the ring.")
 @click.option("--rate", default=300.0, show_default=True, help="Messages a second that each node submits.")
 @click.option("--seconds", default=3.0, show_default=True, help="How long reports go astray.")
+@click.option("--rounds", default=1, show_default=True, help="Of each; the CPU is that of the cheapest.")
 @click.option("--seed", default=1, show_default=True, help="For what is drawn.")
-def main(nodes: str, rate: float, seconds: float, seed: int) -> None:
+def main(nodes: str, rate: float, seconds: float, rounds: int, seed: int) -> None:
     """Print, as a table, what a report at the wrong node costs rings of several sizes.
 
     With summaries and without. Time is virtual: the figures do not depend on the machine, but for CPU.
@@ -275,7 +286,7 @@ def main(nodes: str, rate: float, seconds: float, seed: int) -> None:
     print("|" + "---|" * len(_HEAD))
     for size in map(int, nodes.split(",")):
         for summaries in (False, True):
-            print(line(measure(size, summaries, rate, seconds, seed)), flush=True)
+            print(line(repeated(size, summaries, rate, seconds, seed, rounds)), flush=True)
 
 
 if __name__ == "__main__":
