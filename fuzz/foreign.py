@@ -282,7 +282,7 @@ def _differ(what: str, expected: Sequence[str], found: Sequence[str]) -> list[st
 
 
 async def play(minutes: float, seed: int) -> int:
-    """The exit status."""
+    """One batch at least. The exit status."""
     deadline = trio.current_time() + 60 * minutes
     problems: list[str] = []
     with tempfile.TemporaryDirectory() as directory:
@@ -302,6 +302,7 @@ async def play(minutes: float, seed: int) -> int:
                 await esme.start()
                 await esme.seen("bound")
                 scene = Scene(Maker(seed), smsc, esme, at_smsc, at_esme)
+                problems = await scene.batch()
                 while trio.current_time() < deadline and not problems:
                     problems = await scene.batch()
                 if not problems:

@@ -286,6 +286,16 @@ async def test_an_operator_that_cannot_be_put_back_is_named_and_the_others_are(t
                 await said("outbind.listening")
 
 
+async def test_whose_messages_expire_with_an_event_is_each_operators_setting_as_reloaded(tmp_path, smsc):
+    with reserved(2) as (first, second):
+        acme, beta = operator("acme", smsc, first, expired_events=True), operator("beta", smsc, second)
+        settings = config(tmp_path, acme, beta)
+        async with running(settings) as node:
+            assert node.housekeeping._named() == {"acme"}
+            await node.reload(evolve(settings, operators=(acme, evolve(beta, expired_events=True))))
+            assert node.housekeeping._named() == {"acme", "beta"}
+
+
 async def test_what_is_learned_of_ids_is_known_at_the_next_start(tmp_path, smsc):
     with reserved(1) as (port,):
         settings = config(tmp_path, operator("acme", smsc, port))

@@ -311,6 +311,13 @@ def test_refusals_have_a_status_and_a_name(prepare, status, counter):
     assert getattr(world.counters, counter) == 1
 
 
+def test_what_an_mt_is_answered_without_a_bind_is_a_setting():
+    world = World(no_bind_status=c.ESME_RMSGQFUL)
+    session = world.session()
+    world.submit(session, 5)
+    assert heads(session.connection.take()) == [("submit_sm_resp", c.ESME_RMSGQFUL, 5)]
+
+
 def test_no_bind_may_close_the_session_instead():
     world = World(no_bind="close")
     session = world.session()

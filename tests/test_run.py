@@ -73,6 +73,24 @@ async def test_a_hangup_while_it_stops_changes_nothing(tmp_path):
         assert await node.ended() == 0, node.story("ended badly")
 
 
+async def test_a_file_with_an_error_changes_nothing_and_the_log_says_why(tmp_path):
+    async with open_fleet(tmp_path, {"gw1": UNREACHABLE}) as fleet:
+        node = fleet["gw1"]
+        await node.start()
+        good = node.config.read_text()
+        node.config.write_text(good.replace("reconnect_min_s", "reconnect_mn_s"))
+        node.send(signal.SIGHUP)
+        refused = await node.seen("config.reload_refused")
+        assert refused["problems"] == [
+            "operators[0].reconnect_mn_s: unknown key; did you mean reconnect_min_s?",
+        ]
+        assert node.found("config.reloaded") == []
+        node.config.write_text(good)
+        node.send(signal.SIGHUP)
+        await node.seen("config.reloaded")
+        await node.stop()
+
+
 async def test_what_makes_a_start_impossible_is_said_without_a_traceback(tmp_path):
     with socket.create_server((LOOPBACK, 0)) as taken:
         port = taken.getsockname()[1]
