@@ -193,12 +193,20 @@ class HandingOn:
             self._declined.pop(node, None)
         for offer in list({id(offer): offer for offer in self._offers.values() if offer.heir in lost}.values()):
             self._make(offer, now)
+        self._ask_again(now)
+
+    def _ask_again(self, now: float) -> None:
+        """Heirs of lines that may have come back, or may take more."""
+        for item in [item for item in self._held.values() if self._heir(item, now) is not None]:
+            del self._held[item.key]
+            self._queue.append(item)
 
     def retopologize(self, topology: Topology) -> None:
         self._topology = topology
 
     def next_due(self) -> float | None:
-        return self._sent[0][0] if self._sent else None
+        dues = [self._sent[0][0]] if self._sent else []
+        return min((*dues, *self._declined.values()), default=None)
 
     def tick(self, now: float) -> None:
         """Offers that have not been answered for go to another heir."""
@@ -208,9 +216,9 @@ class HandingOn:
                 if offer.open():
                     self._pass_over(offer.heir, now)
                 self._make(offer, now)
-        for item in [item for item in self._held.values() if self._heir(item, now) is not None]:
-            del self._held[item.key]
-            self._queue.append(item)
+        if any(until <= now for until in self._declined.values()):
+            self._declined = {node: until for node, until in self._declined.items() if until > now}
+            self._ask_again(now)
 
     def under_way(self) -> bool:
         """Something may yet be handed on, or is with an heir that has not confirmed that it is its own now."""

@@ -151,7 +151,6 @@ def test_what_follows_others_to_an_heir_does_not_overtake_them_while_that_is_out
     world.settle_down()
     assert not world.delivered
     world.heal_link("n0", "n1")
-    world.advance(0.0)
     world.settle_down()
     assert custody_rows(world, "n0") == []
     world.heal_link("n1", "n3")
