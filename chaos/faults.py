@@ -21,7 +21,7 @@ from dlrproxy.simulator.gateway import Gateway
 Course = AbstractAsyncContextManager[None]
 
 # drain_s, twice _RELEASE_S of the node, and what a busy machine adds: after that a stop counts as failed.
-STOP_S: Final = 60.0
+STOP_S: Final = 120.0
 _DRAIN_S: Final = 5.0  # how long a drain may take before the node is stopped anyway
 _UP_S: Final = 60.0
 

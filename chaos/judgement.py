@@ -18,9 +18,9 @@ from dlrproxy.simulator.judge import Arrival, Cases, Named, Verdict, examine
 from protocols.smpp import constants as c
 from ring.commands import Reason
 
-# An answer is on its way for so long at most where no fault is in its way: time for it and for a group commit, on a
-# machine that may be very busy.
-ON_ITS_WAY_S: Final = 2.0
+# An answer is on its way for so long at most where no fault is in its way: milliseconds as a rule, for it and for a group
+# commit; but on a busy machine everything may stand still for seconds.
+ON_ITS_WAY_S: Final = 10.0
 
 # Faults that keep a gateway's answer, or its durable mark, from coming about for as long as they last.
 _DETAINING: Final = frozenset(
@@ -29,8 +29,8 @@ _DETAINING: Final = frozenset(
     }
 )  # fmt: skip
 
-# An answer that was put off while it lasted comes so much later.
-# So does a write: the store waits up to five seconds before it tries a disk again that was full.
+# An answer that was put off while it lasted comes so much later; so does a write, since the store waits for up to five
+# seconds before it tries a disk again that was full.
 _AFTER_S: Final = {Kind.GATEWAY_SLOW: SLOW_S, Kind.DISK_FULL: 5.0}
 
 _LINES: Final = 20  # of a log, in a finding

@@ -299,15 +299,15 @@ def test_an_intermediate_report_may_follow_the_final_one_only_if_its_node_was_ki
         assert judgement.late == 1
     assert not killed(Kind.KILL, ("gw2",), 4.5).passed
     assert not killed(Kind.KILL, ("gw1",), 3.5).passed
-    assert not killed(Kind.KILL, ("gw1",), 7.0).passed
+    assert not killed(Kind.KILL, ("gw1",), 17.0).passed
 
 
 def test_a_session_that_ends_long_after_a_report_explains_it_only_if_its_answer_was_held_up():
-    twice = [*TOLD, received(4.0), events.Unlinked(8.0, "s1", "reset"), received(9.0)]
+    twice = [*TOLD, received(4.0), events.Unlinked(18.0, "s1", "reset"), received(19.0)]
     assert found(verdict(gw1=twice)) == ["repeated without a reason"]
 
     def episode(kind, name):
-        return Episode(Fault(1, 0.0, 4.0, kind, (name,), 0.0), 3.5, 7.5)
+        return Episode(Fault(1, 0.0, 14.0, kind, (name,), 0.0), 3.5, 17.5)
 
     assert verdict(gw1=twice, episodes=[episode(Kind.GATEWAY_STUCK, "gw1")]).passed
     assert not verdict(gw1=twice, episodes=[episode(Kind.GATEWAY_STUCK, "gw2")]).passed
