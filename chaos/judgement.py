@@ -18,8 +18,8 @@ from dlrproxy.simulator.judge import Arrival, Cases, Named, Verdict, examine
 from protocols.smpp import constants as c
 from ring.commands import Reason
 
-# An answer is on its way for so long at most where no fault is in its way: milliseconds as a rule, for it and for a group
-# commit; but on a busy machine everything may stand still for seconds.
+# An answer is on its way for so long at most where no fault is in its way: milliseconds as a rule, for it and for a
+# group commit; but on a busy machine everything may stand still for seconds.
 ON_ITS_WAY_S: Final = 10.0
 
 # Faults that keep a gateway's answer, or its durable mark, from coming about for as long as they last.
