@@ -265,7 +265,8 @@ async def test_a_node_is_killed_and_comes_back(tmp_path):
         verdict = await job.done(900)
 
         resubmitted = {name: gateway.resubmitted for name, gateway in job.gateways.items()}
-        assert verdict.ownerless <= resubmitted["gw2"]
+        # A message whose id was lost with the node has one report or, with an intermediate one, two.
+        assert verdict.ownerless <= 2 * resubmitted["gw2"]
         assert resubmitted["gw1"] == resubmitted["gw3"] == 0
         assert not any(gateway.summary().unfinished for gateway in job.gateways.values())
 
@@ -279,7 +280,7 @@ async def test_all_nodes_are_killed_at_once(tmp_path):
         await job.fleet.start()
         verdict = await job.done(600)
 
-        assert verdict.ownerless <= sum(gateway.resubmitted for gateway in job.gateways.values())
+        assert verdict.ownerless <= 2 * sum(gateway.resubmitted for gateway in job.gateways.values())
         assert not any(gateway.summary().unfinished for gateway in job.gateways.values())
 
 
