@@ -142,6 +142,11 @@ class Links:
         return self._listening
 
     @property
+    def tls(self) -> RingTls:
+        """What the links to come are secured with."""
+        return self._tls
+
+    @property
     def boot(self) -> bytes:
         """What tells this run of the process from the one before."""
         return self._terms.boot

@@ -69,7 +69,10 @@ def mutual(ca_file: Path, cert_file: Path, key_file: Path, secret: bytes | None 
 
 
 def shared_secret(secret: bytes) -> RingTls:
-    """TLS with a throw-away certificate, and the handshake's proof over it. Raises TlsError for a short secret."""
+    """TLS with a throw-away certificate, and the handshake's proof over it.
+
+    Raises TlsError for a short secret, and when there is no room for a temporary file.
+    """
     _checked(secret)
     server = new_context(ssl.PROTOCOL_TLS_SERVER)
     fingerprint = _load_throw_away_certificate(server)
@@ -172,10 +175,13 @@ def _load_throw_away_certificate(context: ssl.SSLContext) -> bytes:
         serialization.PrivateFormat.PKCS8,
         serialization.BestAvailableEncryption(password.encode()),
     ) + certificate.public_bytes(serialization.Encoding.PEM)
-    with tempfile.TemporaryDirectory(prefix="dlrproxy-") as directory:
-        path = Path(directory) / "link.pem"
-        path.write_bytes(pem)
-        context.load_cert_chain(path, password=password)
+    try:
+        with tempfile.TemporaryDirectory(prefix="dlrproxy-") as directory:
+            path = Path(directory) / "link.pem"
+            path.write_bytes(pem)
+            context.load_cert_chain(path, password=password)
+    except OSError as error:  # a full disk, for instance
+        raise TlsError(f"the links' certificate cannot be written to a temporary file: {error}") from error
     return fingerprint(certificate.public_bytes(serialization.Encoding.DER))
 
 

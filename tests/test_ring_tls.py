@@ -1,12 +1,16 @@
 """ring/tls.py: what secures the links, and what cannot."""
 
 import ssl
+from types import SimpleNamespace
 
 import pytest
 import trio
 import trustme
 from cryptography.hazmat.primitives import serialization
 
+from dlrproxy.config.tables import Ring
+from dlrproxy.modes.ring import link_security
+from dlrproxy.secret import Secret
 from ring import tls
 from ring.peer_url import PeerUrl, is_loopback, leaves_the_machine
 
@@ -152,3 +156,18 @@ def test_what_is_loopback():
     assert leaves_the_machine(PeerUrl.parse("ws://10.0.0.1:1"))
     assert not leaves_the_machine(PeerUrl.parse("ws://[::1]:1"))
     assert not leaves_the_machine(PeerUrl.parse("ws://some.name:1"))  # known when it is resolved
+
+
+def test_a_certificate_that_cannot_be_written_is_told_as_such(monkeypatch, tmp_path):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
+    with pytest.raises(tls.TlsError, match="temporary file"):
+        tls.shared_secret(SECRET)
+
+
+def test_a_reload_makes_no_new_certificate_for_the_secret_that_is_in_force(monkeypatch, tmp_path):
+    config = SimpleNamespace(ring=Ring(secret=Secret(SECRET)))
+    in_force = link_security(config)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
+    assert link_security(config, in_force) is in_force
+    with pytest.raises(tls.TlsError):
+        link_security(SimpleNamespace(ring=Ring(secret=Secret(SECRET + b"2"))), in_force)

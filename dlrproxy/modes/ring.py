@@ -80,14 +80,19 @@ def link_settings(config: Config) -> LinkSettings:
     )
 
 
-def link_security(config: Config) -> tls.RingTls:
-    """Raises TlsError."""
+def link_security(config: Config, in_force: tls.RingTls | None = None) -> tls.RingTls:
+    """Raises TlsError.
+
+    What was made up for a secret is good for as long as the secret: another certificate would take a temporary file,
+    and a reload must not fail because a disk is full.
+    """
     ring = config.ring
     secret = None if ring.secret is None else ring.secret.reveal()
     if ring.ca_file and ring.cert_file and ring.key_file:
         return tls.mutual(ring.ca_file, ring.cert_file, ring.key_file, secret)
     if secret is not None:
-        return tls.shared_secret(secret)
+        made_up = in_force is not None and not in_force.mutual and in_force.secret == secret
+        return in_force if in_force is not None and made_up else tls.shared_secret(secret)
     return tls.plain()
 
 
@@ -145,7 +150,7 @@ class RingMode:
         """
         if self._links is None:
             return not config.other_peers
-        nodes, peers, security = topology(config), _peer_urls(config), link_security(config)
+        nodes, peers, security = topology(config), _peer_urls(config), link_security(config, self._links.tls)
         peer_table.check(config.node.name, peers, security)
         self._links.set_tls(security)  # raises, too, where the table in force does not go with it
         self._links.set_peers(peers)
