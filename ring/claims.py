@@ -13,7 +13,9 @@ Two rules make it safe whatever crashes, and however often an envelope has been 
   envelope's key until the origin has forgotten the envelope. A copy that comes late (of an earlier lap, through a node
   that was stuck) is therefore either recognised by its key here, or refused by its origin as gone.
 
-The owner's node repeats Claimed and Finished until they are answered; the origin only answers.
+The owner's node repeats Claimed and Finished until they are answered; the origin only answers. But to a node that joins
+it says again what it has granted to it: a node that came back without its data directory knows nothing of that, and
+says Finished, so that the origin does not wait for ever.
 """
 
 from collections.abc import Callable, Mapping
@@ -28,6 +30,8 @@ from ring.shelf import Alarm, Item, Shelf, State
 from ring.topology import Topology
 from ring.walk import Walk
 
+_UNSAID = 0  # the claim that an answer is to, where the origin is of a version that does not say it
+_STILL_THERE = -1  # no answer to a claim: do you still have what was granted to you?
 _RELEASABLE = frozenset({State.LINED_UP, State.READY, State.WALKING, State.WAITING, State.HANDING, State.TO_PARK})
 
 
@@ -43,8 +47,12 @@ class Claims:
         proceed: Callable[[Item, float], None],
         inherit: Callable[[Item], None],
         handed_on: Callable[[Item], None],
+        next_number: Callable[[], int],
     ) -> None:
-        """`inherit` makes what was granted to this node as an heir its own; `handed_on` is told what goes to one."""
+        """`inherit` makes what was granted to this node as an heir its own; `handed_on` is told what goes to one.
+
+        `next_number` gives numbers that this node never uses again.
+        """
         self._shelf = shelf
         self._settings = settings
         self._me = me
@@ -54,6 +62,7 @@ class Claims:
         self._proceed = proceed
         self._inherit = inherit
         self._handed_on = handed_on
+        self._next_number = next_number
         self._reachable: AbstractSet[str] = frozenset()
         self._nodes: AbstractSet[str] = frozenset()  # the configured ones, when `retopologize` was last called
         self._recalling: dict[EnvelopeKey, Claimed] = {}
@@ -98,7 +107,9 @@ class Claims:
         """Tell the origin what it has not answered, now and again. An origin out of reach is told when it is back."""
         origin = item.envelope.origin
         if item.state is State.HELD:
-            self._shelf.send(origin, Claimed(item.key, self._me, item.lap, item.claim_hop, self._inherited_line(item)))
+            item.claim = item.claim or self._next_number()
+            line = self._inherited_line(item)
+            self._shelf.send(origin, Claimed(item.key, self._me, item.lap, item.claim_hop, line, item.claim))
         elif item.state is State.DELIVERED and item.stored:
             self._shelf.send(origin, Finished(item.key, self._me))
         else:
@@ -116,10 +127,16 @@ class Claims:
             each.key for each in line if each.heir and each.state is State.HELD and each.envelope.origin == origin
         )
 
-    def settled(self, frame: Settled, now: float) -> None:
-        """The origin's word on a claim. Only the first one counts."""
+    def settled(self, frame: Settled, sender: str, now: float) -> None:
+        """The origin's word on a claim. Only the first one counts, and only on this claim.
+
+        A word on an earlier claim of the same envelope, delayed or doubled on its way, would deliver what is another's
+        by now, or drop what is ours.
+        """
         item = self._shelf.items.get(frame.key)
-        if item is None or item.state is not State.HELD:
+        if item is None and frame.claim == _STILL_THERE:
+            self._shelf.send(sender, Finished(frame.key, self._me))
+        if item is None or item.state is not State.HELD or frame.claim not in (item.claim, _UNSAID):
             return
         self._shelf.alarms.cancel(Alarm.REPEAT, item.key)
         if frame.granted and item.heir:
@@ -154,6 +171,8 @@ class Claims:
         for item in list(self._shelf.items.values()):
             if item.claimed and item.envelope.origin in joined:
                 self.repeat(item, now)
+            elif item.state is State.GRANTED and item.granted_to in joined:
+                self._shelf.send(item.granted_to, Settled(item.key, granted=True, claim=_STILL_THERE))
 
     def retopologize(self, topology: Topology, now: float) -> None:
         """What waits for the word of a node that is configured no more waits for `claim_for_s`, then no longer.
@@ -208,7 +227,7 @@ class Claims:
         return found if item in found else [item]
 
     def _answer(self, frame: Claimed, granted: bool, reason: str = "") -> None:
-        self._shelf.send(frame.node, Settled(frame.key, granted, reason))
+        self._shelf.send(frame.node, Settled(frame.key, granted, reason, frame.claim))
 
     def _release(self, items: list[Item], frame: Claimed, now: float, *also: Row, **fields: str) -> None:
         """Let go of them, all in one write: none of them is to be had by two nodes, nor by none."""
@@ -226,7 +245,8 @@ class Claims:
                 item.become_tombstone(State.GRANTED)
                 self._shelf.watch.discard(item.key)
                 self._note_release(item, frame, now, fields)
-                self._shelf.send(frame.node, Settled(item.key, granted=True))
+                claim = frame.claim if item.key == frame.key else _UNSAID
+                self._shelf.send(frame.node, Settled(item.key, granted=True, claim=claim))
             for item in items:
                 if following := self._shelf.lines.leave(item):
                     self._proceed(following, now)

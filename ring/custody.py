@@ -154,7 +154,7 @@ class Custody:
         self._handing_on = HandingOn(self._shelf, settings, topology, self._walk)
         self._claims = Claims(
             self._shelf, settings, self._me, store_id, self._delivery, self._walk, self._proceed,
-            self._granted_as_heir, self._handing_on.taken,
+            self._granted_as_heir, self._handing_on.taken, self._next_number,
         )  # fmt: skip
         self._inheritance = Inheritance(self._shelf, settings, self._me, self._claims, self._next_key, self._proceed)
         self._passing = Passing(self._shelf, settings, topology, store_id, self._claims, owners)
@@ -251,8 +251,11 @@ class Custody:
         )  # fmt: skip
 
     def _next_key(self) -> EnvelopeKey:
+        return EnvelopeKey(self._store_id, self._next_number())
+
+    def _next_number(self) -> int:
         self._count += 1
-        return EnvelopeKey(self._store_id, self._run << _RUN_BITS | self._count)
+        return self._run << _RUN_BITS | self._count
 
     def _proceed(self, item: Item, now: float) -> None:
         """If it is stored and first in its line, begin what it is here for."""
@@ -297,7 +300,7 @@ class Custody:
             case Claimed():
                 self._claims.claimed(frame, now)
             case Settled():
-                self._claims.settled(frame, now)
+                self._claims.settled(frame, sender, now)
             case Finished():
                 self._claims.finished(frame, sender)
             case Forgotten():

@@ -81,6 +81,7 @@ class Item:
     handed_on: bool = False  # to an heir, in this run
     # the claim, at the owner's node
     heir: bool = False  # to become this node's own
+    claim: int = 0  # tells the answer to this claim from one to an earlier claim, or of an earlier run
     claim_hop: int = 0
     released: bool = False  # its origin has refused it: no key is kept
     # delivery

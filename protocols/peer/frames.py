@@ -105,6 +105,7 @@ class Claimed(msgspec.Struct, frozen=True, array_like=True, tag=3, gc=False):
     lap: int
     hop: int
     line: tuple[EnvelopeKey, ...] = ()  # since 2
+    claim: int = 0  # since 2: which claim of that node it is: the answer names it
 
 
 class Settled(msgspec.Struct, frozen=True, array_like=True, tag=4, gc=False):
@@ -117,6 +118,7 @@ class Settled(msgspec.Struct, frozen=True, array_like=True, tag=4, gc=False):
     key: EnvelopeKey
     granted: bool
     reason: str = ""
+    claim: int = 0  # the claim that is answered; 0 from a node that does not say so
 
 
 class Finished(msgspec.Struct, frozen=True, array_like=True, tag=5, gc=False):
