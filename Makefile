@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 TOOLS := .tools
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types imports unit bench scale fuzz fuzz-peers chaos pin wheel system clean
+.PHONY: help demo test check lint types imports unit bench scale fuzz sim fuzz-peers chaos pin wheel system clean
 
 help:  ## Say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -52,6 +52,11 @@ bench: $(VENV)/.ready  ## What a message costs, against a plain byte relay and H
 
 scale: $(VENV)/.ready  ## What a report at the wrong node costs rings of 3 to 32 nodes, with summaries and without
 	$(BIN)/python -m benchmarks.ring_scale $(SCALE)
+
+SEEDS ?= 1-20000
+
+sim: $(VENV)/.ready  ## Whole rings in virtual time while everything fails, from SEEDS=FIRST-LAST: nothing is lost or doubled
+	$(BIN)/python -m simulation --seeds $(SEEDS) $(SIM)
 
 RUNS ?= 2000000
 

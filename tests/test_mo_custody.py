@@ -1,10 +1,8 @@
 """MO in the custody machine: where each goes, and that all parts of a concatenated one go to one gateway."""
 
-import random
-
 import pytest
 from attrs import evolve
-from custody_world import ANYBODY, SETTINGS, World
+from custody_world import SETTINGS, World
 
 from dlrproxy.logs import ROUTE_EVENTS
 from protocols.peer.frames import Decided, Gather, PartOf, Place
@@ -472,66 +470,3 @@ def test_every_route_event_says_what_the_documents_say():
     for _, note in world.notes:
         documented = ROUTE_EVENTS[f"{note.envelope.kind}.{note.event}"].fields
         assert {name for name, _ in note.fields} <= set(documented), note.event
-
-
-# Faults
-
-
-def some_mo(rng: random.Random, world: World, number: int) -> list[tuple[str, str, str, PartOf | None]]:
-    """Trace, gateway, owner and part of an MO, or of each part of one, in the order in which they arrive."""
-    sender = f"s{number}"
-    if rng.random() < 0.3:
-        world.nodes[rng.choice(world.names)].conversing.add(sender.encode())
-    owner = rng.choice(world.names)
-    if rng.random() < 0.25:
-        return [(f"{sender}/0", f"gw-{owner}", owner, None)]
-    if rng.random() < 0.25:
-        return [(f"{sender}/0", "", ANYBODY, None)]
-    message = name_of("acme", sender.encode())
-    rule = rng.choice(["", "", f"gw-{owner}"])
-    keyword = rng.random() < 0.4
-    parts = [
-        (f"{sender}/{part}", "", ANYBODY, PartOf(message, "" if keyword and part else rule, not (keyword and part)))
-        for part in range(rng.randint(2, 4))
-    ]
-    rng.shuffle(parts)
-    return parts
-
-
-@pytest.mark.parametrize("seed", range(150))
-def test_every_part_reaches_one_gateway_and_all_parts_the_same_unless_a_split_is_said(seed: int):
-    """A seeded schedule of MO, whole and in parts, under crashes, cut links, gateways that come and go, and time."""
-    rng = random.Random(seed)
-    world = World(rng.randint(1, 5), rng.choice([SETTINGS, CONVERSING]), named=True)
-    count = 0
-    arriving: list[tuple[str, str, str, PartOf | None]] = []
-    for _ in range(rng.randint(50, 400)):
-        steps = world.busy_steps()
-        roll = rng.random()
-        name = rng.choice(world.names)
-        if steps and roll < 0.65:
-            rng.choice(steps)()
-        elif roll < 0.85:
-            if not arriving:
-                count += 1
-                arriving = some_mo(rng, world, count)
-            trace, gateway, owner, part = arriving.pop(0)
-            world.mo(name, trace, owner, gateway=gateway, part=part)
-        elif roll < 0.88:
-            if world.nodes[name].machine is None:
-                world.start(name)
-            else:
-                world.crash(name)
-        elif roll < 0.91:
-            other = rng.choice(world.names)
-            if other != name:
-                world.cut_link(name, other)
-        elif roll < 0.94:
-            world.heal_link(name, rng.choice(world.names))
-        elif roll < 0.97:
-            world.set_gateway(name, up=not world.nodes[name].gateway_up)
-        else:
-            world.advance(rng.uniform(0, 6))
-    world.recover(rng)
-    world.check()
-    assert world.accepted

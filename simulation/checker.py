@@ -1,0 +1,377 @@
+"""Judges a history: was anything lost, doubled, brought to the wrong gateway, or out of order?
+
+It knows what was sent and who owns it, sees what gateways get and answer, and looks at the disks; it asks the machines
+nothing. What is wrong is named by `Wrong`, at the moment at which it shows.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+
+from attrs import define, field, frozen
+
+from dlrproxy.store.port import Table
+from protocols.smpp.constants import ESME_ROK, TEMPORARY
+from ring.rows import decode_custody, decode_parked
+from ring.settings import CustodySettings
+from simulation.disk import Change
+from simulation.history import Event
+from simulation.node import Crash
+from simulation.operator import Sent
+from simulation.traffic import OPERATOR
+
+
+class Wrong(StrEnum):
+    ACKNOWLEDGED_TOO_EARLY = "acknowledged_too_early"  # ESME_ROK, and it was neither on disk nor delivered
+    LOST = "lost"  # answered ESME_ROK, not delivered, and on no disk
+    MISDELIVERED = "misdelivered"  # a gateway got what is another's
+    DELIVERED_TWICE = "delivered_twice"  # and nothing had broken between the first delivery and its answer
+    OVERTAKEN = "overtaken"  # a report came before an earlier one of its message from the same bind
+    LATE_INTERMEDIATE = "late_intermediate"  # an intermediate report after the final one
+    SPLIT = "split"  # parts of one MO at two gateways, and no node has said so
+    HELD_TWICE = "held_twice"  # in the end it is in two custodies
+    STILL_HELD = "still_held"  # in the end it is delivered, and in custody or parked
+    STUCK = "stuck"  # in the end it is in custody, and nothing stands in its way
+    PARKED_WITHOUT_CAUSE = "parked_without_cause"  # nothing has happened that its reason stands for
+    ROWS_LEFT = "rows_left"  # in the end a disk keeps rows of custody that are about nothing
+    UNANSWERED = "unanswered"  # the bind was there, and the operator got no answer
+    BROKEN = "broken"  # the code raised
+
+
+class FoundError(Exception):
+    """Ends the run of a seed."""
+
+    def __init__(self, wrong: Wrong, trace: str, what: str) -> None:
+        super().__init__(f"{wrong.value}: {trace}: {what}")
+        self.wrong = wrong
+        self.trace = trace
+
+
+@define
+class _Delivery:
+    node: str
+    gateway: str
+    status: int | None = None
+    mark_lost: bool = False  # of a final report: the node has crashed before its disk knew of it
+    excused: bool = False  # the answer was cut off, or a person asked for another delivery
+
+    @property
+    def settled(self) -> bool:
+        return self.status is not None and self.status not in TEMPORARY
+
+
+@define(eq=False)
+class _Case:
+    """One sending of a report or MO."""
+
+    trace: str
+    number: int  # in the order of sending
+    sent: Sent
+    origin: str
+    at: float
+    acknowledged: bool = False
+    over: bool = False  # refused, or the bind was lost: no promise was made
+    deliveries: list[_Delivery] = field(factory=list)
+    places: dict[tuple[str, Table, bytes], None] = field(factory=dict)
+    parked: dict[str, float] = field(factory=dict)  # reasons, and when first
+    replayed: bool = False
+    replayed_to: set[str] = field(factory=set)
+    dropped: bool = False
+    dropped_by_policy: bool = False
+    gone_with_directory: bool = False
+
+    @property
+    def delivered(self) -> bool:
+        return any(delivery.status == ESME_ROK for delivery in self.deliveries)
+
+    @property
+    def is_report(self) -> bool:
+        return self.sent.arrival.kind == "dlr"
+
+
+@define
+class _Message:
+    """An MT."""
+
+    gateway_node: str
+    responded_at: float | None = None
+
+
+@frozen
+class Expected:
+    """What the checker must know of the world besides its history."""
+
+    settings: CustodySettings
+    lossy: bool  # the network loses single frames
+    lap_s: float  # what was known before a lap that ends now began is older than this
+
+
+class Checker:
+    def __init__(self, expected: Expected) -> None:
+        self._settings = expected.settings
+        self._lossy = expected.lossy
+        self._lap_s = expected.lap_s
+        self._policy = expected.settings.policy(OPERATOR)
+        self._now = 0.0
+        self.cases: dict[str, _Case] = {}
+        self._of_message: dict[bytes, list[_Case]] = defaultdict(list)  # in the order of sending
+        self._of_part: dict[bytes, list[_Case]] = defaultdict(list)
+        self._submitted: dict[bytes, _Message] = {}
+        self._at: dict[tuple[str, Table, bytes], _Case] = {}
+        self._retired: set[str] = set()
+        self._wiped: set[str] = set()
+        self._jumped = False
+        self._splits: set[str] = set()
+        self._overtaken: list[tuple[_Case, _Case]] = []  # by the first the second, it seems
+
+    def saw(self, event: Event) -> None:
+        self._now = event.at
+        match event.what:
+            case "sent":
+                self._sent(event)
+            case "submitted":
+                self._submitted[event.trace.encode()] = _Message(event.node)
+            case "responded":
+                self._submitted[event.trace.encode()].responded_at = event.at
+            case "acknowledged":
+                self._acknowledged(self.cases[event.trace])
+            case "refused" | "unanswered":
+                self.cases[event.trace].over = True
+            case "got":
+                self._got(self.cases[event.trace], event)
+            case "answered":
+                self._of_delivery(event).status = event.detail  # type: ignore[assignment]
+            case "cut":
+                self._of_delivery(event).excused = True
+            case "crashed":
+                self._crashed(event)
+            case "replayed":
+                self._replayed(self.cases[event.trace], event)
+            case "dropped":
+                self.cases[event.trace].dropped = True
+            case "wiped":
+                self._lost_directory(event.node)
+            case "retired":
+                self._retired.add(event.node)
+            case "jumped":
+                self._jumped = True
+            case "said":
+                self._said(event)
+
+    # What happens
+
+    def _sent(self, event: Event) -> None:
+        sent = event.detail
+        if not isinstance(sent, Sent):
+            raise TypeError(f"{sent!r} is no Sent")
+        case = self.cases[event.trace] = _Case(event.trace, len(self.cases), sent, event.node, event.at)
+        if sent.arrival.message_id:
+            self._of_message[sent.arrival.message_id].append(case)
+        if sent.arrival.part is not None:
+            self._of_part[sent.arrival.part.message].append(case)
+
+    def _acknowledged(self, case: _Case) -> None:
+        case.acknowledged = True
+        if not case.places and not self._accounted(case):
+            raise FoundError(Wrong.ACKNOWLEDGED_TOO_EARLY, case.trace, "on no disk and not delivered")
+
+    def _of_delivery(self, event: Event) -> _Delivery:
+        """The last one: an earlier one is over before the next begins, or that was found."""
+        return self.cases[event.trace].deliveries[-1]
+
+    def _got(self, case: _Case, event: Event) -> None:
+        gateway = str(event.detail)
+        if not self._may_have(case, event.node, gateway):
+            owner = case.sent.owner or "nobody in particular"
+            raise FoundError(Wrong.MISDELIVERED, case.trace, f"at {gateway} of {event.node}; it is for {owner}")
+        for before in case.deliveries:
+            if not before.excused and before.status not in TEMPORARY:
+                raise FoundError(
+                    Wrong.DELIVERED_TWICE, case.trace, f"at {event.node}; before at {before.node}: {before.status}"
+                )
+        self._check_overtaken(case)
+        case.deliveries.append(_Delivery(event.node, gateway))
+        if case.is_report and not case.replayed:
+            self._check_order(case, event.node)
+
+    def _may_have(self, case: _Case, node: str, gateway: str) -> bool:
+        arrival = case.sent.arrival
+        if node in case.replayed_to:
+            return True
+        if case.is_report:
+            if node == case.sent.owner:
+                return True
+            return self._policy.unclaimed == "local" and not self._certain(case) and self._is_old(case)
+        if arrival.designated:
+            return gateway == arrival.designated
+        return case.replayed or all((one.node, one.gateway) == (node, gateway) for one in case.deliveries)
+
+    def _certain(self, case: _Case) -> bool:
+        """Its owner is a gateway that knows of its message, and whose node has kept that and is still there."""
+        message = self._submitted.get(self._response_id(case))
+        if message is None or message.responded_at is None or message.responded_at > self._now - self._lap_s:
+            return False
+        return case.sent.owner not in self._retired | self._wiped
+
+    def _response_id(self, case: _Case) -> bytes:
+        message_id = case.sent.arrival.message_id
+        if message_id in self._submitted:
+            return message_id
+        return b"%x" % int(message_id) if message_id.isdigit() else message_id
+
+    def _is_old(self, case: _Case) -> bool:
+        """Its time to be claimed is over, by the clock of its node, which a jump or another start may have moved."""
+        return self._jumped or self._now - case.at >= 0.99 * self._settings.claim_for_s
+
+    def _check_order(self, case: _Case, node: str) -> None:
+        arrival = case.sent.arrival
+        for other in self._of_message[arrival.message_id]:
+            if other is case:
+                continue
+            if other.sent.arrival.final and not arrival.final and node == case.sent.owner:
+                first = [one for one in other.deliveries if one.node == node and one.status == ESME_ROK]
+                if first and not any(one.excused or one.mark_lost for one in first):
+                    raise FoundError(Wrong.LATE_INTERMEDIATE, case.trace, f"after {other.trace}")
+            same_bind = (other.origin, other.sent.bind) == (case.origin, case.sent.bind)
+            if same_bind and other.number < case.number and not self._out_of_the_way(other):
+                self._overtaken.append((case, other))  # unless it is being parked at this moment
+
+    def _check_overtaken(self, case: _Case) -> None:
+        """It is delivered now: what came before it must have waited for it."""
+        for first, second in self._overtaken:
+            if second is case and not second.parked:
+                raise FoundError(Wrong.OVERTAKEN, first.trace, f"before {second.trace}")
+
+    def _out_of_the_way(self, case: _Case) -> bool:
+        return (
+            case.over
+            or bool(case.parked)
+            or any(delivery.settled for delivery in case.deliveries)
+            or self._accounted(case)
+        )
+
+    def _crashed(self, event: Event) -> None:
+        """What a gateway had answered, and the disk does not know yet, comes again; or, after a final report, what
+        that should have kept back."""
+        crash = event.detail
+        if not isinstance(crash, Crash):
+            raise TypeError(f"{crash!r} is no Crash")
+        for trace in crash.held:
+            for delivery in self.cases[trace].deliveries:
+                if delivery.node == event.node:
+                    delivery.excused = True
+        for case in self.cases.values():
+            if case.sent.arrival.final and self._response_id(case) in crash.unmarked:
+                for delivery in case.deliveries:
+                    delivery.mark_lost = delivery.mark_lost or delivery.node == event.node
+
+    def _replayed(self, case: _Case, event: Event) -> None:
+        case.replayed = True
+        for delivery in case.deliveries:
+            delivery.excused = True
+        if event.detail:
+            case.replayed_to.add(event.node)
+
+    def _lost_directory(self, node: str) -> None:
+        self._wiped.add(node)
+        for place in [place for place in self._at if place[0] == node]:
+            case = self._at.pop(place)
+            del case.places[place]
+            if not case.places:
+                case.gone_with_directory = True
+
+    def _said(self, event: Event) -> None:
+        step = event.detail[0] if isinstance(event.detail, tuple) else ""
+        if step == "split":
+            self._splits.add(event.trace)
+        elif step == "dropped":
+            self.cases[event.trace].dropped_by_policy = True
+
+    # The disks
+
+    def rows_changed(self, node: str, changes: Iterable[Change]) -> None:
+        """A group is on the disk of that node."""
+        touched: dict[str, _Case] = {}
+        for table, key, value in changes:
+            if table is Table.META:
+                continue
+            place = node, table, key
+            case = self._at.pop(place, None)
+            if case is not None:
+                del case.places[place]
+                touched[case.trace] = case
+            if value is not None:
+                self._stored(place, value)
+        for case in touched.values():
+            if case.acknowledged and not case.places and not self._accounted(case):
+                raise FoundError(Wrong.LOST, case.trace, f"{node} has removed the last copy")
+
+    def _stored(self, place: tuple[str, Table, bytes], value: bytes) -> None:
+        if place[1] is Table.PARKED:
+            parked = decode_parked(value)
+            case = self.cases[parked.envelope.trace]
+            case.parked.setdefault(parked.reason, self._now)
+            self._check_cause(case, parked.reason)
+        else:
+            envelope = decode_custody(value).envelope
+            if not envelope.pdu:
+                return  # a tombstone, or a decision
+            case = self.cases[envelope.trace]
+        case.places[place] = None
+        self._at[place] = case
+
+    def _check_cause(self, case: _Case, reason: str) -> None:
+        causes = {
+            "refused": any(delivery.settled and delivery.status != ESME_ROK for delivery in case.deliveries),
+            "owner_unreachable": self._is_old(case),
+            "unclaimed": self._is_old(case) and not (case.is_report and self._certain(case)),
+            "origin_lost": bool(self._wiped),
+            "origin_removed": bool(self._retired),
+        }
+        if not causes.get(reason, False):
+            raise FoundError(Wrong.PARKED_WITHOUT_CAUSE, case.trace, reason)
+
+    def _accounted(self, case: _Case) -> bool:
+        """It need be on no disk."""
+        if case.delivered or case.dropped or case.gone_with_directory:
+            return True
+        if case.dropped_by_policy:
+            return self._policy.unclaimed == "drop" and self._is_old(case) and not self._certain(case)
+        arrival = case.sent.arrival
+        if case.is_report and not arrival.final:
+            others = self._of_message[arrival.message_id]
+            return any(other.delivered for other in others if other.sent.arrival.final)
+        return False
+
+    # The end
+
+    def conclude(self, custody_rows: Mapping[str, int]) -> None:
+        """Everything is mended, and time has passed. `custody_rows`: how many are left on each node's disk."""
+        for case in self.cases.values():
+            self._conclude(case)
+        for message, cases in self._of_part.items():
+            self._conclude_parts(message, cases)
+        for node, count in custody_rows.items():
+            if count and node not in self._retired:
+                raise FoundError(Wrong.ROWS_LEFT, node, f"{count} rows")
+
+    def _conclude(self, case: _Case) -> None:
+        if not case.acknowledged and not case.over:
+            raise FoundError(Wrong.UNANSWERED, case.trace, f"by {case.origin}")
+        here = [place for place in case.places if place[0] not in self._retired]
+        where = ", ".join(f"{table.value} of {node}" for node, table, _ in here)
+        if len(here) > 1:
+            raise FoundError(Wrong.HELD_TWICE, case.trace, where)
+        if any(table is Table.CUSTODY for _, table, _ in here):
+            raise FoundError(Wrong.STUCK, case.trace, where)
+        if here and case.deliveries and case.deliveries[-1].status == ESME_ROK:
+            raise FoundError(Wrong.STILL_HELD, case.trace, where)
+        if case.acknowledged and not case.places and not self._accounted(case):
+            raise FoundError(Wrong.LOST, case.trace, "neither delivered nor on any disk")
+
+    def _conclude_parts(self, message: bytes, cases: list[_Case]) -> None:
+        gateways = {one.gateway for case in cases if not case.replayed for one in case.deliveries}
+        # The two that have decided must meet to say so, and a frame that is lost on a link that stays is not repeated.
+        unable_to_say = self._retired or self._wiped or self._lossy
+        if len(gateways) > 1 and not unable_to_say and not any(case.trace in self._splits for case in cases):
+            raise FoundError(Wrong.SPLIT, cases[0].trace, f"over {', '.join(sorted(gateways))}")

@@ -1,0 +1,410 @@
+"""A node of the simulated ring: what lasts (its disk, its gateway, its clock), and one run of its process at a time.
+
+A run is put together as `dlrproxy/node.py` does it, from the code that ships: the custody machine and its keeper,
+membership, the node's clock, the run counter and what is restored from disk. Around them stand the fake store, links
+and relay.
+"""
+
+import random
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from functools import partial
+from typing import Any, Final
+
+from attrs import frozen
+
+from dlrproxy.clock import NodeClock
+from dlrproxy.custody import Keeper, count_rows
+from dlrproxy.housekeeping import next_run, read_clock, write_clock
+from dlrproxy.logs import RouteLog
+from dlrproxy.store.port import StoreError, Table
+from protocols.peer.frames import Frame, SummaryPart, SummaryWanted
+from ring.custody import Custody
+from ring.rows import decode_custody, decode_parked
+from ring.settings import CustodySettings
+from ring.summaries import Summaries
+from ring.topology import Topology
+from simulation.disk import Disk, DiskStore
+from simulation.front import Front
+from simulation.gateway import Gateway
+from simulation.history import History
+from simulation.mesh import Mesh
+from simulation.network import Network
+from simulation.tasks import Task
+from simulation.timeline import Timeline
+from simulation.traffic import OPERATOR, Arrival
+
+_TICK_S: Final = 0.1  # dlrproxy/custody.py
+_LEAST_TICKS_S: Final = 1.0  # what machines do now and then without an alarm (ring/presence.py)
+_CLOCK_EVERY_S: Final = 10.0  # dlrproxy/housekeeping.py
+_LOOK_AGAIN_S: Final = 0.5  # dlrproxy/custody.py
+_REBIND_S: Final = 1.0
+_TELL_S: Final = 0.5  # ring/summary_telling.py says 0.1; it is the half of a seed's events then, and shows no more
+_START_AGAIN_S: Final = 5.0  # by whatever supervises it
+EPOCH: Final = 1_000_000_000.0
+
+
+class Routes(RouteLog):
+    """Route events go into the history."""
+
+    def __init__(self, node: str, history: History) -> None:
+        super().__init__(node)
+        self._where = node
+        self._history = history
+
+    def event(self, kind: str, step: str, *, trace: str, **fields: Any) -> None:
+        self._history.note("said", trace, self._where, (step, fields))
+
+
+@frozen
+class Crash:
+    """What a disk does not know of what was answered, when its process ends."""
+
+    held: list[str]  # traces whose messages it still has
+    unmarked: frozenset[bytes]  # ids of open messages without a mark that their final report was delivered
+
+
+class Host:
+    """The machine that a node runs on."""
+
+    def __init__(
+        self,
+        name: str,
+        nodes: Iterable[str],
+        disk: Disk,
+        gateway: Gateway,
+        settings: CustodySettings,
+        timeline: Timeline,
+        network: Network,
+        choose: random.Random,
+        history: History,
+        conversing: Callable[[str, str], bool],
+        *,
+        tells_summaries: bool,
+    ) -> None:
+        self.tells_summaries = tells_summaries
+        self.name = name
+        self.nodes = list(nodes)
+        self.disk = disk
+        self.gateway = gateway
+        self.gateway_up = True
+        self.settings = settings
+        self.timeline = timeline
+        self.network = network
+        self.choose = choose
+        self.history = history
+        self.conversing = partial(conversing, name)
+        self.process: Process | None = None
+        self.ended: Callable[[], None] = lambda: None  # the operator sees the bind break
+        self.retired = False  # configured no more
+        self.stopped_until = 0.0  # SIGSTOP: nothing that this process does happens before
+        self.wall_ahead_s = choose.uniform(-2.0, 2.0)
+        self._clock_from = choose.uniform(0.0, 1e6)
+        self._clock_rate = 1.0 + choose.uniform(-1e-4, 1e-4)
+        self._suspended_s = 0.0
+
+    def monotonic(self) -> float:
+        """It stands still while the machine is suspended, and goes a little wrong."""
+        return self._clock_from + self.timeline.now * self._clock_rate - self._suspended_s
+
+    def wall(self) -> float:
+        return EPOCH + self.timeline.now + self.wall_ahead_s
+
+    def start(self) -> None:
+        if self.process is None and not self.retired:
+            self.process = Process(self)
+            self.process.start()
+
+    def crash(self, *, power: bool) -> None:
+        """kill -9, or the power of the machine goes, so that nobody closes its connections."""
+        process, self.process = self.process, None
+        if process is None:
+            return
+        process.alive = False
+        self.disk.crash(process.store.under_way)
+        held = sorted({trace for trace, _ in self.held()})
+        unmarked = {message_id for (_, message_id), one in self.disk.rows.opens.items() if not one.final_at}
+        self.history.note("crashed", "", self.name, Crash(held, frozenset(unmarked)))
+        self.gateway.end_session(tell=False)
+        process.end(silently=power)
+        self.stopped_until = 0.0
+        self.ended()
+
+    def wipe(self, store_id: bytes) -> None:
+        """Its data directory is lost."""
+        self.crash(power=False)
+        self.history.note("wiped", "", self.name)
+        self.disk.replace(store_id)
+
+    def pause(self, seconds: float, *, suspended: bool) -> None:
+        """The process stands still; with `suspended` its monotonic clock, too."""
+        self.stopped_until = max(self.stopped_until, self.timeline.now + seconds)
+        if suspended:
+            self._suspended_s += seconds
+            self.history.note("jumped", "", self.name, seconds)  # its clock is set by the wall at the next start
+
+    def held(self) -> list[tuple[str, Table]]:
+        """The traces whose message is on its disk."""
+        found = []
+        for table in (Table.CUSTODY, Table.PARKED):
+            for value in self.disk.rows.tables[table].values():
+                envelope = (decode_custody(value) if table is Table.CUSTODY else decode_parked(value)).envelope
+                if envelope.pdu:
+                    found.append((envelope.trace, table))
+        return found
+
+    def set_gateway(self, *, up: bool) -> None:
+        self.gateway_up = up
+        process = self.process
+        if process is None or not process.ready:
+            return
+        if not up:
+            process.do(process.unbind_gateway)
+        else:
+            process.later(self.choose.uniform(0.0, _REBIND_S), process.bind_gateway)
+
+    def lose_session(self) -> None:
+        """The gateway's connection breaks, and it binds again."""
+        if self.gateway.session is not None:
+            up = self.gateway_up
+            self.set_gateway(up=False)
+            self.set_gateway(up=up)
+
+    def reload(self, nodes: Iterable[str]) -> None:
+        """Another table of nodes, now or with the next start."""
+        self.nodes = list(nodes)
+        if self.process is not None and self.process.ready:
+            self.process.do(self.process.retopologize)
+
+
+class Process:
+    """One run of a node. Everything that it does, it does through `later` and `do`, which end with it."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self.alive = True
+        self.ready = False  # it has restored what was on disk, and dials, listens and binds
+        self.summaries: Summaries | None = None
+        self._tick_at = float("inf")
+        self._looking = False
+        self._person_here = False
+        self._tasks: list[Task[Any]] = []
+        self._held_back: deque[Callable[[], None]] = deque()  # while the process is stopped
+        self.clock = NodeClock(wall=host.wall, monotonic=host.monotonic)
+        timeline = host.timeline
+        self.store = DiskStore(host.disk, self.clock.now, lambda: timeline.now, self.later, self._store_lost)
+
+    # Life
+
+    def start(self) -> None:
+        self.run(self._try_to_begin(), self._began)
+
+    async def _try_to_begin(self) -> bool:
+        try:
+            await self._begin()
+        except StoreError:
+            return False
+        return True
+
+    async def _begin(self) -> None:
+        """The order of `dlrproxy.node.Node.run`."""
+        host = self.host
+        if host.tells_summaries:
+            self.summaries = Summaries(Topology(host.nodes, host.name), memory_mb=1)
+            for message in self.store.open_messages():
+                self.summaries.opened(message.operator, message.message_id)
+        self.clock.not_before(await read_clock(self.store))
+        machine = Custody(
+            topology=Topology(host.nodes, host.name),
+            store_id=self.store.store_id,
+            run=await next_run(self.store),
+            settings=host.settings,
+            parked=await count_rows(self.store, Table.PARKED),
+            owners=self.summaries,
+        )
+        self.keeper = Keeper(machine, self.store, self.clock, Routes(host.name, host.history))
+        self.front = Front(
+            [host.gateway], self.store, self.keeper, self.clock.now, self.later, host.conversing, self.summaries
+        )
+        self.mesh = Mesh(
+            host.name, host.nodes, host.network, host.choose, host.monotonic, self.later, self.do,
+            self._on_frames, self._reachable,
+        )  # fmt: skip
+        self.keeper.attach({OPERATOR: self.front}, self.mesh.send)
+        self.store.starting = False
+        await self.keeper.restore()
+
+    def _began(self, begun: bool) -> None:
+        if not begun:
+            self.host.crash(power=False)
+            self.host.timeline.after(_START_AGAIN_S, self.host.start)
+            return
+        self.host.history.note("started", "", self.host.name)
+        self.ready = True
+        self.mesh.start()
+        self._tell()
+        self._write_clock()
+        if self.host.gateway_up:
+            self.later(self.host.choose.uniform(0.0, _REBIND_S), self.bind_gateway)
+
+    def end(self, *, silently: bool) -> None:
+        """It is gone, between one instruction and the next."""
+        self.alive = False
+        self.abandon_tasks()
+        if self.ready:
+            self.mesh.vanish(silently=silently)
+
+    def abandon_tasks(self) -> None:
+        for task in self._tasks:
+            task.abandon()
+
+    def _store_lost(self) -> None:
+        """`Store.run` has raised: the node stops."""
+        self.host.crash(power=False)
+        self.host.timeline.after(_START_AGAIN_S, self.host.start)
+
+    # Time
+
+    def later(self, delay: float, act: Callable[[], None]) -> None:
+        self.host.timeline.after(delay, partial(self.do, act))
+
+    def do(self, act: Callable[[], None]) -> None:
+        """At once, or in its turn when the process is let go on; not at all when it has ended."""
+        if not self.alive:
+            return
+        if self._held_back or self._stopped:
+            self._held_back.append(act)
+            if len(self._held_back) == 1:
+                self.host.timeline.at(self.host.stopped_until, self._go_on)
+            return
+        self._do(act)
+
+    @property
+    def _stopped(self) -> bool:
+        return self.host.timeline.now < self.host.stopped_until
+
+    def _go_on(self) -> None:
+        while self.alive and self._held_back and not self._stopped:
+            self._do(self._held_back.popleft())
+        if self.alive and self._held_back:
+            self.host.timeline.at(self.host.stopped_until, self._go_on)
+
+    def _do(self, act: Callable[[], None]) -> None:
+        act()
+        if self.alive and self.ready:
+            self._follow_up()
+
+    def _follow_up(self) -> None:
+        """The tasks of `Keeper.run`, each as soon as it has something to do."""
+        if self.keeper.wants_lookup and not self._looking:
+            self._looking = True
+            self.run(self.keeper.look_up(), self._looked)
+        now = self.host.timeline.now
+        if self._tick_at <= now + _TICK_S:
+            return
+        due = self.keeper.next_due()
+        delay = _LEAST_TICKS_S if due is None else min(max(due - self.clock.now(), 0.0) + _TICK_S / 2, _LEAST_TICKS_S)
+        if now + delay < self._tick_at:
+            self._tick_at = now + delay
+            self.host.timeline.at(self._tick_at, partial(self.do, partial(self._tick, self._tick_at)))
+
+    def _tick(self, planned_at: float) -> None:
+        if planned_at == self._tick_at:
+            self._tick_at = float("inf")
+            self.keeper.tick()
+
+    def _looked(self, found: bool) -> None:
+        if found:
+            self._looking = False
+        else:
+            self.later(_LOOK_AGAIN_S, self._look_again)
+
+    def _look_again(self) -> None:
+        self._looking = False
+
+    def run(self, coroutine: Any, done: Callable[[Any], None]) -> None:
+        """Carry out an asynchronous part of the node."""
+        task: Task[Any] = Task(coroutine, self.later, partial(self._done, done))
+        self._tasks.append(task)
+        task.step()
+
+    def _done(self, done: Callable[[Any], None], value: Any) -> None:
+        done(value)
+        if len(self._tasks) > 50:
+            self._tasks = [task for task in self._tasks if not task.over]
+
+    def _write_clock(self) -> None:
+        write_clock(self.store, self.clock)
+        self.later(_CLOCK_EVERY_S, self._write_clock)
+
+    def _tell(self) -> None:
+        """What is owned here, to the others."""
+        if self.summaries is not None:
+            for send in self.summaries.tick(self.clock.now()):
+                self.mesh.send(send.to, send.frame)
+            self.later(_TELL_S, self._tell)
+
+    # What comes in
+
+    def _on_frames(self, peer: str, frames: list[Frame]) -> None:
+        """As `dlrproxy/modes/ring.py` hands them out."""
+        for frame in frames:
+            if not isinstance(frame, SummaryPart | SummaryWanted):
+                self.keeper.frames(peer, [frame])
+            elif self.summaries is not None:
+                self.summaries.frame(peer, frame, self.clock.now())
+
+    def _reachable(self, versions: Mapping[str, int]) -> None:
+        self.keeper.reachable(versions)
+        if self.summaries is not None:
+            self.summaries.reachable(versions, self.clock.now())
+
+    def bind_gateway(self) -> None:
+        if self.host.gateway_up and self.host.gateway.session is None:
+            self.front.bind(self.host.gateway)
+
+    def unbind_gateway(self) -> None:
+        if self.host.gateway.session is not None:
+            self.front.unbind(self.host.gateway)
+
+    def arrive(self, arrival: Arrival, answer: Callable[[bool], None]) -> None:
+        self.front.arrive(arrival, answer)
+
+    def retopologize(self) -> None:
+        self.mesh.set_nodes(self.host.nodes)
+        topology = Topology(self.host.nodes, self.host.name)
+        if self.summaries is not None:
+            self.summaries.retopologize(topology)
+        self.keeper.retopologize(topology)
+
+    # People
+
+    def replay(self, key: bytes, trace: str, gateway: str) -> None:
+        def replayed(taken: bool) -> None:
+            self._person_here = False
+            if taken:
+                self.host.history.note("replayed", trace, self.host.name, gateway)
+
+        self._ask(self.keeper.replay(key, gateway), replayed)
+
+    def drop(self, key: bytes, trace: str) -> None:
+        def dropped(taken: bool) -> None:
+            self._person_here = False
+            if taken:
+                self.host.history.note("dropped", trace, self.host.name)
+
+        self._ask(self.keeper.drop(key), dropped)
+
+    def _ask(self, asked: Coroutine[Any, Any, bool], done: Callable[[bool], None]) -> None:
+        """One person at a time."""
+        if self._person_here:
+            asked.close()
+            return
+        self._person_here = True
+        self.do(lambda: self.run(self._patiently(asked), done))
+
+    async def _patiently(self, asked: Coroutine[Any, Any, bool]) -> bool:
+        try:
+            return await asked
+        except StoreError:
+            return False  # they are told, and try again

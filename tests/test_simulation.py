@@ -1,0 +1,178 @@
+"""The simulated ring (simulation/): it passes as it is, and a planted bug of each kind is found."""
+
+import pytest
+import trio
+from attrs import define
+
+from dlrproxy.custody import Keeper
+from ring.claims import Claims
+from ring.custody import Custody
+from ring.delivery import Delivery
+from ring.rows import Kind
+from ring.shelf import Lines
+from ring.topology import Topology
+from simulation.__main__ import parse_seeds
+from simulation.checker import Wrong
+from simulation.profiles import PROFILES
+from simulation.report import Failure, run_seeds, story
+from simulation.world import World
+
+SEEDS = 20  # of each profile; `make sim` runs thousands
+PATIENCE = 300  # seeds within which a planted bug is found
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("profile", PROFILES)
+def test_no_seed_fails(profile):
+    failures = [result for result in run_seeds(range(SEEDS), profile) if isinstance(result, Failure)]
+    assert not failures, story(failures[0])
+
+
+def test_a_seed_is_the_same_every_time():
+    async def events():
+        await trio.lowlevel.checkpoint()
+        world = World(11, "everything", frames=True)
+        world.run()
+        return [str(event) for event in world.history.events]
+
+    first = trio.run(events)
+    assert len(first) > 100
+    assert trio.run(events) == first
+
+
+def test_a_failing_seed_is_told_with_what_happened_to_the_report_that_is_to_blame(monkeypatch):
+    _act_before_durable(monkeypatch)
+    failure = _first_failure("crashes")
+    told = story(failure).splitlines()
+    assert told[0].startswith(f"seed {failure.seed}, profile crashes: {failure.wrong.value}: {failure.trace}")
+    assert any(" sent " in line and failure.trace in line for line in told)
+
+
+def test_seeds_are_given_as_one_or_as_a_range():
+    assert list(parse_seeds("7")) == [7]
+    assert list(parse_seeds("3-5")) == [3, 4, 5]
+
+
+# Planted bugs
+
+
+FOUND = set(Wrong) - {Wrong.BROKEN}  # a bug that only makes the code raise would need no checker
+
+
+@define
+class Planted:
+    """A bug, the profile that shows it, and what it may be found as."""
+
+    plant: object
+    profile: str
+    found_as: set[Wrong]
+
+
+def _first_failure(profile: str) -> Failure:
+    for start in range(0, PATIENCE, 20):
+        for result in run_seeds(range(start, start + 20), profile):
+            if isinstance(result, Failure):
+                return result
+    raise AssertionError(f"no seed of {PATIENCE} has found it")
+
+
+def _act_before_durable(monkeypatch):
+    """The driver takes every write for durable at once."""
+
+    def write(self, write):
+        for row in write.rows:
+            table = next(table for table in self._store._visible.tables if table.value == row.table.value)
+            if row.value is None:
+                self._store.delete(table, row.key)
+            else:
+                self._store.put(table, row.key, row.value)
+        self._do(self._machine.durable(write.ticket, self._clock.now()))
+
+    monkeypatch.setattr(Keeper, "_write", write)
+
+
+def _settle_before_durable(monkeypatch):
+    """The origin tells the claimer before its own row says so."""
+    release = Claims._release
+
+    def too_early(self, items, frame, now, *also, **fields):
+        self._answer(frame, granted=True)
+        release(self, items, frame, now, *also, **fields)
+
+    monkeypatch.setattr(Claims, "_release", too_early)
+
+
+def _forget_keys_at_restart(monkeypatch):
+    """A claimer that starts again does not know what it has delivered."""
+    restore = Custody.restore
+
+    def forgetful(self, row, now):
+        if row.kind is not Kind.DELIVERED:
+            restore(self, row, now)
+
+    monkeypatch.setattr(Custody, "restore", forgetful)
+
+
+def _forget_claims_at_restart(monkeypatch):
+    """A claimer that starts again does not know what it has claimed."""
+    restore = Custody.restore
+
+    def forgetful(self, row, now):
+        if row.kind is not Kind.CLAIM:
+            restore(self, row, now)
+
+    monkeypatch.setattr(Custody, "restore", forgetful)
+
+
+def _forget_keys_early(monkeypatch):
+    """A claimer forgets the key with the delivery, and not when its origin has."""
+    finish = Delivery.finish
+
+    def forgetful(self, item, now):
+        item.released = True
+        finish(self, item, now)
+
+    monkeypatch.setattr(Delivery, "finish", forgetful)
+
+
+def _count_laps_wrongly(monkeypatch):
+    """A lap counts as complete with one node that has not answered."""
+    missing = Topology.missing
+    monkeypatch.setattr(Topology, "missing", lambda self, visited: missing(self, visited)[1:])
+
+
+def _skip_the_line(monkeypatch):
+    """A report sets out before the one in front of it."""
+    monkeypatch.setattr(Lines, "is_head", lambda self, item: True)
+
+
+def _take_any_answer(monkeypatch):
+    """The word on an earlier claim counts for a later one."""
+    settled = Claims.settled
+
+    def credulous(self, frame, sender, now):
+        item = self._shelf.items.get(frame.key)
+        if item is not None:
+            item.claim = frame.claim
+        settled(self, frame, sender, now)
+
+    monkeypatch.setattr(Claims, "settled", credulous)
+
+
+PLANTED = [
+    Planted(_act_before_durable, "crashes", {Wrong.ACKNOWLEDGED_TOO_EARLY}),
+    Planted(_settle_before_durable, "crashes", FOUND),
+    Planted(_forget_keys_at_restart, "crashes", FOUND),
+    Planted(_forget_claims_at_restart, "crashes", FOUND),
+    Planted(_forget_keys_early, "hostile", FOUND),
+    Planted(_count_laps_wrongly, "unclaimed", FOUND),
+    Planted(_skip_the_line, "gateways", FOUND),
+    Planted(_take_any_answer, "hostile", FOUND),
+]
+
+
+@pytest.mark.timeout(600)  # some seconds of one processor
+@pytest.mark.parametrize("bug", PLANTED, ids=lambda bug: bug.plant.__name__.strip("_"))
+def test_a_planted_bug_is_found(bug, monkeypatch):
+    bug.plant(monkeypatch)
+    assert _first_failure(bug.profile).wrong in bug.found_as
