@@ -7,7 +7,7 @@ The driver carries the commands out in the order in which they were given. What 
 from enum import Enum, StrEnum
 from typing import Literal
 
-from attrs import frozen
+import msgspec
 
 from protocols.peer.frames import Envelope, EnvelopeKey, Frame
 
@@ -19,8 +19,7 @@ class Table(StrEnum):
     PARKED = "parked"
 
 
-@frozen
-class Row:
+class Row(msgspec.Struct, frozen=True, gc=False):
     """One change of one row; `value` None deletes it."""
 
     table: Table
@@ -28,24 +27,21 @@ class Row:
     value: bytes | None
 
 
-@frozen
-class Write:
+class Write(msgspec.Struct, frozen=True, gc=False):
     """Make these rows durable, all or none; then call `durable(ticket)`. Writes become durable in the order given."""
 
     rows: tuple[Row, ...]
     ticket: int
 
 
-@frozen
-class Send:
+class Send(msgspec.Struct, frozen=True, gc=False):
     """Send the frame to that node if the link is up. It may be lost: the machine repeats what matters."""
 
     to: str
     frame: Frame
 
 
-@frozen
-class Ask:
+class Ask(msgspec.Struct, frozen=True, gc=False):
     """Look for the owner at this node; then call `asked(key, finding)`.
 
     `inexact` allows a match by a rule that has not been learned yet. An MO goes to its `envelope.gateway` if that is
@@ -56,8 +52,7 @@ class Ask:
     inexact: bool
 
 
-@frozen
-class Finding:
+class Finding(msgspec.Struct, frozen=True, gc=False):
     """The answer to `Ask`."""
 
     gateway: str  # its owner is this gateway of ours
@@ -66,15 +61,13 @@ class Finding:
     taking: bool = True  # False: the store takes no writes now
 
 
-@frozen
-class Recall:
+class Recall(msgspec.Struct, frozen=True, gc=False):
     """Read the parked row of this key; then call `recalled(key, row)`."""
 
     key: EnvelopeKey
 
 
-@frozen
-class Deliver:
+class Deliver(msgspec.Struct, frozen=True, gc=False):
     """Write it to a session of that gateway, and later call `answered(key, status)`.
 
     Or at once: `unsent(key)`, `put_off(key)`, `superseded(key)`.
@@ -84,15 +77,13 @@ class Deliver:
     gateway: str
 
 
-@frozen
-class Accepted:
+class Accepted(msgspec.Struct, frozen=True, gc=False):
     """The row is durable: answer the operator ESME_ROK."""
 
     key: EnvelopeKey
 
 
-@frozen
-class Closed:
+class Closed(msgspec.Struct, frozen=True, gc=False):
     """A final report was delivered: the open message is finished."""
 
     envelope: Envelope
@@ -131,8 +122,7 @@ EventName = Literal[
 ]
 
 
-@frozen
-class Note:
+class Note(msgspec.Struct, frozen=True, gc=False):
     """A route event. `fields` are JSON values."""
 
     event: EventName

@@ -134,7 +134,7 @@ class Item:
 
 def without_message(envelope: Envelope) -> Envelope:
     """All that is needed to recognise it: what a tombstone keeps."""
-    return msgspec.structs.replace(envelope, pdu=b"")
+    return msgspec.structs.replace(envelope, pdu=b"") if envelope.pdu else envelope
 
 
 class Lines:
