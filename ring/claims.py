@@ -214,7 +214,7 @@ class Claims:
             self._shelf.command(Recall(frame.key))
         elif item.state is State.GRANTED and item.granted_to == frame.node:
             self._answer(frame, granted=True)
-        elif _is_releasable(item, heir=bool(frame.line)):
+        elif _is_releasable(item):
             self._release(self._together(item, frame), frame, now)
         elif item.state is not State.RELEASING:
             self._answer(frame, granted=False, reason="gone")
@@ -223,7 +223,7 @@ class Claims:
     def _together(self, item: Item, frame: Claimed) -> list[Item]:
         """What is granted with it: the reports that the claimer has on disk of the same line, if it is an heir."""
         line = [self._shelf.items.get(key) for key in frame.line]
-        found = [other for other in line if other is not None and _is_releasable(other, heir=True)]
+        found = [other for other in line if other is not None and _is_releasable(other)]
         return found if item in found else [item]
 
     def _answer(self, frame: Claimed, granted: bool, reason: str = "") -> None:
@@ -271,7 +271,7 @@ class Claims:
         frame = self._recalling.pop(key, None)
         if frame is None:
             return
-        if row is None or row.gateway or frame.line:
+        if row is None or row.gateway:
             self._answer(frame, granted=False, reason="gone")
             return
         item = Item(row.envelope, row.accepted_at, State.RELEASING, claimed=False, stored=True)
@@ -295,9 +295,6 @@ class Claims:
             self._shelf.write(item.no_row(), then=forgotten)
 
 
-def _is_releasable(item: Item, *, heir: bool) -> bool:
-    """It is this node's to give, and nobody has it yet. An heir gets it only while it is offered: a node that has come
-    back, or stays after all, keeps it with what is behind it in its line."""
-    if item.claimed or item.gateway:
-        return False
-    return item.state is State.HANDING if heir else item.state in _RELEASABLE
+def _is_releasable(item: Item) -> bool:
+    """It is this node's to give, and nobody has it yet."""
+    return item.state in _RELEASABLE and not item.claimed and not item.gateway

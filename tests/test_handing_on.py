@@ -398,7 +398,7 @@ def test_a_whole_line_goes_to_the_first_heir_that_answers_though_another_was_ask
     world.check()
 
 
-def test_a_leaver_that_comes_back_keeps_what_it_has_not_granted():
+def test_a_leaver_that_comes_back_grants_what_the_heir_holds():
     world = of_an_absent_owner(3)
     world.leave("n0")
     wire = until_sent(world, HandOver)
@@ -406,24 +406,6 @@ def test_a_leaver_that_comes_back_keeps_what_it_has_not_granted():
     world.commit("n1")
     world.crash("n0")
     assert custody_rows(world, "n1") == [(Kind.HEIR, "t1")]
-    world.crash("n1")
-    world.start("n1")
-    world.start("n0")
-    world.settle_down()
-    assert custody_rows(world, "n0") == [(Kind.ORIGIN, "t1")]
-    assert custody_rows(world, "n1") == []
-    world.recover()
-    world.check()
-
-
-def test_a_leaver_that_comes_back_grants_again_what_it_has_granted():
-    world = of_an_absent_owner(3)
-    world.leave("n0")
-    wire = until_sent(world, Claimed)
-    world.deliver_frame(wire)
-    world.commit("n0")
-    assert custody_rows(world, "n0") == [(Kind.GRANTED, "t1")]
-    world.crash("n0")
     world.crash("n1")
     world.start("n1")
     world.start("n0")
