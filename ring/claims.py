@@ -32,6 +32,7 @@ from ring.walk import Walk
 
 _UNSAID = 0  # the claim that an answer is to, where the origin is of a version that does not say it
 _STILL_THERE = -1  # no answer to a claim: do you still have what was granted to you?
+_UNDECIDED = frozenset({State.STORING, State.GATHERING, State.RELEASING})
 _RELEASABLE = frozenset({State.LINED_UP, State.READY, State.WALKING, State.WAITING, State.HANDING, State.TO_PARK})
 
 
@@ -216,9 +217,10 @@ class Claims:
             self._answer(frame, granted=True)
         elif _is_releasable(item):
             self._release(self._together(item, frame), frame, now)
-        elif item.state is not State.RELEASING:
+        elif item.state not in _UNDECIDED:
             self._answer(frame, granted=False, reason="gone")
-        # else: the release is being written; the claimer hears of it, or asks again
+        # else: the claimer hears of it, or asks again. A refusal is for good: another of its claims may be on its way,
+        # and when that comes, it has dropped what it had.
 
     def _together(self, item: Item, frame: Claimed) -> list[Item]:
         """What is granted with it: the reports that the claimer has on disk of the same line, if it is an heir."""
