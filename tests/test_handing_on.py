@@ -522,7 +522,7 @@ def disturb(world, choose):
         choose.choice(steps)()
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", [*range(60), 171, 996])  # those two have lost something once
 def test_nodes_that_leave_in_turn_lose_nothing_whatever_crashes(seed):
     world = rolling_restart(seed)
     world.check()
