@@ -13,7 +13,7 @@ from ring.settings import CustodySettings
 from simulation.gateway import Manners
 from simulation.history import History
 from simulation.network import Network, Weather
-from simulation.node import Host
+from simulation.node import Host, Process
 from simulation.operator import Operator
 from simulation.profiles import Counts, Profile
 from simulation.timeline import Timeline
@@ -59,6 +59,7 @@ class Faults:
             (profile.gateways_down, self._gateway_down),
             (profile.lost_binds, self._lose_bind),
             (profile.people, self._person),
+            (profile.leaves, self._leave),
             (profile.reloads, self._reload),
             (profile.wipes, self._wipe),
         ]
@@ -76,6 +77,8 @@ class Faults:
             disk.slow_until = disk.full_until = disk.failing_until = 0.0
             host.gateway.manners = Manners()
             host.start()
+            if host.process is not None and host.process.leaving:
+                self._stay(host, host.process)
             host.set_gateway(up=True)
             host.lose_session()  # what its gateway meant never to answer
             self._raise_quotas(host)
@@ -204,6 +207,28 @@ class Faults:
             host.process.drop(key, trace)
         else:
             host.process.replay(key, trace, host.gateway.name if roll < 0.5 else "")
+
+    def _leave(self) -> None:
+        """It lets go of the operator, hands its custody on, and stops after a while, done or not; or it stays."""
+        host = self._host()
+        process = host.process
+        if process is None or not process.ready or process.leaving:
+            return
+        self._note(host.name, "leaves")
+        process.leaving = True
+        self._operator.bind_lost(host.name)
+        process.do(process.keeper.leave)
+        end = partial(self._stay, host, process) if self._choose.random() < 0.3 else partial(self._stop, host, process)
+        self._timeline.after(self._choose.uniform(0.1, 10.0), end)
+
+    def _stay(self, host: Host, process: Process) -> None:
+        self._note(host.name, "stays")
+        process.leaving = False
+        process.do(process.keeper.stay)
+
+    def _stop(self, host: Host, process: Process) -> None:
+        if host.process is process and not self._mended:
+            self._down(host, partial(host.crash, power=False))
 
     def _reload(self) -> None:
         """Every node hears of the new table at a time of its own."""

@@ -185,6 +185,7 @@ class Process:
         self.alive = True
         self.ready = False  # it has restored what was on disk, and dials, listens and binds
         self.summaries: Summaries | None = None
+        self.leaving = False  # it holds no bind
         self._tick_at = float("inf")
         self._looking = False
         self._person_here = False

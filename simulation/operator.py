@@ -66,7 +66,11 @@ class Operator:
         process.do(partial(process.arrive, arrival, partial(self._answered, trace, host.name)))
 
     def _host_for(self, wanted: str) -> Host | None:
-        bound = [host for host in self._hosts.values() if host.process is not None and host.process.ready]
+        bound = [
+            host
+            for host in self._hosts.values()
+            if host.process is not None and host.process.ready and not host.process.leaving
+        ]
         return next((host for host in bound if host.name == wanted), None) or (
             self._choose.choice(bound) if bound else None
         )

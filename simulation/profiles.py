@@ -36,6 +36,7 @@ class Profile:
     gateways_down: Counts = NONE
     lost_binds: Counts = NONE  # of the operator
     people: Counts = NONE  # replays and drops of parked rows
+    leaves: Counts = NONE  # a node hands its custody on, and stops or stays
     reloads: Counts = NONE  # a node more, or one less
     wipes: Counts = NONE  # a data directory is lost
     claim_for_s: tuple[float, ...] = (60.0,)
@@ -78,6 +79,14 @@ PROFILES: Final[Mapping[str, Profile]] = {
         gateways_down=(0, 4), people=(0, 4), crashes=(0, 2),
     ),
     "reloads": Profile(nodes=(2, 5), reloads=(1, 3), crashes=(0, 2), link_cuts=(0, 3), claim_for_s=(20.0, 60.0)),
+    "leaving": Profile(
+        nodes=(2, 4),
+        leaves=(1, 6),
+        crashes_at_writes=(0, 3),
+        link_cuts=(0, 3),
+        gateways_down=(0, 4),
+        lap_timeout_s=_LAPS,
+    ),
     "wiped": Profile(wipes=(1, 2), crashes=(0, 3), link_cuts=(0, 3), claim_for_s=(30.0,)),
     "everything": Profile(
         manners=_ROUGH, weather=Weather((0.001, 0.1), loss=0.01, double=0.02, overtake=0.05), crashes=(0, 4),
