@@ -156,7 +156,22 @@ def test_fields_that_an_earlier_version_did_not_send_have_their_defaults():
     assert frames.decode(msgspec.msgpack.encode([[tag]])) == [Heartbeat(draining=False)]
 
 
+def forward(key=(b"store-id", 7), lap=1, hop=1):
+    """A Forward with these in it, whether or not they may be."""
+    tag, (_, *envelope), _, _, *rest = msgspec.msgpack.decode(frames.encode_frame(EVERY_FRAME[0]))
+    return msgspec.msgpack.encode([[tag, [list(key), *envelope], lap, hop, *rest]])
+
+
+def test_the_frame_that_others_are_made_wrong_from_is_one():
+    assert frames.decode(forward()) == [msgspec.structs.replace(EVERY_FRAME[0], lap=1, hop=1)]
+
+
 NOT_FRAMES = {
+    "a store id that is too short": forward(key=(b"store", 7)),
+    "a store id that is too long": forward(key=(b"store-id-and-more", 7)),
+    "a number that is no key": forward(key=(b"store-id", -1)),
+    "a hop that cannot be counted on": forward(hop=(1 << 64) - 1),
+    "a lap that cannot be counted on": forward(lap=(1 << 64) - 1),
     "nothing": b"",
     "no list": b"\x01",
     "an unknown tag": msgspec.msgpack.encode([[99]]),

@@ -15,15 +15,21 @@ An envelope carries a report or MO that was answered ESME_ROK by its origin and 
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
 VERSION: Final = 2
 OLDEST_VERSION: Final = 1
 
+STORE_ID_BYTES: Final = 8
+
 # A frame list above this is refused: a PDU is at most 65 KiB, and a batch is cut well below this (link.py).
 MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
+
+
+# Counted on from what a peer says, so it must stay what can be encoded. A report goes round a few hundred times.
+Round = Annotated[int, msgspec.Meta(ge=0, le=1 << 32)]
 
 
 class FrameError(ValueError):
@@ -31,10 +37,13 @@ class FrameError(ValueError):
 
 
 class EnvelopeKey(msgspec.Struct, frozen=True, array_like=True, gc=False, order=True):
-    """The name of an envelope in the whole ring, for ever: the origin's store id and a number it never reuses."""
+    """The name of an envelope in the whole ring, for ever: the origin's store id and a number it never reuses.
 
-    store: bytes
-    number: int
+    Checked when it is decoded: a name that does not fit a row's key (ring/rows.py) would be cut to that of another.
+    """
+
+    store: Annotated[bytes, msgspec.Meta(min_length=STORE_ID_BYTES, max_length=STORE_ID_BYTES)]
+    number: Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Place(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -74,8 +83,8 @@ class Forward(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
     """Whose is this? Claim it, or pass it on to the next reachable node not in `visited`."""
 
     envelope: Envelope
-    lap: int  # counts from 1 at the origin
-    hop: int  # links travelled in this lap, this one included
+    lap: Round  # counts from 1 at the origin
+    hop: Round  # links travelled in this lap, this one included
     visited: tuple[str, ...]  # nodes that do not own it, the origin first
     inexact: bool  # an owner by anything but the exact id may claim (under a learned or pinned rule: always)
     age_s: float  # since the origin took it
@@ -86,7 +95,7 @@ class LapDone(msgspec.Struct, frozen=True, array_like=True, tag=2, gc=False):
     """To the origin: nobody that this node can reach is left to ask in this lap."""
 
     key: EnvelopeKey
-    lap: int
+    lap: Round
     visited: tuple[str, ...]
     busy: tuple[str, ...] = ()  # nodes that own it and cannot take it now (custody quota, store not accepting)
     run: int = 0
@@ -102,8 +111,8 @@ class Claimed(msgspec.Struct, frozen=True, array_like=True, tag=3, gc=False):
 
     key: EnvelopeKey
     node: str
-    lap: int
-    hop: int
+    lap: Round
+    hop: Round
     line: tuple[EnvelopeKey, ...] = ()  # since 2
     claim: int = 0  # since 2: which claim of that node it is: the answer names it
 
