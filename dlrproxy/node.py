@@ -366,10 +366,12 @@ class Node:
                 await self._serve_again()
 
     async def _serve_again(self) -> None:
+        if self._stop.is_set():
+            return  # it was told to stop meanwhile, and leaves already
         self.ring.set_draining(draining=False)
         self.keeper.stay()
         for front in list(self.fronts.values()):
-            if self.draining == "stop":
+            if self._stop.is_set():
                 return
             try:
                 await front.resume()
