@@ -142,6 +142,10 @@ def load_certificate(context: ssl.SSLContext, cert_file: Path, key_file: Path, p
             f"{prefix}cert_file {cert_file} and {prefix}key_file {key_file} cannot be used together: "
             f"{error.reason or error}"
         ) from error
+    except OSError as error:  # it was taken away since
+        raise TlsError(
+            f"{prefix}cert_file {cert_file} or {prefix}key_file {key_file} cannot be read: {error.strerror}"
+        ) from error
 
 
 def _fingerprint_of(cert_file: Path) -> bytes:

@@ -171,3 +171,17 @@ def test_a_reload_makes_no_new_certificate_for_the_secret_that_is_in_force(monke
     assert link_security(config, in_force) is in_force
     with pytest.raises(tls.TlsError):
         link_security(SimpleNamespace(ring=Ring(secret=Secret(SECRET + b"2"))), in_force)
+
+
+def test_a_certificate_that_is_taken_away_while_it_is_read_is_named(files):
+    """Who renews it removes the old one first: a moment ago it could be opened."""
+
+    class Vanishing(type(files)):
+        def open(self, *args):
+            found = super().open(*args)
+            self.unlink()
+            return found
+
+    context = tls.new_context(ssl.PROTOCOL_TLS_SERVER)
+    with pytest.raises(tls.TlsError, match=r"listen_cert_file .*node\.pem"):
+        tls.load_certificate(context, Vanishing(files / "node.pem"), files / "node.key", "listen_")
