@@ -65,9 +65,6 @@ class _InstantStore(MemoryStore):
     def recent(self, operator: str, message_id: bytes) -> OpenMessage | None:
         return self._kept.get((operator, message_id))
 
-    def pending(self, operator: str, message_id: bytes) -> bool:
-        return False
-
     def after_durable(self, callback: Callable[[], None]) -> None:
         callback()
 

@@ -6,6 +6,7 @@ and the same promises towards custody (`dlrproxy/custody_port.py`). It keeps ope
 
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import Final
 
 from attrs import define, evolve
@@ -65,6 +66,7 @@ class Front:
         self._conversing = conversing
         self._summaries = summaries
         self._finals = finals.Finals()
+        self._unwritten: set[bytes] = set()  # ids whose responses wait for the disk
         self._lines: dict[bytes, deque[tuple[Arrival, Callable[[bool], None]]]] = {}  # behind the one under way
 
     # Gateways and their MT
@@ -83,10 +85,15 @@ class Front:
         session = 0 if gateway.session is None else gateway.session.token
         message = OpenMessage(OPERATOR, message_id, gateway.name, destination, b"7000", session, now, now + _OPEN_FOR_S)
         self._store.put_open(message)
+        self._unwritten.add(message_id)
         if self._summaries is not None:
             self._summaries.opened(OPERATOR, message_id)
         self._keeper.open_message(message)
-        self._store.after_durable(responded)
+        self._store.after_durable(partial(self._durable, message_id, responded))
+
+    def _durable(self, message_id: bytes, responded: Callable[[], None]) -> None:
+        self._unwritten.discard(message_id)
+        responded()
 
     # From the operator
 
@@ -117,7 +124,7 @@ class Front:
             answer(True)
         elif self._keeper.holds(OPERATOR, arrival.message_id) or not gateway.has_room:
             self._keep(arrival, answer, owner=record.owner)
-        elif self._store.pending(OPERATOR, arrival.message_id):
+        elif arrival.message_id in self._unwritten:
             self._begin(arrival)
             self._store.after_durable(lambda: self._pass_after_response(arrival, gateway, answer))
         else:
@@ -227,7 +234,7 @@ class Front:
             else:
                 done(None)
 
-        if message_id and self._store.pending(OPERATOR, message_id):
+        if message_id in self._unwritten:
             self._store.after_durable(write)
         else:
             write()

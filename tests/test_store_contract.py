@@ -143,7 +143,7 @@ async def durable(store):
     """Wait until everything written so far is durable."""
     done = trio.Event()
     store.after_durable(done.set)
-    with trio.fail_after(60):
+    with trio.fail_after(100):
         await done.wait()
 
 
@@ -315,27 +315,6 @@ async def test_an_id_that_is_used_again_after_its_final_report_is_open_again(sto
 
 
 # --- durability and callbacks ----------------------------------------------------------------------------------------
-
-
-async def test_a_record_is_pending_until_its_callbacks_were_called(store):
-    seen = []
-    store.put_open(an_open(b"m-1"))
-    assert store.pending("acme", b"m-1")
-    assert not store.pending("acme", b"m-2")
-    store.after_durable(lambda: seen.append(("first", store.pending("acme", b"m-1"))))
-    store.after_durable(lambda: seen.append(("second", store.pending("acme", b"m-1"))))
-    await durable(store)
-    assert seen == [("first", True), ("second", True)]
-    await trio.testing.wait_all_tasks_blocked()
-    assert not store.pending("acme", b"m-1")
-
-
-async def test_a_closed_record_is_not_pending(store):
-    store.put_open(an_open(b"m-1"))
-    await durable(store)
-    await trio.testing.wait_all_tasks_blocked()
-    store.close_open("acme", b"m-1", final_at=1010.0, expires_at=1500.0)
-    assert not store.pending("acme", b"m-1")
 
 
 async def test_callbacks_come_in_the_order_of_registration_over_many_groups(store):

@@ -149,10 +149,6 @@ class GroupedStore:
         message = self._recent.get((operator, message_id))
         return message if message is not None and message.expires_at > self._now() else None
 
-    def pending(self, operator: str, message_id: bytes) -> bool:
-        key = operator, message_id
-        return key in self._collecting.opens or (self._committing is not None and key in self._committing.opens)
-
     async def find(self, lookups: Sequence[Lookup]) -> list[list[OpenMessage]]:
         if not lookups:
             await trio.lowlevel.checkpoint()

@@ -106,10 +106,6 @@ class MemoryStore:
         message = self._visible.opens.get((operator, message_id))
         return message if message is not None and message.expires_at > self._now() else None
 
-    def pending(self, operator: str, message_id: bytes) -> bool:
-        key = operator, message_id
-        return key in self._collecting.opens or (self._committing is not None and key in self._committing.opens)
-
     async def find(self, lookups: Sequence[Lookup]) -> list[list[OpenMessage]]:
         await trio.lowlevel.checkpoint()
         now = self._now()

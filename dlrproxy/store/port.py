@@ -115,9 +115,6 @@ class Store(Protocol):
     def recent(self, operator: str, message_id: bytes) -> OpenMessage | None:
         """What memory knows of this exact id, without touching the disk; None says nothing about the disk."""
 
-    def pending(self, operator: str, message_id: bytes) -> bool:
-        """True while the record of this id is not yet durable, so that its submit_sm_resp has not gone out."""
-
     async def find(self, lookups: Sequence[Lookup]) -> list[list[OpenMessage]]:
         """For each lookup every live record whose id is `exact`, or whose normal form is among `normals`.
 
