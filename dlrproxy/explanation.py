@@ -115,7 +115,7 @@ def _why(frame: bytes, reading: Reading) -> str:
         command = int.from_bytes(frame[4:8], "big")
         name = c.COMMAND_NAMES.get(command, f"command 0x{command:08X}")
         cut = command in (c.DELIVER_SM, c.DATA_SM)
-        return f"no receipt: the {name} ends before its esm_class" if cut else f"no receipt: a {name} carries none"
+        return f"no receipt: the {name} ends before its esm_class" if cut else f"no receipt: {name} carries none"
     if reading.tlv_id is not None:
         return "an MO: receipted_message_id without message_state only says which message it answers"
     if reading.looks_like_receipt:

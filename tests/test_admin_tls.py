@@ -94,7 +94,9 @@ async def test_who_shows_no_certificate_of_the_authority_is_turned_away(node, tm
     assert result.exit_code == 1
     assert f"https://{address}" in result.output
     assert node.calls["status"] == 0
-    assert [line["log_level"] for line in logs if line["event"] == "admin.tls_failed"] == ["warning"]
+    [failed] = [line for line in logs if line["event"] == "admin.tls_failed"]
+    assert failed["log_level"] == "warning"
+    assert failed["peer"].startswith("127.0.0.1:")
 
 
 async def test_with_a_token_as_well_both_are_asked_for(node, tmp_path, files):
@@ -122,7 +124,9 @@ async def test_a_node_that_we_do_not_trust_is_not_asked(node, tmp_path, files):
 
 async def test_http_and_https_mixed_up(node, tmp_path, files):
     async with serving(node, tmp_path, admin(files)) as address:
-        assert (await status(address, scheme="http")).exit_code == 1
+        result = await status(address, scheme="http")
+        assert result.exit_code == 1
+        assert "without an answer; does it speak https?" in result.output
     async with serving(node, tmp_path, '[admin]\nlisten = "127.0.0.1:0"') as address:
         assert (await status(address, scheme="http")).exit_code == 0
         result = await status(address, *mine(files))

@@ -101,7 +101,7 @@ def test_custody_and_parked():
 
 
 def test_summaries():
-    told = "1,200 open messages told to 1 nodes, 900 known of 1 (7.6 KiB)"
+    told = "1,200 open messages told to 1 node, 900 known of 1 (7.6 KiB)"
     assert line(text(), "summaries") == f"summaries {told} first hops: right 95, wrong 2 7 left out"
     assert "summaries" not in text(summaries=None)
 

@@ -205,7 +205,7 @@ def test_every_problem_is_told_at_once_in_the_order_of_the_tables():
         (
             'retry_status = "ESME_RTHROTTLE"',
             "retry_status",
-            'unknown status "ESME_RTHROTTLE"; did you mean ESME_RTHROTTLED?; a number does too',
+            'unknown status "ESME_RTHROTTLE"; did you mean ESME_RTHROTTLED?; or give a number',
         ),
         ("retry_status = 0", "retry_status", "must be an error status between 1 and 0xFFFFFFFF, is 0x0"),
         ("retry_status = 1.5", "retry_status", 'must be a number such as 0x58, or a name such as "ESME_RTHROTTLED"'),

@@ -158,7 +158,7 @@ class TestTable:
 
     def test_it_says_why_there_is_no_receipt(self):
         assert "receipt_text = true takes it for a receipt" in " ".join(run(TEXT, "--esm-class", "0").stdout.split())
-        assert "no receipt: a enquire_link carries none" in run(pdu.pack(c.ENQUIRE_LINK, 0, 1).hex()).stdout
+        assert "no receipt: enquire_link carries none" in run(pdu.pack(c.ENQUIRE_LINK, 0, 1).hex()).stdout
 
     def test_control_characters_and_markup_are_shown_and_not_obeyed(self):
         result = run("id:1 stat:DELIVRD err:0 text:\x1b[2J[bold]x")

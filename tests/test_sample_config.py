@@ -97,3 +97,7 @@ def test_every_example_is_toml():
 
 def test_the_sample_fits_a_terminal():
     assert max(map(len, SAMPLE.splitlines())) <= 110
+
+
+def test_no_line_of_prose_has_the_indentation_of_its_source():
+    assert not [line for line in SAMPLE.splitlines() if line.startswith("#") and "  " in line]

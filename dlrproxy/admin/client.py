@@ -32,6 +32,10 @@ class RefusedError(AdminError):
         self.status = status
 
 
+class _UnansweredError(Exception):
+    """The connection was closed before the first byte of an answer."""
+
+
 class Reach(Protocol):
     """How a node is reached."""
 
@@ -42,6 +46,10 @@ class Reach(Protocol):
     @property
     def headers(self) -> Sequence[tuple[str, str]]:
         """Host, and whatever else a request has to carry."""
+
+    @property
+    def if_unanswered(self) -> str:
+        """What may be the matter when the connection is closed without an answer, for people; or empty."""
 
     def connect(self, timeout_s: float) -> socket.socket:
         """A blocking connection. Raises AdminError, which says what is wrong, and TimeoutError."""
@@ -79,6 +87,10 @@ class Client:
                 status, content = _answer(protocol, connection)
         except TimeoutError as error:
             raise AdminError(f"{self._reach.name} did not answer within {self._timeout_s:g} s") from error
+        except _UnansweredError as error:
+            raise AdminError(
+                f"{self._reach.name} closed the connection without an answer{self._reach.if_unanswered}"
+            ) from error
         except (OSError, h11.RemoteProtocolError) as error:
             raise AdminError(f"{self._reach.name} ended the conversation: {error}") from error
         if status >= 400:
@@ -87,13 +99,18 @@ class Client:
 
 
 def _answer(protocol: h11.Connection, connection: socket.socket) -> tuple[int, bytes]:
-    """Status and content. Raises OSError, RemoteProtocolError."""
+    """Status and content. Raises OSError, RemoteProtocolError, _UnansweredError."""
     status = 0
     content = bytearray()
+    answered = False
     while True:
         event = protocol.next_event()
         if event is h11.NEED_DATA:
-            protocol.receive_data(connection.recv(_CHUNK))
+            received = connection.recv(_CHUNK)
+            answered = answered or bool(received)
+            if not answered:
+                raise _UnansweredError
+            protocol.receive_data(received)
         elif isinstance(event, h11.Response):
             status = event.status_code
         elif isinstance(event, h11.Data):

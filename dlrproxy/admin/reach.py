@@ -34,6 +34,10 @@ class Directory:
     def headers(self) -> Sequence[tuple[str, str]]:
         return [("Host", "localhost")]
 
+    @property
+    def if_unanswered(self) -> str:
+        return ""
+
     def connect(self, timeout_s: float) -> socket.socket:
         """Raises AdminError, which says what is wrong with the directory, the socket or the node."""
         path = self.data_dir / unix_socket.NAME
@@ -88,6 +92,12 @@ class Url:
             if self.token is None
             else [*host, ("Authorization", f"Bearer {self.token.reveal().decode('latin-1')}")]
         )
+
+    @property
+    def if_unanswered(self) -> str:
+        if self.tls is None:
+            return "; does it speak https?"
+        return "; does it want a client certificate (--cert-file, --key-file), and one that its ca_file has signed?"
 
     def connect(self, timeout_s: float) -> socket.socket:
         """Raises AdminError."""

@@ -118,6 +118,7 @@ class _Front:
 
     async def _agree(self, stream: trio.SocketStream, tls: ListenTls) -> TlsStream | None:
         """After the TLS handshake; None when there is no agreement, which is said."""
+        peer = peer_of(stream)  # asked for now: nobody knows it any more once it is gone
         agreed, why = secured(stream, tls.context()), f"no handshake within {_IDLE_S} s"
         with trio.move_on_after(_IDLE_S):
             try:
@@ -126,7 +127,7 @@ class _Front:
                 why = str(error.__cause__ or "the client closed the connection")
             else:
                 return agreed
-        self._log.warning("admin.tls_failed", peer=peer_of(stream), error=why)
+        self._log.warning("admin.tls_failed", peer=peer, error=why)
         return None
 
 

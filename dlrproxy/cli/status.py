@@ -126,7 +126,8 @@ def _summaries(summaries: SummaryStatus, custody: CustodyStatus) -> RenderableTy
     told, current = (sum(getattr(peer, side) for peer in summaries.peers.values()) for side in ("told", "current"))
     known = sum(peer.messages for peer in summaries.peers.values())
     used = summaries.own_bytes + sum(peer.bytes_used for peer in summaries.peers.values())
-    text = Text(f"{count(summaries.own)} open messages told to {told} nodes, {count(known)} known of {current}")
+    nodes = "1 node" if told == 1 else f"{told} nodes"
+    text = Text(f"{count(summaries.own)} open messages told to {nodes}, {count(known)} known of {current}")
     text.append(f"  ({size(used)})", QUIET)
     results = [(result, custody.events.get(f"summary.{result}", 0)) for result in ("right", "wrong", "none")]
     if named := _named(results):

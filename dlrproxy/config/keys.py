@@ -198,7 +198,7 @@ def status(value: object) -> int:
     """A command_status by number or by name."""
     if isinstance(value, str):
         if value not in _STATUS_BY_NAME:
-            raise ValueError(f'unknown status "{value}"{nearest(value, _STATUS_BY_NAME)}; a number does too')
+            raise ValueError(f'unknown status "{value}"{nearest(value, _STATUS_BY_NAME)}; or give a number')
         value = _STATUS_BY_NAME[value]
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError('must be a number such as 0x58, or a name such as "ESME_RTHROTTLED"')

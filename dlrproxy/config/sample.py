@@ -3,6 +3,7 @@
 A key that is commented out as `#key = value` stands at its default, or is preceded by `For example:` where it has none.
 """
 
+import inspect
 import json
 import textwrap
 from collections.abc import Iterator
@@ -49,7 +50,7 @@ def _table(name: str) -> Iterator[str]:
 
 
 def _keys(cls: Any, header: str, *, commented_out: bool = False) -> Iterator[str]:
-    yield from _comment(cls.__doc__)
+    yield from _comment(inspect.cleandoc(cls.__doc__))
     yield f"#{header}" if commented_out else header
     for attribute in attrs.fields(cls):
         key = key_of(attribute)
