@@ -63,8 +63,7 @@ RUNS ?= 2000000
 fuzz: $(VENV)/.fuzz  ## Any bytes from any peer, RUNS of them: nothing but the named errors comes out
 	PYTHONPATH=tests $(BIN)/python -m fuzz --runs $(RUNS) $(FUZZ)
 
-MINUTES ?= 5
-
+fuzz-peers: MINUTES ?= 5
 fuzz-peers: $(VENV)/.ready $(TOOLS)/npm/.ready  ## A node between foreign peers, MINUTES of what their encoders can make
 	PYTHONPATH=tests $(BIN)/python -m fuzz.foreign --minutes $(MINUTES) $(FUZZ)
 
@@ -73,8 +72,7 @@ $(VENV)/.fuzz: fuzz/requirements.txt | $(VENV)/.ready
 	$(BIN)/pip install --quiet --requirement fuzz/requirements.txt
 	touch $@
 
-MINUTES ?= 10
-
+chaos: MINUTES ?= 10
 chaos: $(VENV)/.ready  ## Five nodes under load for MINUTES, and everything breaks: nothing may be lost (docs/chaos.md)
 	$(BIN)/python -m chaos --minutes $(MINUTES) $(CHAOS)
 
