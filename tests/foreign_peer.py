@@ -76,7 +76,7 @@ class ForeignPeer:
         assert self._process.stdin is not None
         await self._process.stdin.send_all(json.dumps({"do": what, **fields}).encode() + b"\n")
 
-    async def seen(self, event: str, *, count: int = 1, within_s: float = 60, **fields: object) -> list[Event]:
+    async def seen(self, event: str, *, count: int = 1, within_s: float = 100, **fields: object) -> list[Event]:
         """Wait until it has told so many such events; all of them. Raises PeerEndedError."""
         wanted = {"event": event, **fields}
         with trio.move_on_after(within_s):
@@ -90,7 +90,7 @@ class ForeignPeer:
     async def stop(self) -> None:
         """Ask it to end, and wait until it has, without an error."""
         await self.do("stop")
-        with trio.fail_after(60):
+        with trio.fail_after(100):
             while not self._over:
                 await self._news.wait()
         assert self._process is not None

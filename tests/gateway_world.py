@@ -38,7 +38,7 @@ class Side:
 
     async def ended(self) -> None:
         """Wait until no session is left."""
-        with trio.fail_after(60):
+        with trio.fail_after(100):
             while self.gateways._sessions:
                 await trio.testing.wait_all_tasks_blocked(0.005)
 

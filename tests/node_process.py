@@ -138,12 +138,12 @@ class NodeProcess:
         wanted = {"event": event, **fields}
         return [each for each in self.events[first:] if wanted.items() <= each.items()]
 
-    async def seen(self, event: str, *, since: int | None = None, within_s: float = 60, **fields: object) -> Event:
+    async def seen(self, event: str, *, since: int | None = None, within_s: float = 100, **fields: object) -> Event:
         """Wait for such an event of this start, or since a mark; the first one. Raises NodeEndedError."""
         await self.until(lambda: bool(self.found(event, since=since, **fields)), f"{event} {fields or ''}", within_s)
         return self.found(event, since=since, **fields)[0]
 
-    async def until(self, holds: Callable[[], bool], what: str, within_s: float = 60) -> None:
+    async def until(self, holds: Callable[[], bool], what: str, within_s: float = 100) -> None:
         """Wait until its log makes `holds` true. Raises NodeEndedError."""
         with trio.move_on_after(within_s):
             while not holds():
@@ -153,7 +153,7 @@ class NodeProcess:
             return
         raise NodeEndedError(self.story(f"did not come to {what} within {within_s:.0f} s"))
 
-    async def ended(self, within_s: float = 60) -> int:
+    async def ended(self, within_s: float = 100) -> int:
         """Wait for its end: the exit status, negative for a signal."""
         with trio.move_on_after(within_s):
             await self._over.wait()

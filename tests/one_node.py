@@ -42,7 +42,7 @@ class Scene:
 
     async def dialled(self) -> Peer:
         """Where the node has dialled its operator: the other end."""
-        with trio.fail_after(60):
+        with trio.fail_after(100):
             return self._peer(await self._operator.accept())
 
     async def bound(self) -> Peer:
@@ -97,7 +97,7 @@ async def one_node(directory, settings=None, **options):
 
 
 async def receive(peer: Peer) -> bytes:
-    with trio.fail_after(60):
+    with trio.fail_after(100):
         frame = await peer.receive()
     assert frame is not None, "the connection has ended"
     return frame

@@ -42,7 +42,7 @@ class Smsc:
         await trio.sleep_forever()
 
     async def accept(self) -> Peer:
-        with trio.fail_after(60):
+        with trio.fail_after(100):
             return await self._receive.receive()
 
     async def bound(self, body: bytes = b"SMSC\0") -> Peer:

@@ -74,7 +74,7 @@ async def test_strangers_at_the_gateways_port_are_answered_and_closed(tmp_path):
             mark = scene.node.mark()
             stranger = await scene.dial()
             await stranger.send(sent)
-            with trio.fail_after(60):
+            with trio.fail_after(100):
                 assert await stranger.receive_until_end() == wanted, case
             await stranger.aclose()
             logged = await scene.node.seen(event, since=mark, **fields)
@@ -134,7 +134,7 @@ async def shake_hands(port, **terms):
         peer="gw1",
         dial=1,
     )
-    with trio.fail_after(60):
+    with trio.fail_after(100):
         async with await trio.open_tcp_stream(LOOPBACK, port) as stream, trio.open_nursery() as nursery:
             websocket = await wrap_client_stream(nursery, stream, "gw1", "/")
             try:
@@ -154,7 +154,7 @@ async def test_strangers_at_the_peers_port_are_refused_and_the_log_says_why(tmp_
         for words in (HTTP, bind_request()):
             stranger = await scene.dial(scene.link_port)
             await stranger.send(words)
-            with trio.fail_after(60):
+            with trio.fail_after(100):
                 while await stranger.stream.receive_some():
                     pass
         await scene.node.seen("peer.refused", reason="not_a_websocket")
@@ -261,7 +261,7 @@ async def test_a_damaged_store_is_refused_and_what_the_message_says_saves_it(tmp
         assert set(before) <= {path.name for path in store.iterdir()}
 
         repair = [sys.executable, "-m", "dlrproxy.store.repair", str(store.parent)]
-        with trio.fail_after(60):
+        with trio.fail_after(100):
             await trio.run_process(repair, capture_stdout=True)
         await everything_is_there(scene)
 

@@ -78,12 +78,12 @@ async def echo(nursery):
 
 async def said_back(stream, data):
     await stream.send_all(data)
-    with trio.fail_after(20):
+    with trio.fail_after(100):
         assert await stream.receive_some() == data
 
 
 async def ended(stream):
-    with trio.fail_after(20):
+    with trio.fail_after(100):
         try:
             return await stream.receive_some() == b""
         except trio.BrokenResourceError:
@@ -116,7 +116,7 @@ async def test_what_was_sent_while_a_line_is_held_up_arrives_later(echo, ways):
     await stream.send_all(b"two")
     assert await silent(stream)
     line.resume()
-    with trio.fail_after(20):
+    with trio.fail_after(100):
         assert await stream.receive_some() == b"two"
 
 

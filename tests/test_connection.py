@@ -54,7 +54,7 @@ async def test_congestion_begins_at_high_water_and_ends_with_reading():
     async with far, trio.open_nursery() as nursery:
         nursery.start_soon(connection.write_behind)
         nursery.start_soon(read_all, far)
-        with trio.fail_after(60):
+        with trio.fail_after(100):
             await connection.relieved()
         nursery.cancel_scope.cancel()
     await connection.aclose(linger=False)
@@ -74,7 +74,7 @@ async def test_a_peer_that_never_reads_is_given_up():
 async def test_sending_to_a_peer_that_is_gone_ends_the_connection():
     connection, far = await socket_pair()
     await far.aclose()
-    with trio.fail_after(60):
+    with trio.fail_after(100):
         while connection.ended is None:
             connection.send(bytes(1000))
             await trio.lowlevel.checkpoint()

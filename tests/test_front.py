@@ -45,7 +45,7 @@ class Scene:
 @asynccontextmanager
 async def scene(*, binds=True, **settings):
     smsc = Smsc()
-    with reserved(1) as (port,), trio.fail_after(30):
+    with reserved(1) as (port,), trio.fail_after(100):
         async with trio.open_nursery() as nursery:
             listen = {"gw1": Address(LOOPBACK, port)}
             hosts = (Address(LOOPBACK, await nursery.start(smsc.run)),)

@@ -228,7 +228,7 @@ async def test_stop_unbinds_everybody_and_takes_nobody_new():
 
 async def part(peer) -> None:
     """The goodbye of a gateway that is unbound."""
-    with trio.fail_after(60):
+    with trio.fail_after(100):
         request = await peer.receive()
         assert command_of(request) == c.UNBIND
         await peer.send(pack(c.UNBIND_RESP, c.ESME_ROK, sequence_of(request)))
@@ -281,7 +281,7 @@ async def test_a_gateway_that_does_not_read_is_not_read_and_gets_no_more_reports
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(overwhelm)
-            with trio.fail_after(60):
+            with trio.fail_after(100):
                 while not session.connection.congested:
                     await trio.testing.wait_all_tasks_blocked()
             nursery.cancel_scope.cancel()
@@ -313,7 +313,7 @@ async def test_connections_that_do_not_bind_keep_no_gateway_out(monkeypatch):
             idle.append(await side.dial())
             await trio.testing.wait_all_tasks_blocked(0.01)
         await side.bound()
-        with trio.fail_after(60):
+        with trio.fail_after(100):
             for peer in idle[:3]:
                 assert await peer.receive() is None
         await idle[3].send(bind_request())

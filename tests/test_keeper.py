@@ -100,7 +100,7 @@ def open_message(message_id, owner):
 
 
 async def until(nursery, condition):
-    with trio.fail_after(60):
+    with trio.fail_after(100):
         while not condition():
             await trio.lowlevel.checkpoint()
     nursery.cancel_scope.cancel()

@@ -114,7 +114,7 @@ async def test_a_bind_is_noted_at_once_and_then_while_it_is_up(monkeypatch):
         store = side.world.store
         assert await store.get(Table.META, b"bind/acme/1") == b"up 1000.000"
         side.world.now += 7
-        with trio.fail_after(60):
+        with trio.fail_after(100):
             while await store.get(Table.META, b"bind/acme/1") != b"up 1007.000":
                 await trio.testing.wait_all_tasks_blocked(0.01)
         await release(side, peer)

@@ -68,7 +68,7 @@ class Recorder:
 
     async def until(self, condition):
         """Wait until `condition()` holds; it is asked whenever something happened here."""
-        with trio.fail_after(60):
+        with trio.fail_after(100):
             while not condition():
                 await self._happened.wait()
 
@@ -404,7 +404,7 @@ async def scripted_gw1(port, *, dial=1, boot=b"scripted", raw=False, **changes):
 
 async def closed_by_peer(websocket):
     """Read to the end, and say what the peer gave as its reason."""
-    with trio.fail_after(60):
+    with trio.fail_after(100):
         while True:
             try:
                 await websocket.get_message()
@@ -425,7 +425,7 @@ async def test_a_peer_of_another_version_is_told_ours_and_both_logs_name_both(fl
 async def answers_to(port, parts):
     """What a stranger gets who sends one part after the other, each after an answer, and then reads to the end."""
     received = b""
-    with trio.fail_after(60):
+    with trio.fail_after(100):
         async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
             try:
                 for number, part in enumerate(parts):
@@ -671,7 +671,7 @@ async def test_leaving_sends_what_is_queued_and_tells_the_peer(fleet):
     one, two = await fleet.pair()
     for number in range(700):
         one.links.send("gw2", note(number))
-    with trio.fail_after(60):
+    with trio.fail_after(100):
         await one.links.leave()
     await two.recorder.until(lambda: two.recorder.downs)
     assert two.numbers_from("gw1") == list(range(700))

@@ -64,7 +64,7 @@ async def refused(side, tls: ssl.SSLContext | None = None) -> None:
     """Somebody dials and tries to bind, and hears nothing but the end of the connection."""
     peer = await side.dial(tls=tls)
     heard = b""
-    with trio.fail_after(60), suppress(trio.BrokenResourceError):
+    with trio.fail_after(100), suppress(trio.BrokenResourceError):
         await peer.send(bind_request())
         heard = await peer.stream.receive_some()
     await trio.aclose_forcefully(peer.stream)

@@ -60,11 +60,10 @@ def config(tmp_path, *operators):
 @asynccontextmanager
 async def running(settings):
     node = RunningNode(settings)
-    with trio.fail_after(60):
-        async with trio.open_nursery() as nursery:
-            await nursery.start(node.run)
-            yield node
-            node.stop()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(node.run)
+        yield node
+        node.stop()
 
 
 @pytest.fixture
@@ -239,6 +238,21 @@ async def test_a_stop_is_not_undone(tmp_path, smsc):
             node.stop()
             assert not node.undrain()
             assert node.draining == "stop"
+
+
+async def test_a_stop_right_after_a_drain_was_undone_leaves_all_the_same(tmp_path, smsc, monkeypatch):
+    with reserved(1) as (port,):
+        async with running(config(tmp_path, operator("acme", smsc, port))) as node:
+            await bound(node)
+            node.drain("custody")
+            while smsc.binds:
+                await trio.lowlevel.checkpoint()
+            told = []
+            monkeypatch.setattr(node.keeper, "stay", lambda: told.append("stay"))
+            monkeypatch.setattr(node.ring, "set_draining", lambda *, draining: told.append(draining))
+            assert node.undrain()
+            node.stop()
+        assert told == [True]  # the other nodes; and custody is handed on
 
 
 async def test_an_operator_that_is_changed_while_the_node_drains_is_put_back_too(tmp_path, smsc, dial):

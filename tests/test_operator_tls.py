@@ -221,7 +221,7 @@ async def test_files_that_cannot_be_used_are_named_with_their_keys_and_nothing_i
     act()
     with structlog.testing.capture_logs() as logs:
         async with operator_side(**client) as side:
-            with trio.fail_after(60):
+            with trio.fail_after(100):
                 while not logs:
                     await trio.testing.wait_all_tasks_blocked(0.01)
             assert side.smsc.peers == []

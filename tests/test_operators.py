@@ -195,7 +195,7 @@ async def test_release_does_not_wait_for_ever_for_the_answer(monkeypatch):
     async with operator_side() as side:
         peer = await side.smsc.bound()
         side.release()
-        with trio.fail_after(60):
+        with trio.fail_after(100):
             await side.released.wait()
         assert [command_of(frame) for frame in await peer.receive_until_end()] == [c.UNBIND]
 

@@ -50,7 +50,7 @@ class Side:
 async def listening(**settings):
     world = World(**{"binds": 0, "outbind_listen": LISTEN, **settings})
     operators = Operators(world.relay, structlog.get_logger())
-    with trio.fail_after(60):
+    with trio.fail_after(100):
         async with trio.open_nursery() as nursery:
             side = Side(world, operators, await nursery.start(operators.run))
             side.scope = nursery.cancel_scope
@@ -71,7 +71,7 @@ async def refused(side, *frames):
         await peer.send(*frames)
         answers = await peer.receive_until_end()
         await peer.aclose()
-        with trio.fail_after(60):
+        with trio.fail_after(100):
             while not any(line["event"] == "operator.bind_ended" for line in logs):
                 await trio.testing.wait_all_tasks_blocked(0.01)
     assert side.world.relay.binds == ()

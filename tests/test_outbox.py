@@ -66,5 +66,5 @@ async def test_the_writer_wakes_when_there_is_something_to_take():
         nursery.start_soon(outbox.filled)
         await trio.testing.wait_all_tasks_blocked()
         outbox.put(Heartbeat())
-    with trio.fail_after(60):
+    with trio.fail_after(100):
         await outbox.filled()

@@ -99,7 +99,7 @@ async def node():
     async with trio.open_nursery() as nursery:
         await nursery.start(node.links.run)
         nursery.start_soon(node.keeper.run)
-        with trio.fail_after(60):
+        with trio.fail_after(100):
             yield node
         nursery.cancel_scope.cancel()
 

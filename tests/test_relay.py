@@ -855,7 +855,7 @@ async def test_everybody_who_waits_for_the_end_of_traffic_hears_of_it():
         nursery.start_soon(world.relay.settled)
         nursery.start_soon(world.relay.settled)
         await trio.testing.wait_all_tasks_blocked()
-        with trio.fail_after(60):
+        with trio.fail_after(100):
             world.relay.from_operator(bind, [submit_sm_resp(1, b"id1")])
             await trio.testing.wait_all_tasks_blocked()
     assert world.relay.in_flight == 0

@@ -103,7 +103,7 @@ async def next_request(peer, command):
 
 
 async def until(holds):
-    with trio.fail_after(60):
+    with trio.fail_after(100):
         while not holds():
             await trio.lowlevel.checkpoint()
 

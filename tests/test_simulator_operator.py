@@ -350,7 +350,7 @@ async def test_what_is_not_delivered_outlives_a_restart(start):
     with pytest.raises(OSError, match="connect"):
         await dial(operator)
     operator.reopen()
-    with trio.fail_after(20):
+    with trio.fail_after(100):
         while True:
             try:
                 again, _ = await bound(operator)

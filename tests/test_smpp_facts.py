@@ -87,7 +87,7 @@ async def smsc_of(**settings):
         host = Address("127.0.0.1", listener.socket.getsockname()[1])
         world = World(hosts=(host,), reconnect_min_s=0.01, reconnect_max_s=0.05, **settings)
         nursery.start_soon(Operators(world.relay, structlog.get_logger()).run)
-        with trio.fail_after(60):
+        with trio.fail_after(100):
             yield world, connections
         nursery.cancel_scope.cancel()
 

@@ -54,7 +54,7 @@ async def running(pool, tmp_path, timeout_s=30):
 
 
 async def until(condition):
-    with trio.fail_after(60):
+    with trio.fail_after(100):
         while not condition():  # noqa: ASYNC110 - the state of another process
             await trio.sleep(0.01)
 

@@ -16,7 +16,7 @@ from dlrproxy.store.memory import MemoryStore
 from dlrproxy.store.port import OpenMessage
 from ring.custody import Custody
 
-PATIENCE_S = 60.0
+PATIENCE_S = 100.0
 
 
 def config(directory, name, ports, summary_mb):
