@@ -51,6 +51,7 @@ class FoundError(Exception):
 class _Delivery:
     node: str
     gateway: str
+    at: float
     status: int | None = None
     mark_lost: bool = False  # of a final report: the node has crashed before its disk knew of it
     excused: bool = False  # the answer was cut off, or a person asked for another delivery
@@ -190,7 +191,7 @@ class Checker:
                     Wrong.DELIVERED_TWICE, case.trace, f"at {event.node}; before at {before.node}: {before.status}"
                 )
         self._check_overtaken(case)
-        case.deliveries.append(_Delivery(event.node, gateway))
+        case.deliveries.append(_Delivery(event.node, gateway, event.at))
         if case.is_report and not case.replayed:
             self._check_order(case, event.node)
 
@@ -230,7 +231,9 @@ class Checker:
                 continue
             if other.sent.arrival.final and not arrival.final and node == case.sent.owner:
                 first = [one for one in other.deliveries if one.node == node and one.status == ESME_ROK]
-                if first and not any(one.excused or one.mark_lost for one in first):
+                # A node that crashes while its wall clock is set back may repeat ten seconds of its own
+                # (dlrproxy/housekeeping.py): the final report then seems older than its message.
+                if first and not self._jumped and not any(one.excused or one.mark_lost for one in first):
                     raise FoundError(Wrong.LATE_INTERMEDIATE, case.trace, f"after {other.trace}")
             same_bind = (other.origin, other.sent.bind) == (case.origin, case.sent.bind)
             if same_bind and other.number < case.number and not self._out_of_the_way(other):
@@ -277,8 +280,7 @@ class Checker:
         for place in [place for place in self._at if place[0] == node]:
             case = self._at.pop(place)
             del case.places[place]
-            if not case.places:
-                case.gone_with_directory = True
+            case.gone_with_directory = True  # or its origin is letting go of it for this node at this moment
 
     def _said(self, event: Event) -> None:
         step = event.detail[0] if isinstance(event.detail, tuple) else ""
@@ -372,6 +374,9 @@ class Checker:
     def _conclude_parts(self, message: bytes, cases: list[_Case]) -> None:
         gateways = {one.gateway for case in cases if not case.replayed for one in case.deliveries}
         # The two that have decided must meet to say so, and a frame that is lost on a link that stays is not repeated.
-        unable_to_say = self._retired or self._wiped or self._lossy
+        times = [one.at for case in cases for one in case.deliveries]
+        # A decision is remembered for so long by the clock of its node, and that may jump at a start.
+        forgotten = self._jumped or bool(times) and max(times) - min(times) > 0.5 * self._settings.decision_for_s
+        unable_to_say = self._retired or self._wiped or self._lossy or forgotten
         if len(gateways) > 1 and not unable_to_say and not any(case.trace in self._splits for case in cases):
             raise FoundError(Wrong.SPLIT, cases[0].trace, f"over {', '.join(sorted(gateways))}")

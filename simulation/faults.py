@@ -252,12 +252,12 @@ class Faults:
         else:
             return
         for host in there:
-            self._timeline.after(self._choose.uniform(0.0, 3.0), partial(self._tell_table, host, names))
+            self._timeline.after(self._choose.uniform(0.0, 3.0), partial(self._tell_table, host))
 
-    def _tell_table(self, host: Host, names: list[str]) -> None:
-        present = [name for name in names if not self._hosts[name].retired]
+    def _tell_table(self, host: Host) -> None:
+        """The newest one: nobody gives a node an older one than it has."""
         if not host.retired:
-            host.reload(present if host.name in present else host.nodes)
+            host.reload(other.name for other in self._hosts.values() if not other.retired)
 
     def _wipe(self) -> None:
         host = self._host()
