@@ -132,7 +132,7 @@ async def test_a_drain_is_undone(node, tmp_path):
     assert (node.undrains, node.drains) == (1, [])
     assert (result.exit_code, result.output) == (
         0,
-        "the node goes back into service; see its binds with: dlrproxy status\n",
+        "the node is in service, or on its way back; see its binds with: dlrproxy status\n",
     )
 
 

@@ -34,7 +34,7 @@ def drain(client: Client, *, undo: bool, stop: bool, timeout: float | None) -> N
         if stop or timeout is not None:
             raise click.UsageError("--undo goes alone; a node that stops is started again.")
         client.post("/undrain", DrainState, {})
-        click.echo("the node goes back into service; see its binds with: dlrproxy status")
+        click.echo("the node is in service, or on its way back; see its binds with: dlrproxy status")
         return
     mode: Drain = "stop" if stop else "custody"
     state = client.post("/drain", DrainState, {"mode": mode})

@@ -285,8 +285,8 @@ class Learner:
         return self._against
 
     def note(self, rule: Rule, count: int = 1) -> Change | None:
-        """`count` reports showed `rule`: by a `Match`, an `Inexact` that agrees or that nobody else owned exactly, or a
-        dismissed one. Returns what that changed."""
+        """`count` reports showed `rule`: by a `Match`, an `Inexact` that agrees, or a dismissed one. Returns what that
+        changed."""
         if self._pinned is not None:
             return None
         if self._contradicts(rule):
