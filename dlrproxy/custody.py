@@ -173,8 +173,10 @@ class Keeper:
     def machine(self) -> Machine:
         return self._machine
 
-    async def replay(self, key: bytes, gateway: str) -> bool:
+    async def replay(self, key: bytes, gateway: str, *, node: str = "") -> bool:
         """Take a parked row back into custody, for a gateway of this node or (with "") for the ring.
+
+        With `node`: for that gateway of that node or (with "") any that is bound there.
 
         False when there is no such row, or a late claim has just taken it. Raises StoreError.
         """
@@ -182,7 +184,7 @@ class Keeper:
             value = await self._store.get(Table.PARKED, key)
             if value is None:
                 return False
-            taken, out = self._machine.replay(decode_parked(value), gateway, self._clock.now())
+            taken, out = self._machine.replay(decode_parked(value), gateway, self._clock.now(), node=node)
             self._do(out)
             return taken is not None
 
@@ -290,7 +292,7 @@ class Keeper:
                 relay.close(verdict.record)
         self._do(out)
 
-    def _find_mo_gateway(self, ask: Ask) -> Finding | None:
+    def _find_bound_gateway(self, ask: Ask) -> Finding | None:
         relay = self._relays.get(ask.envelope.operator)
         if relay is None:
             return None
@@ -337,8 +339,8 @@ class Keeper:
                 self._note(command)
             case commands.Accepted():
                 self._answer(command.key)
-            case Ask() if command.envelope.kind == "mo":
-                finding = self._find_mo_gateway(command)
+            case Ask() if not command.envelope.is_sought:
+                finding = self._find_bound_gateway(command)
                 self._do(self._machine.asked(command.envelope.key, finding, self._clock.now()))
             case Ask() | Recall() | Closed():
                 self._lookups.append(command)

@@ -137,8 +137,8 @@ class View:
         value = await self._node.store.get(Table.PARKED, key)
         return None if value is None else decode_parked(value)
 
-    async def replay(self, key: bytes, gateway: str) -> bool:
-        return await self._node.keeper.replay(key, gateway)
+    async def replay(self, key: bytes, gateway: str, *, node: str = "") -> bool:
+        return await self._node.keeper.replay(key, gateway, node=node)
 
     async def drop(self, key: bytes) -> bool:
         return await self._node.keeper.drop(key)

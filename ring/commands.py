@@ -44,8 +44,9 @@ class Send(msgspec.Struct, frozen=True, gc=False):
 class Ask(msgspec.Struct, frozen=True, gc=False):
     """Look for the owner at this node; then call `asked(key, finding)`.
 
-    `inexact` allows a match by a rule that has not been learned yet. An MO goes to its `envelope.gateway` if that is
-    bound here; without one, to the bound gateway in conversation with its sender, or with `inexact` to any bound one.
+    `inexact` allows a match by a rule that has not been learned yet. What is not sought (`Envelope.is_sought`: an MO,
+    or what a person sends to this node) goes to its `envelope.gateway` if that is bound here; without one, to the bound
+    gateway in conversation with its sender, or with `inexact` to any bound one.
     """
 
     envelope: Envelope

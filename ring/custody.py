@@ -311,7 +311,7 @@ class Custody:
                 self._gathering.told(frame, now)
             case Bound():
                 for gateway in self._presence.heard(sender, frame):
-                    self._walk.wake_mo(frame.operator, gateway)
+                    self._walk.gateway_bound(frame.operator, gateway)
             case HandOver():
                 self._inheritance.offered(frame, sender, now, taking=taking, leaving=self._handing_on.leaving)
             case Declined():
@@ -395,7 +395,7 @@ class Custody:
         """A receiver session of a gateway of this node is there."""
         self._delivery.reopen((operator, gateway))
         self._presence.bound(operator, gateway)
-        self._walk.wake_mo(operator, gateway)
+        self._walk.gateway_bound(operator, gateway)
         return self._done(now)
 
     def gateway_gone(self, operator: str, gateway: str, now: float) -> list[Command]:
@@ -410,9 +410,12 @@ class Custody:
                 self._walk.look_again(item)
         return self._done(now)
 
-    def replay(self, parked: ParkedRow, gateway: str, now: float) -> tuple[EnvelopeKey | None, list[Command]]:
+    def replay(
+        self, parked: ParkedRow, gateway: str, now: float, *, node: str = ""
+    ) -> tuple[EnvelopeKey | None, list[Command]]:
         """Take a parked row back into custody: to a gateway of this node, or (with "") round the ring.
 
+        With `node` it goes to that node and no other: to its gateway of that name, or (with "") to any that is bound.
         None when a late claim is just taking it. What this node took from an operator keeps its key, so that its owner
         recognises it; what it had claimed from another origin becomes an envelope of this node.
         """
@@ -420,7 +423,8 @@ class Custody:
         if self._claims.is_recalling(old.key):
             return None, []
         key = old.key if old.key.store == self._store_id else self._next_key()
-        envelope = msgspec.structs.replace(old, key=key, origin=self._me)
+        envelope = _sent_to(msgspec.structs.replace(old, key=key, origin=self._me), gateway, node)
+        gateway = "" if node else gateway
         item = Item(envelope, now, State.STORING, claimed=False, gateway=gateway, lap=parked.lap)
         self._shelf.items[key] = item
         self._shelf.lines.join(item)
@@ -431,7 +435,7 @@ class Custody:
         def stored(now: float) -> None:
             item.stored = True
             item.state = State.LINED_UP
-            self._shelf.note("replayed", item, reason=parked.reason)
+            self._shelf.note("replayed", item, reason=parked.reason, **({"to": node} if node else {}))
             self._proceed(item, now)
 
         unparked = Row(Table.PARKED, encode_key(old.key), None)
@@ -515,3 +519,12 @@ class Custody:
         self._walk.start_more(now)
         self._handing_on.start_more(now)
         return self._shelf.take()
+
+
+def _sent_to(envelope: Envelope, gateway: str, node: str) -> Envelope:
+    """For that node, where a person says so; else for whom it was before a person did."""
+    if node:
+        return msgspec.structs.replace(envelope, gateway=gateway, node=node, part=None)
+    if envelope.kind == "dlr":
+        return msgspec.structs.replace(envelope, gateway="", node="")
+    return envelope if envelope.part is not None else msgspec.structs.replace(envelope, node="")

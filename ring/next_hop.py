@@ -1,4 +1,4 @@
-"""Which node a report is sent to next: the one that seems to own it, else the next in the ring."""
+"""Which node a report is sent to next: the one it is for or that seems to own it, else the next in the ring."""
 
 from collections.abc import Collection
 from typing import NamedTuple, Protocol
@@ -30,7 +30,9 @@ def next_hop(
     nodes = topology.unasked(visited, reachable)
     if not nodes:
         return None
-    if owners is not None and envelope.kind == "dlr":
+    if envelope.node in nodes:
+        return NextHop(envelope.node, named=False)
+    if owners is not None and envelope.is_sought:
         named = owners.likely(envelope.operator, envelope.message_id, nodes)
         if named is not None:
             return NextHop(named, named=True)

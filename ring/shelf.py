@@ -219,7 +219,7 @@ class Watch:
         return len(self._names)
 
     def add(self, envelope: Envelope) -> None:
-        if not envelope.message_id or envelope.key in self._names:
+        if not envelope.message_id or not envelope.is_sought or envelope.key in self._names:
             return
         names = [(envelope.operator, form) for form in candidates(envelope.message_id)]
         self._names[envelope.key] = names

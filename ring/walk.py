@@ -90,7 +90,8 @@ class Walk:
         if item.ungathered and not self._gatherer.looks_first(item):
             self._gatherer.ask(item, None, now)
             return
-        if item.envelope.kind == "mo" and (item.envelope.gateway or not self._settings.conversations):
+        envelope = item.envelope
+        if envelope.node or (envelope.kind == "mo" and (envelope.gateway or not self._settings.conversations)):
             item.inexact = True
         item.state = State.WALKING
         item.lap += 1
@@ -98,11 +99,11 @@ class Walk:
         item.sent_to = ""
         self._walking[item.key] = item
         self._shelf.alarms.set(now + self._settings.lap_timeout_s, Alarm.LAP, item.key)
-        if item.looked or item.envelope.node not in ("", self._topology.me):
+        if item.looked or envelope.node not in ("", self._topology.me):
             item.looked = False
             self._step(item, now)
         else:
-            self._shelf.command(Ask(item.envelope, item.inexact))
+            self._shelf.command(Ask(envelope, item.inexact))
 
     def asked(self, item: Item, finding: Finding | None, now: float) -> None:
         """What this node's own store says of an envelope of its own."""
@@ -124,7 +125,7 @@ class Walk:
         item.sent_to = target.node
         visited = tuple(item.answered)
         hop = len(visited)
-        if self._owners is not None and hop == 1 and item.envelope.kind == "dlr":
+        if self._owners is not None and hop == 1 and item.envelope.is_sought:
             item.named = target.node if target.named else ""
         age_s = now - item.accepted_at
         self._shelf.note("forwarded", item, hop, to=target.node, **({"by": "summary"} if target.named else {}))
@@ -191,7 +192,7 @@ class Walk:
         policy = self._settings.policy(item.envelope.operator)
         if not complete:
             self._delivery.park(item, Reason.OWNER_UNREACHABLE, now)
-        elif item.envelope.gateway:  # an MO for that gateway and no other
+        elif item.envelope.gateway or item.envelope.node:  # for that gateway, or that node, and no other
             self._delivery.park(item, Reason.UNCLAIMED, now)
         elif policy.unclaimed == "local" and policy.local_gateway:
             self.decide(item, policy.local_gateway, now)
@@ -235,11 +236,11 @@ class Walk:
         for item in list(self._waiting.values()):
             self.wake(item)
 
-    def wake_mo(self, operator: str, gateway: str) -> None:
-        """A gateway has bound, here or at another node: the MO that wait for it, or for any."""
+    def gateway_bound(self, operator: str, gateway: str) -> None:
+        """A gateway has bound, here or at another node: what waits for it, or for any."""
         for item in list(self._waiting.values()):
             envelope = item.envelope
-            if envelope.kind == "mo" and envelope.operator == operator and envelope.gateway in ("", gateway):
+            if not envelope.is_sought and envelope.operator == operator and envelope.gateway in ("", gateway):
                 self.wake(item)
 
     def reachable(self, nodes: AbstractSet[str], now: float) -> None:

@@ -169,9 +169,9 @@ class FakeNode:
         await self._disk()
         return self.parked.get(key)
 
-    async def replay(self, key, gateway):
+    async def replay(self, key, gateway, *, node=""):
         await self._disk()
-        self.replayed.append((decode_key(key).number, gateway))
+        self.replayed.append((decode_key(key).number, f"{node}/{gateway}" if node else gateway))
         return self.parked.pop(key, None) is not None
 
     async def drop(self, key):

@@ -350,7 +350,7 @@ class World:
                         self.superseded.add(command.envelope.trace)
 
     def _find(self, node: Node, envelope: Envelope, inexact: bool) -> c.Finding | None:
-        if envelope.kind == "mo":
+        if not envelope.is_sought:
             wanted = inexact or envelope.destination in node.conversing
             if envelope.gateway:
                 wanted = envelope.gateway == node.gateway

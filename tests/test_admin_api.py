@@ -135,7 +135,7 @@ async def test_a_get_that_makes_no_sense(ask, path, query, code, text):
         ("/parked/drop", [], "Expected `object`"),
         ("/parked/replay", {"filter": {"operator": "acme"}}, "missing required field `to`"),
         ("/parked/replay", {"filter": {}, "to": "ring"}, "say all: true if that is meant"),
-        ("/parked/replay", {"keys": [], "to": "shop9"}, "this node has no gateway shop9"),
+        ("/parked/replay", {"keys": [], "to": "shop9"}, "shop9 is no gateway of this node, and shop9 no other node"),
         ("/drain", {"mode": "now"}, "Invalid enum value 'now'"),
         ("/drain", {}, "missing required field `mode`"),
         ("/undrain", {"mode": "custody"}, "Object contains unknown field `mode`"),
@@ -332,6 +332,15 @@ async def test_replay_to_a_gateway_leaves_what_it_does_not_dial(node, ask):
     done = await ask("post", "/parked/replay", Done, {"filter": {}, "all": True, "to": "shop2"})
     assert (done.done, done.unfit) == (1, 1)
     assert node.replayed == [(1, "shop2")]
+
+
+@pytest.mark.parametrize(("to", "meant"), [("gw2", "gw2/"), ("gw3/shop9", "gw3/shop9")])
+async def test_replay_to_another_node_takes_whatever_operator_it_is_of(node, ask, to, meant):
+    """What that node has, it knows itself; until there is such a gateway the report waits."""
+    node.park(parked_row(1), parked_row(2, operator="other"))
+    done = await ask("post", "/parked/replay", Done, {"filter": {}, "all": True, "to": to})
+    assert (done.done, done.unfit) == (2, 0)
+    assert node.replayed == [(1, meant), (2, meant)]
 
 
 async def test_replay_by_key_says_what_is_gone(node, ask):

@@ -136,7 +136,7 @@ async def test_replay_leaves_what_the_gateway_does_not_dial(node, run):
 async def test_replay_to_a_gateway_that_is_not_there(node, run):
     result = await run("parked", "replay", "--all", "--to", "shop9")
     assert result.exit_code == 1
-    assert "this node has no gateway shop9" in result.stderr
+    assert "shop9 is no gateway of this node" in result.stderr
     assert node.replayed == []
 
 

@@ -5,9 +5,7 @@ from custody_world import SETTINGS, World
 
 from dlrproxy.logs import ROUTE_EVENTS
 from protocols.smpp.constants import ESME_RSYSERR, ESME_RX_P_APPN
-from ring import commands as c
 from ring.custody import Offer
-from ring.rows import decode_parked
 from ring.settings import OperatorPolicy
 from ring.shelf import Alarm, Alarms
 from ring.topology import Topology
@@ -277,21 +275,6 @@ def test_a_report_without_an_id_parks_at_once():
     world.settle_down()
     assert world.custodies("t1") == [("n0", "parked")]
     assert not world.forwards
-
-
-def test_a_parked_report_is_replayed_round_the_ring():
-    world = World(2, evolve(SETTINGS, claim_for_s=0.0, watch_s=0.0))
-    world.report("n0", b"id1", "t1", owner="n1")
-    world.settle_down()
-    world.submit("n1", b"id1")
-    node = world.nodes["n0"]
-    assert node.machine is not None
-    [row] = [decode_parked(value) for (table, _), value in node.disk.rows.items() if table is c.Table.PARKED]
-    _, out = node.machine.replay(row, "", world.now)
-    world.do("n0", out)
-    world.settle_down()
-    world.check()
-    assert node.machine.count().parked == 0
 
 
 def test_what_is_with_a_session_is_not_sent_again_until_that_session_answers_or_ends():

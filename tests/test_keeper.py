@@ -290,6 +290,19 @@ async def test_a_refused_report_is_parked_replayed_and_dropped():
     assert keeper.counts["parked.refused"] == 2
 
 
+async def test_a_parked_report_is_replayed_to_the_gateway_of_another_node():
+    pair = Pair()
+    keeper = pair.keepers["a"]
+    keeper.accept(report(owner="gw-a"), lambda _: None)
+    pair.relays["a"].delivered.pop()[2](ESME_RX_P_APPN)
+    [(key, _)] = await pair.stores["a"].scan(Table.PARKED)
+    assert await keeper.replay(key, "gw-b", node="b")
+    [(_, _, done)] = pair.relays["b"].delivered
+    done(ESME_ROK)
+    await run_until(pair, lambda: not any(each.in_custody() for each in pair.keepers.values()))
+    assert not pair.relays["a"].delivered
+
+
 async def test_a_restart_goes_on_with_what_is_on_disk():
     pair, answers = Pair(), []
     pair.relays["a"].bound = False

@@ -128,7 +128,7 @@ class Bulk(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class Replay(Bulk, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    to: str  # "ring", or a gateway of this node
+    to: str  # "ring", a gateway of this node, or another node (any gateway that is bound there), or NODE/GATEWAY
 
 
 class Done(msgspec.Struct, frozen=True, kw_only=True):
@@ -202,14 +202,19 @@ class Parked:
         """Raises RequestError, StoreError, RowError."""
         status = self._view.status()
         takers = {operator.name for operator in status.operators if wanted.to in (g.name for g in operator.gateways)}
-        if wanted.to != RING and not takers:
-            raise RequestError(400, f"to: this node has no gateway {wanted.to}; give one of its gateways, or {RING}")
-        gateway = "" if wanted.to == RING else wanted.to
+        node, gateway = "", wanted.to
+        if wanted.to == RING:
+            gateway = ""
+        elif not takers:
+            node, _, gateway = wanted.to.partition("/")
+            if node not in (peer.name for peer in status.ring):
+                what = f"{wanted.to} is no gateway of this node, and {node} no other node"
+                raise RequestError(400, f"to: {what}; give one of those, NODE/GATEWAY, or {RING}")
 
         async def replayed(key: bytes, row: ParkedRow) -> Outcome:
-            if gateway and row.envelope.operator not in takers:
+            if takers and row.envelope.operator not in takers:
                 return Outcome.UNFIT
-            return Outcome.DONE if await self._view.replay(key, gateway) else Outcome.GONE
+            return Outcome.DONE if await self._view.replay(key, gateway, node=node) else Outcome.GONE
 
         room = max(0, status.custody.max_items - status.custody.items)
         return await self._act("admin.replayed", wanted, replayed, room, to=wanted.to)

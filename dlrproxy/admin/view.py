@@ -194,8 +194,10 @@ class NodeView(Protocol):
     async def parked_row(self, key: bytes) -> ParkedRow | None:
         """Raises StoreError, RowError."""
 
-    async def replay(self, key: bytes, gateway: str) -> bool:
+    async def replay(self, key: bytes, gateway: str, *, node: str = "") -> bool:
         """Take a parked row back into custody, for that gateway of this node or (with "") for the ring.
+
+        With `node`: for that gateway of that node or (with "") any that is bound there.
 
         False when it is not there any more. Never called twice at one time. Raises StoreError, RowError.
         """

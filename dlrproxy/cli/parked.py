@@ -148,7 +148,12 @@ def chooses(command: Callable[..., None]) -> Callable[..., None]:
 @parked.command()
 @asks_node_about("[KEY]...", 0, MAX_LIMIT)
 @chooses
-@click.option("--to", required=True, metavar="ring|GATEWAY", help="Round the ring again, or to this node's gateway.")
+@click.option(
+    "--to",
+    required=True,
+    metavar="ring|GATEWAY|NODE[/GATEWAY]",
+    help="Round the ring again, to this node's gateway, or to one of another node (any that is bound there).",
+)
 def replay(client: Client, keys: tuple[str, ...], to: str, **choice: Any) -> None:
     """Take parked ones back into custody, by KEY or by options, to be delivered after all.
 

@@ -74,9 +74,14 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True, gc=False):
     trace: str  # joins the route events of every node
     final: bool  # the report's state is final
     gateway: str = ""  # an MO that goes to this gateway, wherever it is bound
-    node: str = ""  # and if so, at this node only; empty for any
+    node: str = ""  # at this node only; empty for any. A report that has it goes there by a person's word
     part: PartOf | None = None  # one part of a concatenated MO: without a gateway until its coordinator has named one
     former: EnvelopeKey | None = None  # its name at the node that has handed it on to this origin (since 2)
+
+    @property
+    def is_sought(self) -> bool:
+        """A report that goes to whoever owns its message. Anything else goes to a gateway that is bound."""
+        return self.kind == "dlr" and not self.node
 
 
 class Forward(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
