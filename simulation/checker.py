@@ -376,7 +376,7 @@ class Checker:
         # The two that have decided must meet to say so, and a frame that is lost on a link that stays is not repeated.
         times = [one.at for case in cases for one in case.deliveries]
         # A decision is remembered for so long by the clock of its node, and that may jump at a start.
-        forgotten = self._jumped or bool(times) and max(times) - min(times) > 0.5 * self._settings.decision_for_s
+        forgotten = self._jumped or (bool(times) and max(times) - min(times) > 0.5 * self._settings.decision_for_s)
         unable_to_say = self._retired or self._wiped or self._lossy or forgotten
         if len(gateways) > 1 and not unable_to_say and not any(case.trace in self._splits for case in cases):
             raise FoundError(Wrong.SPLIT, cases[0].trace, f"over {', '.join(sorted(gateways))}")
