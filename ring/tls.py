@@ -149,8 +149,13 @@ def load_certificate(context: ssl.SSLContext, cert_file: Path, key_file: Path, p
 
 
 def _fingerprint_of(cert_file: Path) -> bytes:
-    """Of the first certificate in the file, which is the one that TLS shows."""
-    certificate = x509.load_pem_x509_certificates(cert_file.read_bytes())[0]
+    """Of the first certificate in the file, which is the one that TLS shows. Raises TlsError."""
+    try:
+        certificate = x509.load_pem_x509_certificates(cert_file.read_bytes())[0]
+    except OSError as error:  # it was taken away since it was loaded
+        raise TlsError(f"cert_file {cert_file} cannot be read: {error.strerror}") from error
+    except ValueError as error:  # or replaced, and is half written
+        raise TlsError(f"cert_file {cert_file} holds no certificate in PEM: {error}") from error
     return fingerprint(certificate.public_bytes(serialization.Encoding.DER))
 
 

@@ -185,3 +185,22 @@ def test_a_certificate_that_is_taken_away_while_it_is_read_is_named(files):
     context = tls.new_context(ssl.PROTOCOL_TLS_SERVER)
     with pytest.raises(tls.TlsError, match=r"listen_cert_file .*node\.pem"):
         tls.load_certificate(context, Vanishing(files / "node.pem"), files / "node.key", "listen_")
+
+
+@pytest.mark.parametrize("content", [None, b"", b"-----BEGIN CERTIFICATE-----\nhalf"])
+def test_a_certificate_that_changes_between_loading_and_naming_it(files, content, monkeypatch):
+    load, loaded = tls.load_certificate, []
+
+    def load_and_lose(context, cert_file, key_file):
+        load(context, cert_file, key_file)
+        loaded.append(context)
+        if len(loaded) < 2:
+            return  # the server's; the client's is the last
+        if content is None:
+            cert_file.unlink()
+        else:
+            cert_file.write_bytes(content)
+
+    monkeypatch.setattr(tls, "load_certificate", load_and_lose)
+    with pytest.raises(tls.TlsError, match=r"cert_file .*node\.pem"):
+        tls.mutual(files / "ca.pem", files / "node.pem", files / "node.key")

@@ -24,8 +24,8 @@ class Node:
     mode: Mode = field(
         default="ring",
         metadata=key(
-            "How reports for other nodes reach them: ring (active-active; a node alone is a ring of one), "
-            "active-passive or quorum."
+            "How reports for other nodes reach them: ring (active-active; a node alone is a ring of one). "
+            "active-passive and quorum are not available in this version."
         ),
     )
     data_dir: Path = field(
