@@ -226,12 +226,11 @@ class Node:
     async def _reload(self, config: Config) -> None:
         check_identity(self.config, config)
         found = changes(self.config, config)
-        ring_taken = self.ring.reload(config)
-        self._say_what_waits(config, found, ring_taken=ring_taken)
+        await self.ring.reload(config)
+        self._say_what_waits(config, found)
         self._policies.update(ring.policies(config))
         self._nodes = len(config.node_names)
-        if ring_taken:
-            self._alone = not config.other_peers
+        self._alone = not config.other_peers
         for front in self.fronts.values():
             front.renew_certificates()
             front.relay.share_among(self._nodes)
@@ -252,10 +251,11 @@ class Node:
             mo_rules=found.mo_rules,
         )
 
-    def _say_what_waits(self, config: Config, found: Changes, *, ring_taken: bool) -> None:
+    def _say_what_waits(self, config: Config, found: Changes) -> None:
         needs = list(found.needs_restart)
-        if not ring_taken:
-            needs.append("peers")
+        summaries_wait = self.summaries is None and config.other_peers and config.ring.summary_mb
+        if summaries_wait and "ring.summary_mb" not in needs:
+            needs.append("ring.summary_mb")  # of a node that was alone
         if ring.custody_settings(config, {}).watch_s > self._settings.watch_s:
             needs.append("operators.race_window_s")  # as forwarders of the others' reports use it: the longest
         if needs:

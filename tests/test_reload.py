@@ -266,13 +266,61 @@ async def test_other_rules_for_mo_and_an_empty_ring_are_taken_over_by_operators_
         node.stop()
 
 
-async def test_a_node_that_was_alone_stays_so_until_it_is_started_again(node, before):
-    peers = (PeerTable(name="gw1", url=f"ws://{LOOPBACK}:1"), PeerTable(name="gw2", url=f"ws://{LOOPBACK}:2"))
+def as_gw2(config, peers):
+    """Another node of that ring, without operators."""
+    node = evolve(config.node, name="gw2", data_dir=config.node.data_dir.with_name("data-gw2"))
+    return evolve(config, node=node, peers=peers, operators=())
+
+
+async def test_a_node_that_was_alone_links_to_the_first_other_one_and_tells_no_summaries_yet(node, before):
+    with reserved(2) as ports:
+        peers = tuple(PeerTable(name=f"gw{n}", url=f"ws://{LOOPBACK}:{at}") for n, at in enumerate(ports, start=1))
+        other = RunningNode(as_gw2(before, peers))
+        async with trio.open_nursery() as nursery:
+            await nursery.start(other.run)
+            with structlog.testing.capture_logs() as logged:
+                await node.reload(evolve(before, peers=peers))
+            assert [line["keys"] for line in logged if line["event"] == "config.needs_restart"] == [["ring.summary_mb"]]
+            text = pack(c.DELIVER_SM, 0, 7, Message(destination=b"7000", short_message=b"WIN").encode())
+            assert node.fronts["acme"].relay.mo.place(text, ["gw1"], 0.0).step is Step.KEEP  # the ring decides
+            await until(lambda: [peer.state for peer in node.ring.peers()] == ["alive"])
+            await until(lambda: [peer.state for peer in other.ring.peers()] == ["alive"])
+            other.stop()
+
+
+async def test_a_node_that_was_alone_and_drains_says_so_to_the_first_other_one(node, before, smsc):
+    with reserved(2) as ports:
+        peers = tuple(PeerTable(name=f"gw{n}", url=f"ws://{LOOPBACK}:{at}") for n, at in enumerate(ports, start=1))
+        other = RunningNode(as_gw2(before, peers))
+        async with trio.open_nursery() as nursery:
+            await nursery.start(other.run)
+            await until(lambda: smsc.binds)
+            node.drain("custody")
+            await until(lambda: not smsc.binds)
+            await node.reload(evolve(before, peers=peers))
+            await until(lambda: [peer.draining for peer in other.ring.peers()] == [True])
+            other.stop()
+
+
+async def test_a_node_that_was_alone_goes_on_where_the_address_for_the_others_is_taken(node, before):
+    [taken] = await trio.open_tcp_listeners(0, host=LOOPBACK)
+    own = PeerTable(name="gw1", url=f"ws://{LOOPBACK}:{taken.socket.getsockname()[1]}")
+    dialler = PeerTable(name="gw0", url=f"ws://{LOOPBACK}:1")
     with structlog.testing.capture_logs() as logged:
-        await node.reload(evolve(changed(before), peers=peers))
-    assert [line["keys"] for line in logged if line["event"] == "config.needs_restart"] == [["peers"]]
-    text = pack(c.DELIVER_SM, 0, 7, Message(destination=b"7000", short_message=b"WIN").encode())
-    assert node.fronts["acme"].relay.mo.place(text, ["gw1"], 0.0).step is Step.LOCAL
+        await node.reload(evolve(before, peers=(own, dialler)))
+        await until(lambda: [line for line in logged if line["event"] == "ring.cannot_listen"])
+        await taken.aclose()
+        await node.reload(evolve(before, peers=(own, dialler)))
+        await until(lambda: [line for line in logged if line["event"] == "ring.listening"])
+    assert node.started.is_set()
+
+
+async def test_a_node_alone_refuses_a_table_that_it_cannot_secure_and_stays_alone(node, before):
+    bare = tuple(PeerTable(name=f"gw{n}", url=f"ws://10.0.0.{n}:7301") for n in (1, 2))
+    with pytest.raises(ValueError, match="would leave this machine unencrypted"):
+        await node.reload(evolve(before, peers=bare))
+    assert node.ring.peers() == []
+    assert node.config.peers == ()
 
 
 async def test_an_operator_with_something_in_custody_is_not_removed_silently(before):

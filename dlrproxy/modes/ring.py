@@ -101,7 +101,11 @@ def _peer_urls(config: Config) -> dict[str, PeerUrl]:
 
 
 class RingMode:
-    """The links of this node, and what they carry. A node alone has none, and its walks end where they begin."""
+    """The links of this node, and what they carry. A node alone has none, and its walks end where they begin.
+
+    Where a reload brings it the first other node it begins to link; its summaries count from the next start, for until
+    then nothing follows what it owns.
+    """
 
     def __init__(
         self,
@@ -122,19 +126,19 @@ class RingMode:
         self._adopt = adopt
         self._log = log
         self._store_id = store.store_id
-        self._links = self._make_links(config)
+        self._draining = False
+        self._nursery: trio.Nursery | None = None
+        self._links = self._make_links(config, _peer_urls(config)) if config.other_peers else None
         self._summaries = summaries
         self._exchange: SummaryExchange | None = None
         if summaries is not None:
             self._exchange = SummaryExchange(summaries, store, self.send, log)
 
-    def _make_links(self, config: Config) -> Links | None:
-        if not config.other_peers:
-            return None
+    def _make_links(self, config: Config, peers: Mapping[str, PeerUrl]) -> Links:
         return Links(
             me=config.node.name,
             cluster=config.ring.cluster,
-            peers=_peer_urls(config),
+            peers=peers,
             settings=link_settings(config),
             tls=link_security(config),
             store_id=self._store_id,
@@ -143,21 +147,32 @@ class RingMode:
             on_reachable=self._reachable,
         )
 
-    def reload(self, config: Config) -> bool:
-        """Take another table of nodes, other certificates or another secret. False: that needs a restart.
+    async def reload(self, config: Config) -> None:
+        """Take another table of nodes, other certificates or another secret. `run` must be running.
 
         Raises TlsError, ValueError, and then nothing has changed.
         """
-        if self._links is None:
-            return not config.other_peers
-        nodes, peers, security = topology(config), _peer_urls(config), link_security(config, self._links.tls)
+        if self._links is None and not config.other_peers:
+            return
+        in_force = None if self._links is None else self._links.tls
+        nodes, peers, security = topology(config), _peer_urls(config), link_security(config, in_force)
         peer_table.check(config.node.name, peers, security)
+        if self._links is None:
+            self._links = await self._begin_links(config, peers[config.node.name])
         self._links.set_tls(security)  # raises, too, where the table in force does not go with it
         self._links.set_peers(peers)
         self._keeper.retopologize(nodes)
         if self._summaries is not None:
             self._summaries.retopologize(nodes)
-        return True
+
+    async def _begin_links(self, config: Config, own: PeerUrl) -> Links:
+        """For a node that was alone, and has nobody to link to yet: an address that is taken must not end it."""
+        if self._nursery is None:
+            raise AssertionError("a reload before `run`")
+        links = self._make_links(config, {config.node.name: own})
+        links.set_draining(draining=self._draining)
+        await self._nursery.start(links.run)
+        return links
 
     def _reachable(self, versions: Mapping[str, int]) -> None:
         self._keeper.reachable(versions)
@@ -178,15 +193,17 @@ class RingMode:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep the links up until cancelled. Raises OSError when the listener cannot be bound."""
-        if self._links is None:
-            task_status.started()
-            await trio.sleep_forever()
         async with trio.open_nursery() as nursery:
+            self._nursery = nursery
             if self._exchange is not None:
                 nursery.start_soon(self._exchange.run)
-            await self._links.run(task_status=task_status)
+            if self._links is not None:
+                await nursery.start(self._links.run)
+            task_status.started()
+            await trio.sleep_forever()
 
     def set_draining(self, *, draining: bool) -> None:
+        self._draining = draining
         if self._links is not None:
             self._links.set_draining(draining=draining)
 
