@@ -1,7 +1,7 @@
 """What one operator's relay has counted since the start. Plain integers, for they are counted for every PDU.
 
-Every way of giving something up has its own counter; its name is the same in the log, in the metrics and in the
-README (promise 7).
+Every way of giving something up has its own counter; its name is the same in the log, in the metrics and in
+docs/operations.md (promise 7).
 """
 
 from attrs import define

@@ -43,6 +43,7 @@ class View:
             store=self._store(),
             operators=tuple(self._operator(front) for front in node.fronts.values()),
             ring=tuple(node.ring.peers()),
+            turned_away=dict(node.ring.turned_away()),
             custody=self._custody(),
             summaries=self._summaries(),
         )

@@ -92,6 +92,7 @@ def status(**changes):
         "store": StoreStatus(accepting=True, free_bytes=50 << 30, min_free_bytes=256 << 20, store_id=STORE_ID.hex()),
         "operators": (operator(),),
         "ring": (peer(), peer("gw3", state="dead", linked=False, silent_s=None, failure="connection refused")),
+        "turned_away": {"wrong_secret": 3},
         "custody": CustodyStatus(
             items=7, max_items=100_000, walking=2, waiting=3, parked=4, max_parked=1_000_000,
             events={

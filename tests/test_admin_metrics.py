@@ -1,5 +1,8 @@
 """What Prometheus is told: every counter, every give-up, and the state of every bind and node."""
 
+import re
+from pathlib import Path
+
 import attrs
 import msgspec
 import pytest
@@ -151,3 +154,27 @@ def test_the_process_itself_is_measured_too(value):
     assert value("process_open_fds") > 0
     assert value("process_start_time_seconds") > 0
     assert value("process_start_time_seconds") < NOW
+
+
+def test_every_connection_that_was_turned_away_is_counted_by_its_reason(value):
+    assert value("dlrproxy_peers_turned_away_total", reason="wrong_secret") == 3
+
+
+# docs/metrics.md
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+def test_every_metric_is_in_the_document_and_no_other(node):
+    text = Metrics(node.status).text().decode()
+    exported = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE dlrproxy_")}
+    counted = {f"dlrproxy_{field.name}_total" for field in attrs.fields(Counters)}
+    named = set(re.findall(r"`(dlrproxy_\w+)`", (DOCS / "metrics.md").read_text()))
+    assert named == {*exported, "dlrproxy_pace_per_second"} - counted | {"dlrproxy_NAME_total"}
+
+
+def test_every_counter_is_in_one_of_the_documents():
+    documents = (DOCS / "metrics.md").read_text() + (DOCS / "operations.md").read_text()
+    in_tables = " ".join(line.split("|")[1] for line in documents.splitlines() if line.startswith("|"))
+    named = set(re.findall(r"`(\w+)`", in_tables))
+    assert not {field.name for field in attrs.fields(Counters)} - named

@@ -45,6 +45,11 @@ async def test_it_shows_the_node_that_is_asked(node, tmp_path):
     assert result.output.startswith("gw1  serving  mode ring, version 1.2.3, up 1 d 2 h\n")
 
 
+def test_who_was_turned_away_is_shown_by_reason():
+    assert line(text(), "turned away") == "turned away wrong_secret 3"
+    assert "turned away" not in text(turned_away={})
+
+
 async def test_json_is_the_apis_answer(node, tmp_path):
     async with commanding(node, tmp_path) as run:
         result = await run("status", "--json")

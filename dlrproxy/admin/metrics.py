@@ -1,9 +1,10 @@
 """The node's status as Prometheus metrics. They are read off the plain counters at the scrape, and kept nowhere.
 
 Names are those of the counters and give-ups (promise 7): `Counters.refused_busy` is dlrproxy_refused_busy_total.
+docs/metrics.md has them all.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final, get_args
 
 from attrs import fields
@@ -66,6 +67,7 @@ class _NodeCollector(Collector):
         yield from _operators(status.operators)
         yield from _traffic(status.operators)
         yield from _ring(status.ring)
+        yield _turned_away(status.turned_away)
         yield from _custody(status.custody)
         yield _hops(status.custody)
         yield from _summaries(status)
@@ -113,7 +115,7 @@ def _traffic(operators: tuple[OperatorStatus, ...]) -> Iterator[Metric]:
     names = dict.fromkeys(field.name for field in fields(Counters))
     names |= dict.fromkeys(name for operator in operators for name in operator.counters)
     for name in names:
-        metric = _counter(name, f"{name.replace('_', ' ').capitalize()}; see the README.", "operator")
+        metric = _counter(name, f"{name.replace('_', ' ').capitalize()}; see docs/metrics.md.", "operator")
         for operator in operators:
             metric.add_metric([operator.name], operator.counters.get(name, 0))
         yield metric
@@ -139,6 +141,13 @@ def _ring(peers: tuple[PeerStatus, ...]) -> Iterator[Metric]:
         for peer in peers:
             counter.add_metric([peer.name], getattr(peer, name))
         yield counter
+
+
+def _turned_away(reasons: Mapping[str, int]) -> Metric:
+    metric = _counter("peers_turned_away", "Connections to the ring that did not become links, by reason.", "reason")
+    for reason, number in reasons.items():
+        metric.add_metric([reason], number)
+    return metric
 
 
 def _custody(custody: CustodyStatus) -> Iterator[Metric]:

@@ -124,6 +124,7 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
     store: StoreStatus
     operators: tuple[OperatorStatus, ...]
     ring: tuple[PeerStatus, ...]
+    turned_away: Mapping[str, int] = {}  # connections to the ring's listener that did not become links, by reason
     custody: CustodyStatus
     summaries: SummaryStatus | None = None  # None: off, or there is nobody to exchange them with
 

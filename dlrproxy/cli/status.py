@@ -85,6 +85,8 @@ def shown(status: NodeStatus) -> RenderableType:
         parts += ["", _gateways(status.operators)]
     if status.ring:
         parts += ["", _ring(status.ring)]
+    if status.turned_away:
+        parts.append(details(("turned away", _named(status.turned_away.items()))))
     parts += ["", _traffic(status.operators), *_ids_and_rest(status.operators)]
     return Group(*parts)
 

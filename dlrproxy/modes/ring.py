@@ -185,6 +185,10 @@ class RingMode:
     def peers(self) -> list[PeerStatus]:
         return [] if self._links is None else self._links.status()
 
+    def turned_away(self) -> Mapping[str, int]:
+        """Incoming connections that did not become links, by reason."""
+        return {} if self._links is None else self._links.turned_away
+
     def learned(self, operator: str, rule: Rule, evidence: int) -> None:
         """This node has learned a rule: the others need not find out for themselves."""
         if self._links is not None:
