@@ -37,6 +37,7 @@ UNSUPPORTED_PLUGINS: Final = frozenset({"caching_sha2_password", "sha256_passwor
 class Result(NamedTuple):
     rows: Sequence[Row]
     affected: int  # rows changed, or returned
+    columns: Sequence[str] = ()  # the names of those of `rows`
 
 
 @attrs.frozen(kw_only=True)
@@ -129,9 +130,10 @@ class Connection:
     async def _run(self, statement: str) -> Result:
         cursor = self._driver.cursor()
         affected = await cursor.execute(statement)
-        rows = await cursor.fetchall() if cursor.description is not None else ()
+        described = cursor.description or ()
+        rows = await cursor.fetchall() if described else ()
         await cursor.aclose()
-        return Result(rows, affected)
+        return Result(rows, affected, [column[0] for column in described])
 
     async def close(self) -> None:
         """Say goodbye, for a second at most."""

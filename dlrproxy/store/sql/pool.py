@@ -57,6 +57,11 @@ class Pool:
                     continue
             return await connection.run(statement, timeout_s)
 
+    async def end(self, thread_id: int) -> None:
+        """End another connection at the server, if it is still there. Raises SqlError."""
+        with suppress(NoSuchThreadError):
+            await self.run(f"KILL CONNECTION {thread_id}")
+
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[Connection]:
         async with self._free:

@@ -11,6 +11,7 @@ from typing import Final, cast
 
 import attrs
 
+from dlrproxy.modes.pair import Alone
 from dlrproxy.store.directory import STORE_ID_KEY, STORE_ID_SIZE
 from dlrproxy.store.port import StoreError, Table
 from dlrproxy.store.sql.errors import StatementError
@@ -47,8 +48,11 @@ def creation() -> list[str]:
     return [statement.strip() for statement in bare.split(";") if statement.strip()]
 
 
-async def init(pool: Pool) -> bytes:
-    """Make what is missing; returns the store id. Harmless where everything is there. Raises SqlError, SchemaError."""
+async def init(pool: Pool, holder: str | None = None) -> bytes:
+    """Make what is missing; returns the store id. Harmless where everything is there. Raises SqlError, SchemaError.
+
+    `holder` is the node of a pair that serves first.
+    """
     for statement in creation():
         await pool.run(statement)
     await pool.run(f"INSERT IGNORE INTO schema_version (id,version) VALUES (1,{VERSION})")
@@ -59,6 +63,10 @@ async def init(pool: Pool) -> bytes:
         "INSERT IGNORE INTO items (kind,name,content) VALUES "
         f"({literal(Table.META.value)},{literal(STORE_ID_KEY)},{literal(fresh)})"
     )
+    if holder is not None:
+        await pool.run(
+            f"INSERT IGNORE INTO pair (id,epoch,holder,beat,alone) VALUES (1,1,{literal(holder)},0,{literal(Alone.NO)})"
+        )
     return await store_id(pool)
 
 

@@ -26,6 +26,16 @@ CREATE TABLE IF NOT EXISTS items (
     PRIMARY KEY (kind, name)
 ) ENGINE=InnoDB ROW_FORMAT=DYNAMIC;
 
+-- Of an active-passive pair: one row, which says who was promoted last, and that it is there. `beat` counts up while it
+-- serves; `alone` says whether it may do so without a replica.
+CREATE TABLE IF NOT EXISTS pair (
+    id     TINYINT UNSIGNED NOT NULL PRIMARY KEY,
+    epoch  BIGINT UNSIGNED  NOT NULL,
+    holder VARBINARY(255)   NOT NULL,
+    beat   BIGINT UNSIGNED  NOT NULL,
+    alone  VARBINARY(16)    NOT NULL
+) ENGINE=InnoDB;
+
 CREATE TABLE IF NOT EXISTS schema_version (
     id      TINYINT UNSIGNED NOT NULL PRIMARY KEY,
     version INT UNSIGNED     NOT NULL

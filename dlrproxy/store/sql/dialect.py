@@ -1,0 +1,103 @@
+"""What MariaDB and MySQL 8 call the same things of replication. Pure.
+
+Tested with MariaDB 10.11. MySQL's names are from its manual (8.0.26 and newer), and nobody has run them here.
+"""
+
+import re
+from typing import Final
+
+import attrs
+
+_MARIADB_GTID: Final = re.compile(r"(\d+)-\d+-(\d+)")  # domain, server, number
+
+
+@attrs.frozen(kw_only=True)
+class Dialect:
+    """Statements, columns of `show_replica`, expressions, and variables."""
+
+    show_replica: str
+    receiving: str
+    applying: str
+    received: str
+    source_id: str
+    receive_error: str
+    apply_error: str
+
+    position: str  # all that is applied or written here
+    applied: str  # all that is applied of what was received
+
+    start: str
+    stop_receiving: str
+    stop: str
+    forget_source: str
+
+    semi_sync: str  # the variable that makes a primary wait for its replica
+    semi_sync_replica: str  # the one that makes a replica acknowledge
+    semi_sync_status: str  # what the names of its status variables begin with
+
+
+MARIADB: Final = Dialect(
+    show_replica="SHOW SLAVE STATUS",
+    receiving="Slave_IO_Running",
+    applying="Slave_SQL_Running",
+    received="Gtid_IO_Pos",
+    source_id="Master_Server_Id",
+    receive_error="Last_IO_Error",
+    apply_error="Last_SQL_Error",
+    position="@@gtid_current_pos",
+    applied="@@gtid_slave_pos",
+    start="START SLAVE",
+    stop_receiving="STOP SLAVE IO_THREAD",
+    stop="STOP SLAVE",
+    forget_source="RESET SLAVE ALL",
+    semi_sync="rpl_semi_sync_master_enabled",
+    semi_sync_replica="rpl_semi_sync_slave_enabled",
+    semi_sync_status="rpl_semi_sync_master_",
+)
+
+MYSQL: Final = Dialect(
+    show_replica="SHOW REPLICA STATUS",
+    receiving="Replica_IO_Running",
+    applying="Replica_SQL_Running",
+    received="Retrieved_Gtid_Set",
+    source_id="Source_Server_Id",
+    receive_error="Last_IO_Error",
+    apply_error="Last_SQL_Error",
+    position="@@global.gtid_executed",
+    applied="@@global.gtid_executed",
+    start="START REPLICA",
+    stop_receiving="STOP REPLICA IO_THREAD",
+    stop="STOP REPLICA",
+    forget_source="RESET REPLICA ALL",
+    semi_sync="rpl_semi_sync_source_enabled",
+    semi_sync_replica="rpl_semi_sync_replica_enabled",
+    semi_sync_status="rpl_semi_sync_source_",
+)
+
+
+def dialect_of(version: str) -> Dialect:
+    """`version` is what the server says of itself: "10.11.6-MariaDB-0+deb12u1", "8.0.36"."""
+    return MARIADB if "mariadb" in version.lower() else MYSQL
+
+
+def includes(position: str, part: str) -> bool:
+    """Whether a server that is at `position` has all of `part`: GTID positions of MariaDB, or GTID sets of MySQL.
+
+    Of a set only the highest number of each server counts: the sets of a pair have no holes, since its replica applies
+    in the order of its source (MySQL: replica_preserve_commit_order=ON, the default).
+    """
+    have = _numbers(position)
+    return all(have.get(source, 0) >= number for source, number in _numbers(part).items())
+
+
+def _numbers(position: str) -> dict[str, int]:
+    """The highest number of each domain (MariaDB), or of each server (MySQL)."""
+    found: dict[str, int] = {}
+    for item in filter(None, (item.strip() for item in position.split(","))):
+        if of_mariadb := _MARIADB_GTID.fullmatch(item):
+            source, number = of_mariadb[1], int(of_mariadb[2])
+        else:
+            source, *intervals = item.split(":")
+            number = int(intervals[-1].rpartition("-")[2])
+        found[source] = max(found.get(source, 0), number)
+    return found
