@@ -25,11 +25,18 @@ def next_hop(
     reachable: Collection[str],
     topology: Topology,
     owners: Owners | None,
+    passed_over: int = 0,
 ) -> NextHop | None:
-    """The node to ask next in this lap; None when all that can be reached have been asked."""
+    """The node to ask next in this lap; None when all that can be reached have been asked.
+
+    With `passed_over` whoever seems to own it is not asked first, nor are so many nodes of the ring: laps that began
+    there were not answered, since somebody on the way is stuck.
+    """
     nodes = topology.unasked(visited, reachable)
     if not nodes:
         return None
+    if passed_over and not envelope.node:
+        return NextHop(nodes[passed_over % len(nodes)], named=False)
     if envelope.node in nodes:
         return NextHop(envelope.node, named=False)
     if owners is not None and envelope.is_sought:

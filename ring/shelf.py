@@ -74,6 +74,7 @@ class Item:
     inexact: bool = False
     sent_to: str = ""
     named: str | None = None  # the node that its first hop went to as the likely owner; empty: nobody seemed to be
+    unanswered: int = 0  # laps that timed out, since one was complete
     waits: int = 0
     conversation: Place | None = None  # where its sender is in conversation, if a lap has said so
     asked: dict[str, None] = field(factory=dict)  # coordinators that have been asked where its parts go, in order

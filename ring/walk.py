@@ -3,7 +3,8 @@
 A lap asks every node once: this node sends the envelope to the next reachable node, each one that does not own it
 passes it on, and the last that can reach nobody new answers LapDone with the nodes that have answered. Where it could
 not go on and this node can, this node sends it on itself. A lap is complete when every configured node has answered;
-an answer that does not come ends it as incomplete after `lap_timeout_s`.
+an answer that does not come ends it as incomplete after `lap_timeout_s`, and the next one begins at another node: one
+that is heard and does nothing, for its disk hangs, must not keep a report from those behind it.
 
 The first lap asks for the exact id. If it is complete and nobody claims, the next one starts at once and allows an
 owner by a rule that is not learned yet. Two nodes might claim then; this node grants it to the first.
@@ -118,7 +119,8 @@ class Walk:
 
     def _step(self, item: Item, now: float) -> None:
         """Send it to the next node that has not answered, or end the lap."""
-        target = next_hop(item.envelope, item.answered, self._reachable, self._topology, self._owners)
+        passed_over = item.unanswered if len(item.answered) == 1 else 0
+        target = next_hop(item.envelope, item.answered, self._reachable, self._topology, self._owners, passed_over)
         if target is None:
             self._end_lap(item, not self._topology.missing(item.answered), now)
             return
@@ -146,10 +148,13 @@ class Walk:
 
     def lap_timed_out(self, item: Item, now: float) -> None:
         if item.state is State.WALKING:
+            item.unanswered += 1
             self._end_lap(item, complete=False, now=now)
 
     def _end_lap(self, item: Item, complete: bool, now: float) -> None:
         self.leave(item)
+        if complete:
+            item.unanswered = 0
         if item.ungathered:
             self._gather(item, None, now)
         elif not item.inexact and (complete or item.envelope.kind == "mo"):

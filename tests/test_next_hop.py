@@ -41,6 +41,12 @@ def test_an_mo_belongs_to_no_message():
     assert next_hop(envelope("mo", b""), ["n1"], {"n0", "n2", "n3"}, TOPOLOGY, Named("n3")).node == "n2"
 
 
+@pytest.mark.parametrize(("passed_over", "first"), [(1, "n3"), (2, "n0"), (3, "n2"), (4, "n3")])
+def test_after_laps_that_nobody_answered_it_begins_elsewhere_whoever_is_named(passed_over, first):
+    reachable = {"n0", "n2", "n3"}
+    assert next_hop(envelope(), ["n1"], reachable, TOPOLOGY, Named("n2"), passed_over) == NextHop(first, named=False)
+
+
 def hops(world, trace):
     return [(sender, to) for sender, to, frame in world.forwards if frame.envelope.trace == trace]
 

@@ -1,5 +1,7 @@
 """The walk where links are cut and nodes go: every node that can be reached is asked, whatever way leads there."""
 
+import itertools
+
 import pytest
 from attrs import evolve
 from custody_world import SETTINGS, World
@@ -103,3 +105,20 @@ def test_what_waits_for_a_node_sets_out_at_once_when_that_leaves_the_table():
     world.settle_down()
     assert route(world)[0] == ("n0", "n1")
     assert [dict(note.fields)["complete"] for name, note in world.notes if note.event == "waiting"] == [False, True]
+
+
+@pytest.mark.parametrize("summaries", [False, True])
+@pytest.mark.parametrize(("stuck", "owner"), itertools.permutations(NAMES[1:], 2))
+def test_a_node_that_looks_for_nothing_though_it_is_alive_keeps_no_report_from_the_others(stuck, owner, summaries):
+    """Its disk hangs, say: it is heard, and answers nothing. Each lap that ends so begins at another node."""
+    world = World(4, summaries=summaries)
+    world.submit(owner, b"id1")
+    world.report("n0", b"id1", "t1", owner=owner)
+    for _ in range(3 * len(NAMES)):
+        while steps := world.busy_steps():
+            for sender in world.names:
+                world.wires.pop((sender, stuck), None)
+            if steps := world.busy_steps():
+                steps[0]()
+        world.advance(SETTINGS.walk_retry_max_s)
+    assert [delivery.node for delivery in world.delivered] == [owner]
