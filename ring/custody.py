@@ -263,7 +263,7 @@ class Custody:
             return
         if item.gateway:
             self._delivery.start(item, now)
-        elif item.envelope.kind == "dlr" and not item.envelope.message_id:
+        elif item.envelope.is_sought and not item.envelope.message_id:
             self._delivery.park(item, Reason.NO_MESSAGE_ID, now)
         elif not (self._handing_on.follows(item) and self._handing_on.take(item, now)):
             self._walk.ready(item)

@@ -144,6 +144,11 @@ class FakeNode:
     def park(self, *rows):
         self.parked.update({encode_key(row.envelope.key): row for row in rows})
 
+    def link(self, name, **changes):
+        """Another node is there."""
+        peers = [each for each in self.answer.ring if each.name != name]
+        self.change(ring=(*peers, peer(name, **({"version": 2} | changes))))
+
     def change(self, **changes):
         self.answer = msgspec.structs.replace(self.answer, **changes)
 

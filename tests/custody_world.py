@@ -354,7 +354,7 @@ class World:
             wanted = inexact or envelope.destination in node.conversing
             if envelope.gateway:
                 wanted = envelope.gateway == node.gateway
-            return c.Finding(node.gateway, exact=True) if node.gateway_up and wanted else None
+            return c.Finding(node.gateway, exact=True, taking=node.taking) if node.gateway_up and wanted else None
         finished = envelope.message_id in node.finished
         if envelope.message_id in node.open:
             return c.Finding("gw", exact=True, finished=finished, taking=node.taking)

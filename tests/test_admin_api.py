@@ -125,7 +125,7 @@ async def test_a_get_that_makes_no_sense(ask, path, query, code, text):
         ("/parked/drop", {}, "give either keys or filter"),
         ("/parked/drop", {"keys": ["00"], "filter": {"operator": "acme"}}, "give either keys or filter"),
         ("/parked/drop", {"filter": {}}, "say all: true if that is meant"),
-        ("/parked/drop", {"filter": {"until": NOW}}, "say all: true if that is meant"),
+        ("/parked/drop", {"filter": {}, "until": NOW}, "say all: true if that is meant"),
         ("/parked/drop", {"filter": {"opertor": "acme"}}, "unknown field `opertor`"),
         ("/parked/drop", {"filter": {"reason": "refusd"}}, "reason: must be one of"),
         ("/parked/drop", {"filter": {"operator": "acme"}, "to": "ring"}, "unknown field `to`"),
@@ -279,6 +279,8 @@ async def test_numbers_are_shown_where_the_setting_says_so(node, tmp_path):
         ({"id": "20267"}, [2]),
         ({"since": NOW - 100}, [4]),
         ({"until": NOW - 7000}, [3]),
+        ({"owner": "shop1"}, [1, 2, 3, 4]),
+        ({"owner": "shop2"}, []),
         ({"operator": "acme", "reason": "unclaimed", "since": NOW - 100}, []),
     ],
 )
@@ -337,10 +339,29 @@ async def test_replay_to_a_gateway_leaves_what_it_does_not_dial(node, ask):
 @pytest.mark.parametrize(("to", "meant"), [("gw2", "gw2/"), ("gw3/shop9", "gw3/shop9")])
 async def test_replay_to_another_node_takes_whatever_operator_it_is_of(node, ask, to, meant):
     """What that node has, it knows itself; until there is such a gateway the report waits."""
+    node.link("gw2")
+    node.link("gw3")
     node.park(parked_row(1), parked_row(2, operator="other"))
     done = await ask("post", "/parked/replay", Done, {"filter": {}, "all": True, "to": to})
     assert (done.done, done.unfit) == (2, 0)
     assert node.replayed == [(1, meant), (2, meant)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"linked": False, "state": "dead", "version": 0}, "gw2 cannot be reached now (dead)"),
+        ({"version": 1}, "gw2 speaks version 1 of the peer protocol, and this takes version 2"),
+        ({"draining": True}, "gw2 is being drained"),
+    ],
+)
+async def test_replay_to_a_node_that_cannot_take_it_leaves_all_parked(node, ask, changes, said):
+    node.park(parked_row(1))
+    node.link("gw2", **changes)
+    body = {"filter": {}, "all": True, "to": "gw2/shop4"}
+    answer = await refused(ask, "post", "/parked/replay", Done, body)
+    assert answer == (409, f"to: {said}; nothing was replayed")
+    assert node.replayed == []
 
 
 async def test_replay_by_key_says_what_is_gone(node, ask):
@@ -368,7 +389,7 @@ async def test_a_series_of_replays_takes_nothing_twice(node, ask):
     done = await ask("post", "/parked/replay", Done, body)
     node.park(parked_row(9, age_s=-1))
     node.change(now=NOW + 5)
-    body |= {"filter": {"until": done.until}, "after": done.next}
+    body |= {"until": done.until, "after": done.next}
     assert (await ask("post", "/parked/replay", Done, body)).next is None
     assert node.replayed == [(1, ""), (2, ""), (3, "")]
 

@@ -140,6 +140,23 @@ async def test_replay_to_a_gateway_that_is_not_there(node, run):
     assert node.replayed == []
 
 
+@pytest.mark.parametrize(
+    ("options", "left"),
+    [
+        (["--older-than", "2h"], [1, 2]),
+        (["--older-than", "30min", "--newer-than", "1d"], [3]),
+        (["--older-than", "2h", "--until", "2d"], [1, 2, 3]),
+        (["--until", "2h"], [1, 2]),
+        (["--owner", "shop1", "--newer-than", "2h"], [3]),
+        (["--owner", "shop2"], [1, 2, 3]),
+    ],
+)
+async def test_drop_by_age_and_owner(node, run, monkeypatch, options, left):
+    monkeypatch.setattr(parked_command.time, "time", lambda: NOW)
+    assert (await run("parked", "drop", "--yes", *options)).exit_code == 0
+    assert parked_numbers(node) == left
+
+
 async def test_replay_into_a_full_custody(node, run):
     node.change(custody=msgspec.structs.replace(node.answer.custody, items=9, max_items=10))
     result = await run("parked", "replay", "--all", "--to", "ring")
@@ -177,8 +194,8 @@ async def test_drop_by_key_with_yes(node, run):
         ["--all", "--reason", "refused"],
         ["00", "--all"],
         ["00", "--operator", "acme"],
-        ["--until", "2h"],
         ["--all", "--until", "2h"],
+        ["--all", "--older-than", "2h"],
     ],
 )
 def test_it_must_be_clear_which_are_meant(options, tmp_path):
@@ -187,7 +204,10 @@ def test_it_must_be_clear_which_are_meant(options, tmp_path):
         assert result.exit_code == 2, result.output
 
 
-@pytest.mark.parametrize("options", [["--since", "tomorrow"], ["--since", "2 weeks"], ["--reason", "refusd"]])
+@pytest.mark.parametrize(
+    "options",
+    [["--since", "tomorrow"], ["--since", "2 weeks"], ["--reason", "refusd"], ["--older-than", "2027-01-01"]],
+)
 def test_criteria_that_make_no_sense(options, tmp_path):
     result = CliRunner().invoke(main, ["parked", "list", *options, "--data-dir", str(tmp_path)])
     assert result.exit_code == 2

@@ -4,9 +4,10 @@
     GET  /health                                          200 while it serves; else 503 and why not
     GET  /metrics                                         for Prometheus
     GET  /lookup?id=&operator=                            what an id means here
-    GET  /parked?operator=&reason=&kind=&destination=&id=&since=&until=&after=&limit=
+    GET  /parked?operator=&reason=&owner=&kind=&destination=&id=&since=&until=&after=&limit=
     GET  /parked/KEY
-    POST /parked/replay   {"keys": [...] or "filter": {...}, "all": false, "after": "", "limit": 1000, "to": ...}
+    POST /parked/replay   {"keys": [...] or "filter": {...}, "all": false, "after": "", "limit": 1000, "until": 0,
+                           "to": ...}
     POST /parked/drop     the same without "to"
     POST /drain           {"mode": "custody" or "stop"}
     POST /undrain         {}

@@ -14,6 +14,7 @@ import msgspec
 import trio
 from structlog.typing import FilteringBoundLogger
 
+from dlrproxy.admin.aim import aim
 from dlrproxy.admin.problems import RequestError
 from dlrproxy.admin.view import NodeView
 from dlrproxy.logs import mask
@@ -28,8 +29,6 @@ DEFAULT_LIMIT: Final = 100
 MAX_SCANNED: Final = 20_000  # rows that one request looks at: some 0.1 s of work, in slices
 _SLICE: Final = 200  # rows decoded between two turns of the node's loop: about a millisecond
 
-RING: Final = "ring"  # where a replay goes, if not to a gateway of this node
-
 Named = tuple[bytes, ParkedRow]  # a row under its key
 
 _ESCAPED = re.compile(rb"\\x([0-9a-fA-F]{2})")
@@ -40,6 +39,7 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     operator: str = ""
     reason: str = ""  # a `ring.commands.Reason`
+    owner: str = ""  # this gateway owns it as far as is known here, or it was for this gateway
     kind: str = ""  # dlr or mo
     destination: str = ""  # the number as kept with the envelope: a report's subscriber, the number an MO was sent to
     id: str = ""  # the reported id, or one that it may mean
@@ -55,14 +55,15 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     @property
     def takes_all(self) -> bool:
-        """No criterion is given. `until` is none: it only keeps a series of requests to what was there at its start."""
-        return not (self.operator or self.reason or self.kind or self.destination or self.id or self.since)
+        """No criterion is given."""
+        return not any(getattr(self, criterion) for criterion in Filter.__struct_fields__)
 
     def takes(self, row: ParkedRow) -> bool:
         envelope = row.envelope
         return (
             self.operator in ("", envelope.operator)
             and self.reason in ("", row.reason)
+            and self.owner in ("", row.gateway or envelope.gateway)
             and self.kind in ("", envelope.kind)
             and self.since <= row.parked_at
             and (not self.until or row.parked_at <= self.until)
@@ -87,7 +88,7 @@ class ParkedItem(msgspec.Struct, frozen=True, kw_only=True):
     destination: str
     final: bool
     origin: str  # the node that took it from the operator
-    gateway: str  # the owner, where it is known
+    gateway: str  # the owner, where it is known, or the gateway that it was for
     status: str  # what the gateway answered, where it did
     accepted_at: float
     parked_at: float
@@ -116,6 +117,7 @@ class Bulk(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     all: bool = False
     after: str = ""
     limit: int = MAX_LIMIT
+    until: float = 0.0  # by filter, only what was parked by then: `Done.until` of the first request of a series
 
     def __post_init__(self) -> None:
         if (self.keys is None) == (self.filter is None):
@@ -137,7 +139,7 @@ class Done(msgspec.Struct, frozen=True, kw_only=True):
     done: int
     gone: int  # not parked (any more) when their turn came
     unfit: int  # of an operator that the gateway does not dial: left as they are
-    until: float  # the filter's `until` for the next request: what is parked again meanwhile is not taken again
+    until: float  # `until` of the next request: what is parked again meanwhile is not taken again
     next: str | None  # go on with this as `after`; None: that was all
     stopped: str = ""  # why it ended before its limit, where something is in the way
 
@@ -201,20 +203,12 @@ class Parked:
     async def replay(self, wanted: Replay) -> Done:
         """Raises RequestError, StoreError, RowError."""
         status = self._view.status()
-        takers = {operator.name for operator in status.operators if wanted.to in (g.name for g in operator.gateways)}
-        node, gateway = "", wanted.to
-        if wanted.to == RING:
-            gateway = ""
-        elif not takers:
-            node, _, gateway = wanted.to.partition("/")
-            if node not in (peer.name for peer in status.ring):
-                what = f"{wanted.to} is no gateway of this node, and {node} no other node"
-                raise RequestError(400, f"to: {what}; give one of those, NODE/GATEWAY, or {RING}")
+        target = aim(wanted.to, status)
 
         async def replayed(key: bytes, row: ParkedRow) -> Outcome:
-            if takers and row.envelope.operator not in takers:
+            if not target.fits(row.envelope.operator):
                 return Outcome.UNFIT
-            return Outcome.DONE if await self._view.replay(key, gateway, node=node) else Outcome.GONE
+            return Outcome.DONE if await self._view.replay(key, target.gateway, node=target.node) else Outcome.GONE
 
         room = max(0, status.custody.max_items - status.custody.items)
         return await self._act("admin.replayed", wanted, replayed, room, to=wanted.to)
@@ -239,7 +233,7 @@ class Parked:
         counts = Counter[Outcome]()
         async with self._acting:
             try:
-                until = (wanted.filter.until if wanted.filter else 0.0) or self._view.status().now
+                until = wanted.until or self._view.status().now
                 rows, following = await self._meant(wanted, until, counts)
                 stopped = len(rows) > room
                 for key, row in rows[:room]:
@@ -260,7 +254,8 @@ class Parked:
 
     async def _meant(self, wanted: Bulk, until: float, counts: Counter[Outcome]) -> tuple[list[Named], bytes | None]:
         if wanted.filter is not None:
-            limited = msgspec.structs.replace(wanted.filter, until=until)
+            earliest = min(until, wanted.filter.until or until)
+            limited = msgspec.structs.replace(wanted.filter, until=earliest)
             return await self._scan(limited, key_bytes(wanted.after), wanted.limit)
         rows: list[Named] = []
         for key in map(key_bytes, dict.fromkeys(wanted.keys or ())):
@@ -301,7 +296,7 @@ class Parked:
             "destination": destination if self._full_numbers else mask(destination),
             "final": envelope.final,
             "origin": envelope.origin,
-            "gateway": row.gateway,
+            "gateway": row.gateway or envelope.gateway,
             "status": STATUS_NAMES.get(row.status, f"0x{row.status:08X}") if row.status else "",
             "accepted_at": row.accepted_at,
             "parked_at": row.parked_at,

@@ -22,12 +22,27 @@ _UNITS_S = {"s": 1, "min": 60, "h": 3600, "d": 86_400}
 _AGE = re.compile(r"(\d+(?:\.\d+)?)\s*(s|min|h|d)")
 
 
+def _age_s(text: str) -> float | None:
+    found = _AGE.fullmatch(text)
+    return float(found[1]) * _UNITS_S[found[2]] if found else None
+
+
+def _age(_: click.Context, __: click.Parameter, value: str) -> float:
+    """Seconds since the epoch, so long ago; 0 for nothing."""
+    if not value:
+        return 0.0
+    age_s = _age_s(value)
+    if age_s is None:
+        raise click.BadParameter(f'{value}: give an age: "90s", "30min", "2h", "7d"')
+    return time.time() - age_s
+
+
 def _moment(_: click.Context, __: click.Parameter, value: str) -> float:
     """Seconds since the epoch; 0 for nothing. "2h" is two hours ago; a date and time is local if it has no offset."""
     if not value:
         return 0.0
-    if found := _AGE.fullmatch(value):
-        return time.time() - float(found[1]) * _UNITS_S[found[2]]
+    if (age_s := _age_s(value)) is not None:
+        return time.time() - age_s
     try:
         return datetime.fromisoformat(value).astimezone().timestamp()
     except ValueError as error:
@@ -38,14 +53,21 @@ def _moment_option(name: str, text: str) -> Callable[[Callable[..., None]], Call
     return click.option(name, default="", callback=_moment, metavar="WHEN", help=text)
 
 
+def _age_option(name: str, text: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    return click.option(name, default="", callback=_age, metavar="AGE", help=text)
+
+
 _FILTER_OPTIONS = (
     click.option("--operator", default="", help="Of this operator."),
     click.option("--reason", type=click.Choice([reason.value for reason in Reason]), help="Parked for it."),
+    click.option("--owner", default="", metavar="GATEWAY", help="For this gateway, as far as that is known."),
     click.option("--kind", type=click.Choice(["dlr", "mo"]), help="Reports only, or MO only."),
     click.option("--destination", default="", help="A report's subscriber, or the number that an MO was sent to."),
     click.option("--id", "message_id", default="", help="Reported under this id, or one that it may mean."),
     _moment_option("--since", 'Parked then or later: "2h" (ago), or a date and time.'),
     _moment_option("--until", "Parked then or earlier."),
+    _age_option("--older-than", 'Parked at least so long ago: "7d".'),
+    _age_option("--newer-than", "Parked at most so long ago."),
 )
 
 
@@ -56,8 +78,13 @@ def narrows(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def _filter(message_id: str, **criteria: Any) -> Filter:
-    return Filter(id=message_id, **{name: value for name, value in criteria.items() if value})
+def _filter(
+    message_id: str, since: float, until: float, older_than: float, newer_than: float, **criteria: Any
+) -> Filter:
+    """Of two limits the narrower one counts."""
+    until = min((limit for limit in (until, older_than) if limit), default=0.0)
+    given = {name: value for name, value in criteria.items() if value}
+    return Filter(id=message_id, since=max(since, newer_than), until=until, **given)
 
 
 @click.group()
@@ -177,13 +204,10 @@ def drop(client: Client, keys: tuple[str, ...], *, yes: bool, **choice: Any) -> 
 def _choice(keys: tuple[str, ...], take_all: bool, **criteria: Any) -> dict[str, Any]:
     """The body of a request. Raises UsageError where it is not clear what is meant."""
     wanted = _filter(**criteria)
-    narrowed = not wanted.takes_all or bool(wanted.until)
-    if sum((bool(keys), narrowed, take_all)) != 1:
+    if sum((bool(keys), not wanted.takes_all, take_all)) != 1:
         raise click.UsageError("Say which ones: by KEY, or by options such as --reason; or --all, alone.")
     if keys:
         return {"keys": keys}
-    if wanted.takes_all and not take_all:
-        raise click.UsageError("With --until alone, say --since as well.")
     return {"filter": wanted, "all": take_all}
 
 
@@ -206,7 +230,7 @@ def _act(client: Client, path: str, verb: str, body: dict[str, Any]) -> None:
         if done.next is None or done.stopped:
             break
         click.echo(f"{count(total)} {verb} so far", err=True)
-        body |= {"after": done.next, "filter": msgspec.structs.replace(body["filter"], until=done.until)}
+        body |= {"after": done.next, "until": done.until}
     click.echo(f"{count(total)} {verb}")
     if gone:
         click.echo(f"{count(gone)} not parked (any more)")

@@ -8,7 +8,8 @@ frames a version has; a node sends no other, and what depends on one is left to 
 
     1  the first
     2  a frame with an unknown tag is skipped, where version 1 closes the link; SummaryPart, SummaryWanted;
-       a node that leaves hands on what is in its custody (HandOver, Declined, Envelope.former, Claimed.line)
+       a node that leaves hands on what is in its custody (HandOver, Declined, Envelope.former, Claimed.line);
+       a report goes to one node, if a person says so (Envelope.node, until then for MO only)
 
 An envelope carries a report or MO that was answered ESME_ROK by its origin and whose owner is elsewhere.
 """
@@ -21,6 +22,8 @@ import msgspec
 
 VERSION: Final = 2
 OLDEST_VERSION: Final = 1
+
+DIRECTED_SINCE: Final = 2  # a node claims a report with its name as `Envelope.node`
 
 STORE_ID_BYTES: Final = 8
 
