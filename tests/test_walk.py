@@ -108,7 +108,7 @@ def test_what_waits_for_a_node_sets_out_at_once_when_that_leaves_the_table():
 
 
 @pytest.mark.parametrize("summaries", [False, True])
-@pytest.mark.parametrize(("stuck", "owner"), itertools.permutations(NAMES[1:], 2))
+@pytest.mark.parametrize(("stuck", "owner"), list(itertools.permutations(NAMES[1:], 2)))
 def test_a_node_that_looks_for_nothing_though_it_is_alive_keeps_no_report_from_the_others(stuck, owner, summaries):
     """Its disk hangs, say: it is heard, and answers nothing. Each lap that ends so begins at another node."""
     world = World(4, summaries=summaries)
