@@ -527,7 +527,22 @@ def test_nodes_that_leave_in_turn_lose_nothing_whatever_crashes(seed):
     world = rolling_restart(seed)
     world.check()
     for message, traces in first_deliveries(world).items():
-        assert traces == sorted(traces), f"{message!r}: {traces}"
+        assert traces == sorted(traces) or message in parted(world), f"{message!r}: {traces}"
+
+
+def parted(world):
+    """Messages of which a node has handed on a report, was restarted, and has let another one walk by itself.
+
+    Their order is not promised (docs/ring.md); without a restart what follows goes to the same heir.
+    """
+    handed_on, found = set(), set()
+    for name, note in world.notes:
+        of_message = name, note.envelope.message_id
+        if note.event == "handed_on":
+            handed_on.add(of_message)
+        elif note.event == "settled" and of_message in handed_on and world.nodes[name].runs > 1:
+            found.add(note.envelope.message_id)
+    return found
 
 
 def first_deliveries(world):
