@@ -29,13 +29,14 @@ class Nodes:
         self.servers = pair.servers
         settings = {"strict": True, "timeout_s": LONG_S, **settings}
         self.a, self.b = (Replication(pair.account(name), name, **settings) for name in "ab")
+        self.peer_of_a, self.peer_of_b = (Replication(pair.account(name), name, **settings) for name in "ba")
         self.app = Pool(pair.account("a", "app"), 4, LONG_S)
 
     async def __aenter__(self):
         return self
 
     async def __aexit__(self, *error):
-        for each in (self.a, self.b, self.app):
+        for each in (self.a, self.b, self.peer_of_a, self.peer_of_b, self.app):
             await each.close()
 
     async def until(self, node, condition):

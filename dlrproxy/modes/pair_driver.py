@@ -1,0 +1,202 @@
+"""Runs the machine of `replication.py`: looks at both database servers, beats, and does what the machine wants done.
+
+Nothing is decided here. What it promises to the machine: an observation holds answers to questions that were sent after
+the last observation; a beat counts from when it was sent; a command that fails ends the list it came in; and after
+`serve_until` nothing is served, whatever else hangs.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Protocol
+
+import trio
+
+from dlrproxy.logs import logger
+from dlrproxy.modes.pair import Command, Observation, PairSettings, Release, Role, Serve
+from dlrproxy.modes.replication import Pair
+from dlrproxy.store.sql.errors import SqlError
+from dlrproxy.store.sql.replication import Reading, with_replica
+
+
+class Service(Protocol):
+    """What only the active node does."""
+
+    async def serve(self, epoch: int) -> None:
+        """Begin to open the store, to bind and to listen; it returns at once."""
+
+    async def release(self, why: str) -> None:
+        """From the first moment nothing is sent or answered any more; it returns when binds and listeners are closed.
+
+        That takes a bounded time. It does no harm to a service that does not run.
+        """
+
+
+class Watched(Protocol):
+    """A database server that is only looked at."""
+
+    async def read(self) -> Reading: ...
+
+
+class Owned(Watched, Protocol):
+    """The node's own."""
+
+    async def beat(self) -> bool: ...
+
+    async def carry_out(self, command: Command) -> None: ...
+
+
+class PairDriver:
+    """One node of a pair, from its start to its end. Used inside trio."""
+
+    def __init__(
+        self, settings: PairSettings, own: Owned, peer: Watched, service: Service, *, heartbeat_s: float, reach_s: float
+    ) -> None:
+        """A server that has not answered within `reach_s` counts as out of reach. Beats and looks are `heartbeat_s`
+        apart, which is less than `fence_after_s`."""
+        self.machine = Pair(settings, trio.current_time())
+        self._me = settings.me
+        self._own = own
+        self._peer = peer
+        self._service = service
+        self._heartbeat_s = heartbeat_s
+        self._reach_s = reach_s
+        self._peer_epoch = 0
+        self._last: Reading | None = None  # what the own server has said
+        self._serving = False
+        self._changing = trio.Lock()
+        self._look = trio.Event()
+        self._served = trio.Event()
+        self._told: tuple[Role, str] | None = None  # what the log has been told
+        self._log = logger("pair")
+
+    # What it is told
+
+    def promote(self, *, force: bool = False) -> None:
+        self.machine.promote(force=force)
+        self._look.set()
+
+    def demote(self) -> None:
+        self.machine.demote()
+        self._look.set()
+
+    def peer_told(self, epoch: int) -> None:
+        """The epoch that the peer's node says it serves under."""
+        if epoch > self._peer_epoch:
+            self._peer_epoch = epoch
+            self._look.set()
+
+    # What it does
+
+    async def run(self) -> None:
+        """Until it is cancelled; then nothing is served any more."""
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._observe)
+                nursery.start_soon(self._beat)
+                nursery.start_soon(self._end_in_time)
+        finally:
+            with trio.CancelScope(shield=True):  # bounded by what the service promises
+                await self._release("it is stopping")
+
+    async def _observe(self) -> None:
+        while True:
+            self._look = trio.Event()
+            await self._decide(await self._see())
+            with trio.move_on_after(self._heartbeat_s):
+                await self._look.wait()
+
+    async def _see(self) -> Observation:
+        """Both at once, so that neither keeps the other waiting for longer than `reach_s`."""
+        seen: dict[str, Reading] = {}
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(self._ask, self._own, "own", seen))
+            nursery.start_soon(partial(self._ask, self._peer, "peer", seen))
+        own, peer, before = seen.get("own"), seen.get("peer"), self._last
+        self._last = own
+        return Observation(
+            own=with_replica(own, before, peer) if own is not None else None,
+            peer=peer.server if peer is not None else None,
+            peer_epoch=self._peer_epoch,
+        )
+
+    async def _ask(self, server: Watched, which: str, seen: dict[str, Reading]) -> None:
+        try:
+            with trio.move_on_after(self._reach_s):
+                seen[which] = await server.read()
+        except SqlError as error:
+            self._log.debug("pair.unreachable", which=which, error=str(error))
+
+    async def _decide(self, seen: Observation) -> None:
+        commands = self.machine.observe(seen, trio.current_time())
+        self._tell()
+        await self._carry_out(commands)
+        if self.machine.role is Role.ACTIVE:
+            await self._serve(self.machine.epoch)  # again, if its time ran out and a beat has come back since
+
+    async def _carry_out(self, commands: Sequence[Command]) -> None:
+        for command in commands:
+            try:
+                match command:
+                    case Serve(epoch):
+                        await self._serve(epoch)
+                    case Release(why):
+                        await self._release(why)
+                    case _:
+                        self._log.info("pair.command", command=str(command))
+                        await self._own.carry_out(command)
+            except SqlError as error:
+                self._log.warning("pair.command_failed", command=str(command), error=str(error))
+                return
+
+    async def _beat(self) -> None:
+        while True:
+            if self._holds():
+                sent_at = trio.current_time()
+                try:
+                    if await self._own.beat():
+                        self.machine.acknowledged(sent_at)
+                except SqlError as error:
+                    self._log.warning("pair.beat_failed", error=str(error))
+            await trio.sleep(self._heartbeat_s)
+
+    def _holds(self) -> bool:
+        if self._last is None:
+            return False
+        server = self._last.server
+        return server.writable and server.replica is None and server.holder == self._me
+
+    # Serving
+
+    async def _serve(self, epoch: int) -> None:
+        async with self._changing:
+            if not self._serving and trio.current_time() < self.machine.serve_until:
+                self._serving = True
+                self._served.set()
+                await self._service.serve(epoch)
+
+    async def _release(self, why: str) -> None:
+        """Return when nothing is served any more, whoever has begun to end it."""
+        async with self._changing:
+            if self._serving:
+                await self._service.release(why)
+                self._serving = False
+
+    async def _end_in_time(self) -> None:
+        while True:
+            if not self._serving:
+                self._served = trio.Event()
+                await self._served.wait()
+            # It may also come nearer, but never within a heartbeat: `fence_after_s` is longer.
+            await trio.sleep_until(min(self.machine.serve_until, trio.current_time() + self._heartbeat_s))
+            if trio.current_time() >= self.machine.serve_until:  # no later one has been given since
+                await self._release("its time has run out")
+                self._look.set()
+
+    def _tell(self) -> None:
+        """Every change of the role, once."""
+        told = self.machine.role, self.machine.why
+        if told != self._told:
+            self._told = told
+            self._log.info(
+                "pair.role", role=told[0].value, why=told[1], epoch=self.machine.epoch, refused=self.machine.refused
+            )
