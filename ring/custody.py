@@ -209,7 +209,7 @@ class Custody:
 
     def next_due(self) -> float | None:
         """When `tick` has something to do."""
-        parts = (self._shelf.alarms, self._passing, self._gathering, self._handing_on)
+        parts = (self._shelf.alarms, self._passing, self._gathering, self._handing_on, self._walk)
         dues = [part.next_due() for part in parts]
         return min((due for due in dues if due is not None), default=None)
 

@@ -102,7 +102,7 @@ class Passing:
         self._shelf.send(frame.envelope.origin, done)
 
     def _busy(self, frame: Forward) -> None:
-        """We cannot take it or look for it now. The lap ends here; the origin begins another one later."""
+        """We cannot take it or look for it now. The origin goes on with the others, and begins another lap later."""
         me = self._topology.me
         self._shelf.command(Note("busy", frame.envelope, frame.lap, frame.hop, (("nodes", me),)))
         self._shelf.send(

@@ -70,7 +70,9 @@ class Item:
     looked: bool = False  # this node has just looked for the owner and found none
     # the walk, at its origin
     lap: int = 0
+    lap_began: float = 0.0
     answered: dict[str, None] = field(factory=dict)  # nodes that have answered in this lap, in order
+    busy: dict[str, None] = field(factory=dict)  # nodes that could not take it or look for it in this lap
     inexact: bool = False
     sent_to: str = ""
     named: str | None = None  # the node that its first hop went to as the likely owner; empty: nobody seemed to be

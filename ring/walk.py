@@ -4,7 +4,9 @@ A lap asks every node once: this node sends the envelope to the next reachable n
 passes it on, and the last that can reach nobody new answers LapDone with the nodes that have answered. Where it could
 not go on and this node can, this node sends it on itself. A lap is complete when every configured node has answered;
 an answer that does not come ends it as incomplete after `lap_timeout_s`, and the next one begins at another node: one
-that is heard and does nothing, for its disk hangs, must not keep a report from those behind it.
+that is heard and does nothing, for its disk hangs, must not keep a report from those behind it. A node that answers
+that it cannot take it or look for it now is passed over in this lap, which is incomplete then. Where there is no room
+for others that are ready to walk, a lap that has taken long ends early.
 
 The first lap asks for the exact id. If it is complete and nobody claims, the next one starts at once and allows an
 owner by a rule that is not learned yet. Two nodes might claim then; this node grants it to the first.
@@ -30,6 +32,8 @@ from ring.topology import Topology
 
 # A look at this node's own store, whenever it is answered, still counts.
 _FINDABLE = frozenset({State.WALKING, State.WAITING, State.READY, State.HANDING})
+# A lap is a few network round trips. A node that holds one up for longer is too slow to hold up others besides.
+_SLOW_LAP_S = 2.0
 
 
 class Gatherer(Protocol):
@@ -82,10 +86,29 @@ class Walk:
 
     def start_more(self, now: float) -> None:
         """Begin laps while there is room. Called after every event, so that a place that fell free is used."""
-        while self._ready and len(self._walking) < self._settings.max_walking:
+        while self._ready:
+            if len(self._walking) >= self._settings.max_walking and not self._end_slow_lap(now):
+                return
             item = self._ready.popleft()
             if item.state is State.READY:
                 self._start_lap(item, now)
+
+    def _end_slow_lap(self, now: float) -> bool:
+        """While others are ready, a lap that a slow node holds up gives its place to one that may never go there.
+
+        Whoever claims it later still gets it.
+        """
+        oldest = next(iter(self._walking.values()))
+        if now < oldest.lap_began + _SLOW_LAP_S:
+            return False
+        self.lap_timed_out(oldest, now)
+        return True
+
+    def next_due(self) -> float | None:
+        """When a lap gives its place to one that is ready."""
+        if not self._ready or len(self._walking) < self._settings.max_walking:
+            return None
+        return next(iter(self._walking.values())).lap_began + _SLOW_LAP_S
 
     def _start_lap(self, item: Item, now: float) -> None:
         if item.ungathered and not self._gatherer.looks_first(item):
@@ -96,7 +119,9 @@ class Walk:
             item.inexact = True
         item.state = State.WALKING
         item.lap += 1
+        item.lap_began = now
         item.answered = {self._topology.me: None}
+        item.busy = {}
         item.sent_to = ""
         self._walking[item.key] = item
         self._shelf.alarms.set(now + self._settings.lap_timeout_s, Alarm.LAP, item.key)
@@ -120,13 +145,13 @@ class Walk:
     def _step(self, item: Item, now: float) -> None:
         """Send it to the next node that has not answered, or end the lap."""
         passed_over = item.unanswered if len(item.answered) == 1 else 0
-        target = next_hop(item.envelope, item.answered, self._reachable, self._topology, self._owners, passed_over)
+        visited = tuple(item.busy | item.answered)
+        target = next_hop(item.envelope, visited, self._reachable, self._topology, self._owners, passed_over)
         if target is None:
             self._end_lap(item, not self._topology.missing(item.answered), now)
             return
         item.sent_to = target.node
-        visited = tuple(item.answered)
-        hop = len(visited)
+        hop = len(item.answered)
         if self._owners is not None and hop == 1 and item.envelope.is_sought:
             item.named = target.node if target.named else ""
         age_s = now - item.accepted_at
@@ -137,14 +162,20 @@ class Walk:
         item = self._walking.get(frame.key)
         if item is None or frame.lap != item.lap or frame.run != self._run:
             return  # of a lap that timed out, or of this node's earlier run
-        item.answered.update(dict.fromkeys(frame.visited))
+        item.answered.update(dict.fromkeys(self._asked(frame.visited)))
         if frame.busy:
             self._shelf.note("busy", item, nodes=" ".join(frame.busy))
-            self._end_lap(item, complete=False, now=now)
+            item.busy.update(dict.fromkeys(frame.busy))
+            self._step(item, now)
         elif frame.conversation is not None and item.ungathered:
             self._gather(item, frame.conversation, now)
         else:
             self._step(item, now)
+
+    def _asked(self, visited: tuple[str, ...]) -> tuple[str, ...]:
+        """Which of them have said that it is not theirs: those in front of this node were busy in this lap."""
+        me = self._topology.me
+        return visited[visited.index(me) :] if me in visited else ()
 
     def lap_timed_out(self, item: Item, now: float) -> None:
         if item.state is State.WALKING:

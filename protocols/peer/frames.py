@@ -93,7 +93,7 @@ class Forward(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
     envelope: Envelope
     lap: Round  # counts from 1 at the origin
     hop: Round  # links travelled in this lap, this one included
-    visited: tuple[str, ...]  # nodes that do not own it, the origin first
+    visited: tuple[str, ...]  # not to be asked: who was busy in this lap; then the origin, and who does not own it
     inexact: bool  # an owner by anything but the exact id may claim (under a learned or pinned rule: always)
     age_s: float  # since the origin took it
     run: int = 0  # counts the starts of the origin: an answer to a walk of an earlier start is not counted
