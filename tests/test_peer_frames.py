@@ -1,6 +1,7 @@
 """protocols/peer/frames.py and hello.py: values to bytes and back, and any other bytes to one error."""
 
 import contextlib
+import math
 from collections import Counter
 
 import frames_v1
@@ -172,6 +173,8 @@ NOT_FRAMES = {
     "a number that is no key": forward(key=(b"store-id", -1)),
     "a hop that cannot be counted on": forward(hop=(1 << 64) - 1),
     "a lap that cannot be counted on": forward(lap=(1 << 64) - 1),
+    "an age that is no number": frames.encode([msgspec.structs.replace(EVERY_FRAME[0], age_s=math.nan)]),
+    "an age without end": frames.encode([msgspec.structs.replace(EVERY_FRAME[0], age_s=math.inf)]),
     "nothing": b"",
     "no list": b"\x01",
     "an unknown tag": msgspec.msgpack.encode([[99]]),

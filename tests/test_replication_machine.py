@@ -137,20 +137,20 @@ def drive(seed, settings=SETTINGS, machine=Pair, steps=500):
     return world
 
 
-@pytest.mark.parametrize("first", range(0, 400, 100))
+@pytest.mark.parametrize("first", range(0, 150, 50))
 @pytest.mark.parametrize("witness", [False, True])
 def test_never_two_active_in_a_pair_that_runs(first, witness):
-    for seed in range(first, first + 100):
+    for seed in range(first, first + 50):
         drive(seed, evolve(SETTINGS, witness=witness))
 
 
-@pytest.mark.parametrize("first", range(0, 1000, 200))
+@pytest.mark.parametrize("first", range(0, 400, 200))
 def test_never_two_active_and_nothing_acknowledged_is_lost(first):
     for seed in range(first, first + 200):
         play(seed)
 
 
-@pytest.mark.parametrize("first", range(0, 400, 200))
+@pytest.mark.parametrize("first", range(0, 200, 200))
 def test_the_same_with_a_witness(first):
     for seed in range(first, first + 200):
         play(seed, evolve(SETTINGS, witness=True))

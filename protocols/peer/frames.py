@@ -33,6 +33,8 @@ MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
 
 # Counted on from what a peer says, so it must stay what can be encoded. A report goes round a few hundred times.
 Round = Annotated[int, msgspec.Meta(ge=0, le=1 << 32)]
+# Seconds; a time is made of it, so it must be a number. Below zero: the sender's clock stepped back over a restart.
+Age = Annotated[float, msgspec.Meta(ge=-1e6, le=1e10)]
 
 
 class FrameError(ValueError):
@@ -95,7 +97,7 @@ class Forward(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
     hop: Round  # links travelled in this lap, this one included
     visited: tuple[str, ...]  # not to be asked: who was busy in this lap; then the origin, and who does not own it
     inexact: bool  # an owner by anything but the exact id may claim (under a learned or pinned rule: always)
-    age_s: float  # since the origin took it
+    age_s: Age  # since the origin took it
     run: int = 0  # counts the starts of the origin: an answer to a walk of an earlier start is not counted
 
 
@@ -181,7 +183,7 @@ class Decided(msgspec.Struct, frozen=True, array_like=True, tag=10, gc=False):
     message: bytes
     place: Place | None  # None, only to the node that asked: no gateway is bound anywhere, ask again later
     by: str  # the node that decided
-    age_s: float = 0.0  # since it did
+    age_s: Age = 0.0  # since it did
 
 
 class Bound(msgspec.Struct, frozen=True, array_like=True, tag=11, gc=False):
@@ -201,7 +203,7 @@ class HandOver(msgspec.Struct, frozen=True, array_like=True, tag=12, gc=False):
     """
 
     envelopes: tuple[Envelope, ...]
-    ages_s: tuple[float, ...]  # since the origin took each
+    ages_s: tuple[Age, ...]  # since the origin took each
 
 
 class Declined(msgspec.Struct, frozen=True, array_like=True, tag=13, gc=False):
