@@ -212,6 +212,7 @@ _STEPS: Final[Mapping[Step, EventDoc]] = MappingProxyType(
         "received": EventDoc("the origin takes it into custody; the operator is answered ESME_ROK", ("gateway",)),
         "missed": EventDoc("it is about no open message of this node", ("would",)),
         "forwarded": EventDoc("sent to the next node of the lap", ("to",)),
+        "crossed": EventDoc("no node of this ring owns it: sent to a gate of the other one", ("to",)),
         "waiting": EventDoc("the lap is over and nobody claimed it", ("complete", "nodes", "wait_s")),
         "busy": EventDoc("a node could not take it or look for it: custody or lookups are full there", ("nodes",)),
         "claimed": EventDoc("this node owns it and has it in its own custody", ("origin", "gateway")),

@@ -46,6 +46,18 @@ class View:
             turned_away=dict(node.ring.turned_away()),
             custody=self._custody(),
             summaries=self._summaries(),
+            join=self._join(),
+        )
+
+    def _join(self) -> view.JoinStatus | None:
+        join = self._node.ring.join
+        if join is None:
+            return None
+        return view.JoinStatus(
+            cluster=join.other,
+            gates=tuple(sorted(join.reachable())),
+            configured=len(self._node.config.far_gates),
+            frames=dict(join.counts),
         )
 
     def _summaries(self) -> view.SummaryStatus | None:

@@ -15,7 +15,8 @@ Two rules make it safe whatever crashes, and however often an envelope has been 
 
 The owner's node repeats Claimed and Finished until they are answered; the origin only answers. But to a node that joins
 it says again what it has granted to it: a node that came back without its data directory knows nothing of that, and
-says Finished, so that the origin does not wait for ever.
+says Finished, so that the origin does not wait for ever. A node of another ring (`far.py`) joins unseen: that one is
+told when a gate of its ring can be reached again, and every `walk_retry_max_s`.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,6 +25,7 @@ from collections.abc import Set as AbstractSet
 from protocols.peer.frames import Claimed, EnvelopeKey, Finished, Forgotten, Forward, Settled
 from ring.commands import Finding, Reason, Recall, Row, Table
 from ring.delivery import Delivery
+from ring.far import cluster_of, is_far
 from ring.rows import Kind, ParkedRow, encode_key
 from ring.settings import CustodySettings
 from ring.shelf import Alarm, Item, Shelf, State
@@ -66,6 +68,7 @@ class Claims:
         self._next_number = next_number
         self._reachable: AbstractSet[str] = frozenset()
         self._nodes: AbstractSet[str] = frozenset()  # the configured ones, when `retopologize` was last called
+        self._joined = ""  # the cluster of the other ring, likewise
         self._recalling: dict[EnvelopeKey, Claimed] = {}
 
     # At the owner's node
@@ -113,10 +116,25 @@ class Claims:
             self._shelf.send(origin, Claimed(item.key, self._me, item.lap, item.claim_hop, line, item.claim))
         elif item.state is State.DELIVERED and item.stored:
             self._shelf.send(origin, Finished(item.key, self._me))
+        elif item.state is State.GRANTED and is_far(item.granted_to):
+            self._ask_whether_still_there(item, now)
+            return
         else:
             return
-        if origin in self._reachable:
+        if self._can_reach(origin):
             self._shelf.alarms.set(now + self._settings.repeat_s, Alarm.REPEAT, item.key)
+
+    def _can_reach(self, node: str) -> bool:
+        """A node of another ring: as far as this one can know."""
+        return node in self._reachable or (is_far(node) and any(map(is_far, self._reachable)))
+
+    def _ask_whether_still_there(self, item: Item, now: float) -> None:
+        self._shelf.send(item.granted_to, Settled(item.key, granted=True, claim=_STILL_THERE))
+        self._watch_far_claimer(item, now)
+
+    def _watch_far_claimer(self, item: Item, now: float) -> None:
+        if is_far(item.granted_to) and self._can_reach(item.granted_to):
+            self._shelf.alarms.set(now + self._settings.walk_retry_max_s, Alarm.REPEAT, item.key)
 
     def _inherited_line(self, item: Item) -> tuple[EnvelopeKey, ...]:
         """What an heir holds of the item's line, in order, and its origin has not granted yet."""
@@ -169,11 +187,15 @@ class Claims:
         joined, self._reachable = nodes - self._reachable, nodes
         if not joined:
             return
+        crossable = any(map(is_far, joined))
         for item in list(self._shelf.items.values()):
-            if item.claimed and item.envelope.origin in joined:
+            other = item.envelope.origin if item.claimed else item.granted_to
+            if other not in joined and not (crossable and is_far(other)):
+                continue
+            if item.claimed:
                 self.repeat(item, now)
-            elif item.state is State.GRANTED and item.granted_to in joined:
-                self._shelf.send(item.granted_to, Settled(item.key, granted=True, claim=_STILL_THERE))
+            elif item.state is State.GRANTED:
+                self._ask_whether_still_there(item, now)
 
     def retopologize(self, topology: Topology, now: float) -> None:
         """What waits for the word of a node that is configured no more waits for `claim_for_s`, then no longer.
@@ -182,6 +204,7 @@ class Claims:
         granted us.
         """
         self._nodes = frozenset(topology.nodes)
+        self._joined = topology.joined
         for item in self._shelf.items.values():
             if not self._waits_for_stranger(item):
                 self._shelf.alarms.cancel(Alarm.ABANDON, item.key)
@@ -190,6 +213,8 @@ class Claims:
 
     def _waits_for_stranger(self, item: Item) -> bool:
         other = item.envelope.origin if item.claimed else item.granted_to
+        if is_far(other):
+            return cluster_of(other) != self._joined
         return bool(other) and other not in self._nodes
 
     def abandon(self, item: Item, now: float) -> None:
@@ -245,6 +270,7 @@ class Claims:
         def released(now: float) -> None:
             for item in items:
                 item.become_tombstone(State.GRANTED)
+                self._watch_far_claimer(item, now)
                 self._shelf.watch.discard(item.key)
                 self._note_release(item, frame, now, fields)
                 claim = frame.claim if item.key == frame.key else _UNSAID

@@ -104,6 +104,7 @@ class Reason(Enum):
 EventName = Literal[
     "received",
     "forwarded",
+    "crossed",
     "waiting",
     "claimed",
     "claim_refused",

@@ -12,7 +12,8 @@ An item moves through these states; what is not listed cannot happen, and a late
                 a part of an MO        -> GATHERING
     WALKING     claimed                -> RELEASING
                 owner found here       -> DECIDING
-                lap over, nobody       -> READY (again, inexact), WAITING, or by policy: DECIDING, parked, dropped
+                lap over, nobody       -> READY (again, inexact; or across to another ring), WAITING, or by policy:
+                                          DECIDING, parked, dropped
                 a part of an MO        -> GATHERING
     GATHERING   its parts go there     -> READY
                 no gateway is bound    -> WAITING, or by policy
@@ -64,12 +65,14 @@ from protocols.peer.frames import (
     HandOver,
     LapDone,
     PartOf,
+    Relayed,
     Settled,
 )
 from protocols.smpp.message_ids import normal
 from ring.claims import Claims
 from ring.commands import Accepted, Command, Finding, Reason, Row, Table
 from ring.delivery import Delivery
+from ring.far import is_far
 from ring.gathering import Gathering
 from ring.handing_on import HandingOn
 from ring.inheritance import Inheritance
@@ -354,15 +357,18 @@ class Custody:
         return self._done(now)
 
     def reachable(self, versions: Mapping[str, int], now: float) -> list[Command]:
-        """The nodes that can be reached have changed, or the version of the frames that one of them speaks."""
-        self._versions = versions
-        nodes = versions.keys()
-        self._passing.reachable(nodes)
+        """The nodes that can be reached have changed, or the version of the frames that one of them speaks.
+
+        Gates of another ring are named "cluster/node"; they may be a hop away.
+        """
+        self._versions = {node: version for node, version in versions.items() if not is_far(node)}
+        nodes = self._versions.keys()
+        self._passing.reachable(nodes, self.speaking(SINCE[Relayed]))
         self._presence.reachable(nodes)
         self._gathering.reachable(nodes, now)
-        self._claims.reachable(nodes, now)
+        self._claims.reachable(versions.keys(), now)
         self._handing_on.reachable(self.speaking(SINCE[HandOver]), now)
-        self._walk.reachable(nodes, now)
+        self._walk.reachable(versions.keys(), now)
         return self._done(now)
 
     def retopologize(self, topology: Topology, now: float) -> list[Command]:

@@ -10,6 +10,7 @@ from collections.abc import Set as AbstractSet
 from protocols.peer.frames import EnvelopeKey, Forward, LapDone, Place
 from ring.claims import Claims
 from ring.commands import Ask, Finding, Note, Send
+from ring.far import cluster_of, is_far
 from ring.next_hop import Owners, next_hop
 from ring.settings import CustodySettings
 from ring.shelf import Shelf
@@ -33,12 +34,15 @@ class Passing:
         self._claims = claims
         self._owners = owners
         self._reachable: AbstractSet[str] = frozenset()
+        self._answering: AbstractSet[str] = frozenset()  # those of them that can answer an origin in another ring
         self._asking: dict[EnvelopeKey, Forward] = {}
         self._passed: dict[EnvelopeKey, Forward] = {}
         self._forget_at: deque[tuple[float, EnvelopeKey]] = deque()
 
-    def reachable(self, nodes: AbstractSet[str]) -> None:
+    def reachable(self, nodes: AbstractSet[str], answering: AbstractSet[str]) -> None:
+        """`answering`: those that can answer an origin in another ring."""
         self._reachable = nodes
+        self._answering = answering
 
     def retopologize(self, topology: Topology) -> None:
         self._topology = topology
@@ -47,6 +51,8 @@ class Passing:
         key = frame.envelope.key
         if key.store == self._store_id:
             return  # our own, sent round by a node that does not know us: we have it
+        if self._cannot_answer(frame):
+            return
         if item := self._shelf.items.get(key):
             if item.claimed:
                 self._claims.repeat(item, now)
@@ -62,6 +68,13 @@ class Passing:
             return
         self._asking[key] = frame
         self._shelf.command(Ask(frame.envelope, frame.inexact))
+
+    def _cannot_answer(self, frame: Forward) -> bool:
+        """From a ring that this one is not joined to, as far as this node knows; or what no ring sends across."""
+        envelope = frame.envelope
+        if not is_far(envelope.origin):
+            return False
+        return cluster_of(envelope.origin) != self._topology.joined or envelope.kind != "dlr"
 
     def is_asking(self, key: EnvelopeKey) -> bool:
         return key in self._asking
@@ -85,9 +98,11 @@ class Passing:
     def _pass_on(self, frame: Forward) -> None:
         me, origin = self._topology.me, frame.envelope.origin
         visited = (*frame.visited, me)
-        target = next_hop(frame.envelope, visited, self._reachable, self._topology, self._owners)
+        reachable = self._answering if is_far(origin) else self._reachable
+        target = next_hop(frame.envelope, visited, reachable, self._topology, self._owners)
         if target is None:
-            self._shelf.send(origin, LapDone(frame.envelope.key, frame.lap, visited, run=frame.run))
+            missing = self._topology.missing(visited) if is_far(origin) else ()
+            self._shelf.send(origin, LapDone(frame.envelope.key, frame.lap, visited, run=frame.run, missing=missing))
             return
         hop = frame.hop + 1
         by = (("by", "summary"),) if target.named else ()

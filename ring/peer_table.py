@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from ring.far import node_of
 from ring.peer_url import PeerUrl, leaves_the_machine
 from ring.tls import RingTls, canonical_name
 
@@ -25,5 +26,8 @@ def others(me: str, peers: Mapping[str, PeerUrl]) -> dict[str, PeerUrl]:
 
 
 def certificate_names(peers: Mapping[str, PeerUrl]) -> dict[str, frozenset[str]]:
-    """The names of which each peer's certificate must carry one: the node's, or its url's host."""
-    return {name: frozenset({canonical_name(name), canonical_name(url.host)}) for name, url in peers.items()}
+    """The names of which each peer's certificate must carry one: the node's, or its url's host.
+
+    In a certificate a gate goes by its node's name, without the cluster.
+    """
+    return {name: frozenset({canonical_name(node_of(name)), canonical_name(url.host)}) for name, url in peers.items()}

@@ -75,6 +75,10 @@ class Item:
     busy: dict[str, None] = field(factory=dict)  # nodes that could not take it or look for it in this lap
     inexact: bool = False
     sent_to: str = ""
+    across: bool = False  # the lap is one of another ring (`crossing.py`), and `answered` are nodes of that
+    inexact_across: bool = False
+    unanswered_across: int = 0  # laps of the other ring that timed out, or met a busy node
+    missing: tuple[str, ...] = ()  # of the other ring, in the lap there
     named: str | None = None  # the node that its first hop went to as the likely owner; empty: nobody seemed to be
     unanswered: int = 0  # laps that timed out, since one was complete
     waits: int = 0

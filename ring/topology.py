@@ -11,6 +11,8 @@ from hashlib import blake2b
 
 import attrs
 
+from ring.far import cluster_of
+
 
 def _as_tuple(nodes: Iterable[str]) -> tuple[str, ...]:
     return tuple(nodes)
@@ -25,6 +27,8 @@ class Topology:
 
     nodes: tuple[str, ...] = attrs.field(converter=_as_tuple)
     me: str
+    gates: tuple[str, ...] = attrs.field(default=(), converter=_as_tuple)
+    """The nodes of another ring, "cluster/node", by which reports may cross to it; empty: this ring has no join."""
     others: tuple[str, ...] = attrs.field(init=False, eq=False)
     """Every other node, in the order in which this one would ask them: the next in the table first."""
 
@@ -51,6 +55,11 @@ class Topology:
     def missing(self, visited: Collection[str]) -> tuple[str, ...]:
         """The configured nodes that have not answered in this lap; a lap is complete when there is none."""
         return tuple(node for node in (self.me, *self.others) if node not in visited)
+
+    @property
+    def joined(self) -> str:
+        """The cluster of the other ring; empty without a join."""
+        return cluster_of(self.gates[0]) if self.gates else ""
 
     def ranked(self, name: bytes) -> tuple[str, ...]:
         """All nodes, in the order in which they would decide about what is so named (rendezvous hashing).

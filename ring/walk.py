@@ -14,6 +14,8 @@ owner by a rule that is not learned yet. Two nodes might claim then; this node g
 Of an MO that is for no certain gateway, the first lap asks for the gateway in conversation with its sender; the next
 one, at once, for any that is bound, this node's own before the others. A part of a concatenated MO goes to the gateway
 that its coordinator names (`gathering.py`): the lap before that only asks who is in conversation, and nobody claims it.
+
+Where this ring is joined to another one, a report that nobody here claims walks that one next (`crossing.py`).
 """
 
 from collections import deque
@@ -23,6 +25,7 @@ from typing import Protocol
 
 from protocols.peer.frames import EnvelopeKey, Forward, LapDone, Place
 from ring.commands import Ask, Finding, Reason
+from ring.crossing import Crossing
 from ring.delivery import Delivery
 from ring.next_hop import Owners, next_hop
 from ring.rows import Kind
@@ -66,8 +69,11 @@ class Walk:
         self._owners = owners
         self._hand_on = hand_on
         self._reachable: AbstractSet[str] = frozenset()
+        self._crossing = Crossing(topology)
         self._ready: deque[Item] = deque()
+        self._ready_to_cross: deque[Item] = deque()
         self._walking: dict[EnvelopeKey, Item] = {}
+        self._abroad: set[EnvelopeKey] = set()  # those of the walking that walk the other ring
         self._waiting: dict[EnvelopeKey, Item] = {}
 
     @property
@@ -76,22 +82,36 @@ class Walk:
 
     @property
     def waiting(self) -> int:
-        return len(self._waiting) + len(self._ready)
+        return len(self._waiting) + len(self._ready) + len(self._ready_to_cross)
 
     def ready(self, item: Item) -> None:
         """It has no owner here and is first in its line: walk as soon as fewer than `max_walking` do."""
         self._waiting.pop(item.key, None)
         item.state = State.READY
+        item.across = False
         self._ready.append(item)
+
+    def _cross(self, item: Item) -> None:
+        """Nobody of this ring claims it: walk the other one as soon as there is room."""
+        item.state = State.READY
+        item.across = True
+        item.named = None  # no summary speaks of the other ring
+        self._ready_to_cross.append(item)
 
     def start_more(self, now: float) -> None:
         """Begin laps while there is room. Called after every event, so that a place that fell free is used."""
+        most = self._settings.max_walking
         while self._ready:
-            if len(self._walking) >= self._settings.max_walking and not self._end_slow_lap(now):
+            if len(self._walking) >= most and not self._end_slow_lap(now):
                 return
             item = self._ready.popleft()
-            if item.state is State.READY:
+            if item.state is State.READY and not item.across:
                 self._start_lap(item, now)
+        # Answers from the other ring may be slow to come: half of the room stays with this one.
+        while self._ready_to_cross and len(self._abroad) < (most + 1) // 2 and len(self._walking) < most:
+            item = self._ready_to_cross.popleft()
+            if item.state is State.READY and item.across:
+                self._start_lap_across(item, now)
 
     def _end_slow_lap(self, now: float) -> bool:
         """While others are ready, a lap that a slow node holds up gives its place to one that may never go there.
@@ -117,19 +137,28 @@ class Walk:
         envelope = item.envelope
         if envelope.node or (envelope.kind == "mo" and (envelope.gateway or not self._settings.conversations)):
             item.inexact = True
-        item.state = State.WALKING
-        item.lap += 1
-        item.lap_began = now
         item.answered = {self._topology.me: None}
-        item.busy = {}
-        item.sent_to = ""
-        self._walking[item.key] = item
-        self._shelf.alarms.set(now + self._settings.lap_timeout_s, Alarm.LAP, item.key)
+        self._begin_lap(item, now)
         if item.looked or envelope.node not in ("", self._topology.me):
             item.looked = False
             self._step(item, now)
         else:
             self._shelf.command(Ask(envelope, item.inexact))
+
+    def _start_lap_across(self, item: Item, now: float) -> None:
+        self._crossing.begin(item)
+        self._begin_lap(item, now)
+        self._abroad.add(item.key)
+        self._step(item, now)
+
+    def _begin_lap(self, item: Item, now: float) -> None:
+        item.state = State.WALKING
+        item.lap += 1
+        item.lap_began = now
+        item.busy = {}
+        item.sent_to = ""
+        self._walking[item.key] = item
+        self._shelf.alarms.set(now + self._settings.lap_timeout_s, Alarm.LAP, item.key)
 
     def asked(self, item: Item, finding: Finding | None, now: float) -> None:
         """What this node's own store says of an envelope of its own."""
@@ -144,6 +173,9 @@ class Walk:
 
     def _step(self, item: Item, now: float) -> None:
         """Send it to the next node that has not answered, or end the lap."""
+        if item.across:
+            self._step_across(item, now)
+            return
         passed_over = item.unanswered if len(item.answered) == 1 else 0
         visited = tuple(item.busy | item.answered)
         target = next_hop(item.envelope, visited, self._reachable, self._topology, self._owners, passed_over)
@@ -158,10 +190,25 @@ class Walk:
         self._shelf.note("forwarded", item, hop, to=target.node, **({"by": "summary"} if target.named else {}))
         self._shelf.send(target.node, Forward(item.envelope, item.lap, hop, visited, item.inexact, age_s, self._run))
 
+    def _step_across(self, item: Item, now: float) -> None:
+        gate = self._crossing.next_gate(item)
+        if gate is None:
+            self._end_lap(item, not item.missing, now)
+            return
+        item.sent_to = gate
+        visited = tuple(item.answered)
+        hop = len(visited) + 1
+        age_s = now - item.accepted_at
+        self._shelf.note("crossed", item, hop, to=gate)
+        self._shelf.send(gate, Forward(item.envelope, item.lap, hop, visited, item.inexact_across, age_s, self._run))
+
     def lap_done(self, frame: LapDone, now: float) -> None:
         item = self._walking.get(frame.key)
         if item is None or frame.lap != item.lap or frame.run != self._run:
             return  # of a lap that timed out, or of this node's earlier run
+        if item.across:
+            self._lap_done_across(item, frame, now)
+            return
         item.answered.update(dict.fromkeys(self._asked(frame.visited)))
         if frame.busy:
             self._shelf.note("busy", item, nodes=" ".join(frame.busy))
@@ -172,6 +219,16 @@ class Walk:
         else:
             self._step(item, now)
 
+    def _lap_done_across(self, item: Item, frame: LapDone, now: float) -> None:
+        item.answered.update(dict.fromkeys(frame.visited))
+        if frame.busy:
+            self._shelf.note("busy", item, nodes=" ".join(frame.busy))
+            item.unanswered_across += 1
+            self._end_lap(item, complete=False, now=now)
+        else:
+            item.missing = frame.missing
+            self._step(item, now)
+
     def _asked(self, visited: tuple[str, ...]) -> tuple[str, ...]:
         """Which of them have said that it is not theirs: those in front of this node were busy in this lap."""
         me = self._topology.me
@@ -179,11 +236,17 @@ class Walk:
 
     def lap_timed_out(self, item: Item, now: float) -> None:
         if item.state is State.WALKING:
-            item.unanswered += 1
+            if item.across:
+                item.unanswered_across += 1
+            else:
+                item.unanswered += 1
             self._end_lap(item, complete=False, now=now)
 
     def _end_lap(self, item: Item, complete: bool, now: float) -> None:
         self.leave(item)
+        if item.across:
+            self._end_lap_across(item, complete, now)
+            return
         if complete:
             item.unanswered = 0
         if item.ungathered:
@@ -191,6 +254,15 @@ class Walk:
         elif not item.inexact and (complete or item.envelope.kind == "mo"):
             item.inexact = True
             self.ready(item)
+        elif complete and self._crossing.possible(item):
+            self._cross(item)
+        else:
+            self._wait(item, complete and not self._crossing.wanted(item), now)
+
+    def _end_lap_across(self, item: Item, complete: bool, now: float) -> None:
+        if complete and not item.inexact_across:
+            item.inexact_across = True
+            self._cross(item)
         else:
             self._wait(item, complete, now)
 
@@ -219,10 +291,15 @@ class Walk:
         item.waits += 1
         self._waiting[item.key] = item
         wait = backoff(item.waits, self._settings.walk_retry_min_s, self._settings.walk_retry_max_s, item.key.number)
-        missing = self._topology.missing(item.answered)
-        hop = max(0, len(item.answered) - 1)
+        missing = self._missing(item)
+        hop = max(0, len(item.answered) - (not item.across))
         self._shelf.note("waiting", item, hop, complete=not missing, wait_s=round(wait, 1), nodes=" ".join(missing))
         self._shelf.alarms.set(now + min(wait, left_s), Alarm.WAKE, item.key)
+
+    def _missing(self, item: Item) -> tuple[str, ...]:
+        """Nodes that have not answered, here or, after a complete lap here, in the other ring."""
+        here = () if item.across else self._topology.missing(item.answered)
+        return here or self._crossing.missing(item)
 
     def _give_up(self, item: Item, complete: bool, now: float) -> None:
         policy = self._settings.policy(item.envelope.operator)
@@ -255,6 +332,7 @@ class Walk:
         """It walks and waits no more, whatever comes next."""
         self._waiting.pop(item.key, None)
         self._walking.pop(item.key, None)
+        self._abroad.discard(item.key)
         self._shelf.alarms.cancel(Alarm.LAP, item.key)
         self._shelf.alarms.cancel(Alarm.WAKE, item.key)
 
@@ -280,9 +358,10 @@ class Walk:
                 self.wake(item)
 
     def reachable(self, nodes: AbstractSet[str], now: float) -> None:
-        """The nodes that can be reached have changed."""
+        """The nodes that can be reached have changed; gates of the other ring are among them."""
         joined, lost = nodes - self._reachable, self._reachable - nodes
         self._reachable = nodes
+        self._crossing.reachable(nodes)
         if lost:
             # What was last sent to a lost node may be lost with it: ask the others now, not after the time-out. If the
             # lost node had passed it on, somebody gets it twice, and recognises it.
@@ -299,4 +378,5 @@ class Walk:
     def retopologize(self, topology: Topology) -> None:
         """The configured nodes have changed: laps are counted over the new ones from their next step on."""
         self._topology = topology
+        self._crossing.retopologize(topology)
         self.wake_all()

@@ -18,6 +18,7 @@ from dlrproxy.admin.view import (
     CustodyStatus,
     GatewayStatus,
     IdRule,
+    JoinStatus,
     NodeStatus,
     OperatorStatus,
     PeerSummary,
@@ -108,6 +109,9 @@ def status(**changes):
                 "gw2": PeerSummary(messages=900, bytes_used=1700, current=True, told=True),
                 "gw3": PeerSummary(messages=0, bytes_used=36, current=False, told=False),
             },
+        ),
+        "join": JoinStatus(
+            cluster="south", gates=("south/gw1",), configured=2, frames={"sent_across": 30, "no_way": 4}
         ),
     }  # fmt: skip
     return NodeStatus(**(values | changes))

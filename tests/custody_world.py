@@ -120,7 +120,7 @@ class World:
     ) -> None:
         self.settings = settings
         self.with_summaries = summaries
-        self.names = [f"n{i}" for i in range(size)]
+        self.names = self.named(size)
         self.nodes = {name: Node(name, bytes([i]) * 8) for i, name in enumerate(self.names)}
         if named:
             for name, node in self.nodes.items():
@@ -141,13 +141,19 @@ class World:
             self.start(name)
         self.settle_down()  # they have told each other which gateways are bound
 
+    def named(self, size: int) -> list[str]:
+        return [f"n{i}" for i in range(size)]
+
+    def topology(self, name: str) -> Topology:
+        return Topology(self.names, name)
+
     # Processes, links, gateways
 
     def start(self, name: str) -> None:
         node = self.nodes[name]
         node.runs += 1
         parked = sum(1 for table, _ in node.disk.rows if table is c.Table.PARKED)
-        topology = Topology(self.names, name)
+        topology = self.topology(name)
         if self.with_summaries:
             node.summaries = Summaries(topology, memory_mb=16)
             for message_id in node.open.keys() - node.finished:
@@ -297,6 +303,9 @@ class World:
         frame = self.wires[wire].popleft()
         if self.version(*wire) == frames_v1.VERSION:
             frame = through_version_1(frame)
+        self.arrived(wire, frame)
+
+    def arrived(self, wire: tuple[str, str], frame: Frame) -> None:
         node = self.nodes[wire[1]]
         if isinstance(frame, SummaryPart | SummaryWanted):
             if node.summaries is not None:
@@ -314,6 +323,12 @@ class World:
 
     # Carrying out commands
 
+    def send(self, name: str, to: str, frame: Frame) -> bool:
+        can = self.linked(name, to) and speaks(self.version(name, to), frame)
+        if can:
+            self.wires.setdefault((name, to), deque()).append(frame)
+        return can
+
     def do(self, name: str, out: list[c.Command]) -> None:
         node = self.nodes[name]
         machine = node.machine
@@ -327,8 +342,7 @@ class World:
                         self.forwards.append((name, to, frame))
                         assert frame.hop <= len(self.names) - 1, f"hop {frame.hop} of {frame.envelope.trace}"
                         assert to not in frame.visited
-                    if self.linked(name, to) and speaks(self.version(name, to), frame):
-                        self.wires.setdefault((name, to), deque()).append(frame)
+                    self.send(name, to, frame)
                 case c.Ask(envelope=envelope, inexact=inexact):
                     self.do(name, machine.asked(envelope.key, self._find(node, envelope, inexact), self.now))
                 case c.Recall(key=key):

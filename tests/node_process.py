@@ -285,6 +285,7 @@ def tables_of(
         "operators": [operator],
         "peers": peers,
         "ring": table("ring"),
+        "join": table("join"),
         "custody": table("custody"),
         "mo": table("mo"),
     }

@@ -94,6 +94,15 @@ def test_summaries(node, value):
     assert value("dlrproxy_summary_own_messages") is None
 
 
+def test_the_join(node, value):
+    assert value("dlrproxy_join_gates", cluster="south") == 1
+    assert value("dlrproxy_join_gates_configured", cluster="south") == 2
+    assert value("dlrproxy_join_frames_total", result="sent_across") == 30
+    assert value("dlrproxy_join_frames_total", result="refused") == 0
+    node.change(join=None)
+    assert value("dlrproxy_join_gates", cluster="south") is None
+
+
 def test_binds_and_gateways(value):
     assert value("dlrproxy_bind_up", operator="acme", bind="1") == 1
     assert value("dlrproxy_bind_up", operator="acme", bind="2") == 0

@@ -111,6 +111,14 @@ def test_summaries():
     assert "summaries" not in text(summaries=None)
 
 
+def test_the_join():
+    frames = "(frames: sent_across 30, no_way 4)"
+    assert line(text(), "join") == f"join ring south, 1 of 2 gates can be reached {frames}"
+    down = msgspec.structs.replace(status().join, gates=())
+    assert line(text(join=down), "join") == "join ring south cannot be reached"
+    assert "south" not in text(join=None)
+
+
 def test_for_whose_word_custody_waits():
     custody = msgspec.structs.replace(status().custody, awaiting={"gw2": {"held": 3, "granted": 1}})
     assert line(text(custody=custody), "waits for") == "waits for gw2: held 3, granted 1"

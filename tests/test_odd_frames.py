@@ -11,18 +11,30 @@ import pytest
 from custody_world import Delivery, World
 from test_peer_frames import EVERY_FRAME
 
-from protocols.peer.frames import FrameError, Heartbeat, Learned, SummaryPart, SummaryWanted, decode, encode
+from protocols.peer.frames import (
+    FrameError,
+    Heartbeat,
+    Joined,
+    Learned,
+    Relayed,
+    SummaryPart,
+    SummaryWanted,
+    decode,
+    encode,
+)
 from ring import commands as c
 
 STEPS = 60
 OF_CUSTODY = [
-    frame for frame in EVERY_FRAME if not isinstance(frame, Heartbeat | Learned | SummaryPart | SummaryWanted)
+    frame
+    for frame in EVERY_FRAME
+    if not isinstance(frame, Heartbeat | Learned | SummaryPart | SummaryWanted | Relayed | Joined)
 ]
 VALUES = {
     bool: [False, True],
     int: [0, 1, -1, 1 << 31, 1 << 32, (1 << 63) - 1, (1 << 64) - 1],
     float: [0.0, -1.0, 1e300, float("inf"), float("-inf"), float("nan")],
-    str: ["", "n0", "n1", "n2", "stranger", "gw", "acme"],
+    str: ["", "n0", "n1", "n2", "stranger", "south/s0", "gw", "acme"],
     bytes: [b"", b"m1", b"\0" * 8, b"\1" * 8, b"9" * 5000],
 }
 

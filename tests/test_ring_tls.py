@@ -9,7 +9,7 @@ import trustme
 from cryptography.hazmat.primitives import serialization
 
 from dlrproxy.config.tables import Ring
-from dlrproxy.modes.ring import link_security
+from dlrproxy.modes.link_security import link_security
 from dlrproxy.secret import Secret
 from ring import tls
 from ring.peer_url import PeerUrl, is_loopback, leaves_the_machine

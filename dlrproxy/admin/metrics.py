@@ -14,7 +14,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from dlrproxy.admin.view import CustodyStatus, NodeStatus, OperatorStatus
+from dlrproxy.admin.view import CustodyStatus, JoinStatus, NodeStatus, OperatorStatus
 from dlrproxy.counters import Counters
 from ring.commands import EventName, Reason
 from ring.peer_status import PeerStatus
@@ -68,6 +68,8 @@ class _NodeCollector(Collector):
         yield from _traffic(status.operators)
         yield from _ring(status.ring)
         yield _turned_away(status.turned_away)
+        if status.join is not None:
+            yield from _join(status.join)
         yield from _custody(status.custody)
         yield _hops(status.custody)
         yield from _summaries(status)
@@ -148,6 +150,17 @@ def _turned_away(reasons: Mapping[str, int]) -> Metric:
     for reason, number in reasons.items():
         metric.add_metric([reason], number)
     return metric
+
+
+def _join(join: JoinStatus) -> Iterator[Metric]:
+    reached = _gauge("join_gates", "Gates of the other ring that a report gets to from this node.", "cluster")
+    reached.add_metric([join.cluster], len(join.gates))
+    configured = _gauge("join_gates_configured", "Gates of the other ring in [[join.gates]].", "cluster")
+    configured.add_metric([join.cluster], join.configured)
+    frames = _counter("join_frames", "Frames between the two rings, at this node, by what became of them.", "result")
+    for result in ("sent_across", "received", "no_way", "refused"):
+        frames.add_metric([result], join.frames.get(result, 0))
+    yield from (reached, configured, frames)
 
 
 def _custody(custody: CustodyStatus) -> Iterator[Metric]:

@@ -114,6 +114,15 @@ class SummaryStatus(msgspec.Struct, frozen=True, kw_only=True):
     peers: Mapping[str, PeerSummary]
 
 
+class JoinStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The join of this ring to another one, as this node sees it. See docs/ring.md."""
+
+    cluster: str  # of the other ring
+    gates: tuple[str, ...]  # those of the other ring that a report gets to from here now; empty: the join is down
+    configured: int  # how many there are
+    frames: Mapping[str, int]  # since the start: sent_across, received, no_way, refused
+
+
 class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
     node: str
     version: str
@@ -127,6 +136,7 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
     turned_away: Mapping[str, int] = {}  # connections to the ring's listener that did not become links, by reason
     custody: CustodyStatus
     summaries: SummaryStatus | None = None  # None: off, or there is nobody to exchange them with
+    join: JoinStatus | None = None  # None: this ring is joined to no other
 
     @property
     def binds_up(self) -> int:

@@ -14,6 +14,7 @@ from dlrproxy.admin.view import (
     BindStatus,
     CustodyStatus,
     DrainState,
+    JoinStatus,
     NodeStatus,
     OperatorStatus,
     StoreStatus,
@@ -79,6 +80,8 @@ def shown(status: NodeStatus) -> RenderableType:
     parts: list[RenderableType] = [_head(status), _custody_and_store(status.custody, status.store)]
     if status.summaries is not None:
         parts.append(_summaries(status.summaries, status.custody))
+    if status.join is not None:
+        parts.append(_join(status.join))
     parts.append("")
     parts.append(_binds(status.operators))
     if any(operator.gateways for operator in status.operators):
@@ -122,6 +125,16 @@ def _custody_and_store(custody: CustodyStatus, store: StoreStatus) -> Renderable
     if store.free_bytes is not None:
         disk.append(f"  {size(store.free_bytes)} free; below {size(store.min_free_bytes)} MT are refused", QUIET)
     return details(*rows, ("store", disk))
+
+
+def _join(join: JoinStatus) -> RenderableType:
+    if not join.gates:
+        return details(("join", Text(f"ring {join.cluster} cannot be reached", BAD)))
+    reached = f"ring {join.cluster}, {count(len(join.gates))} of {count(join.configured)} gates can be reached"
+    text = Text(reached, DOUBTFUL if len(join.gates) < join.configured else GOOD)
+    if frames := _named(join.frames.items()):
+        text.append(f"  (frames: {frames})", QUIET)
+    return details(("join", text))
 
 
 def _summaries(summaries: SummaryStatus, custody: CustodyStatus) -> RenderableType:

@@ -4,7 +4,7 @@ from dlrproxy.config.keys import Address
 from dlrproxy.config.loading import TABLES, Config, load, parse
 from dlrproxy.config.operator import BindType, IdRule, Operator
 from dlrproxy.config.problems import ConfigError, Problem
-from dlrproxy.config.tables import Admin, Custody, Level, Log, Mo, Mode, MoRule, Node, Peer, Ring
+from dlrproxy.config.tables import Admin, Custody, Gate, Join, Level, Log, Mo, Mode, MoRule, Node, Peer, Ring
 from dlrproxy.secret import Secret
 
 __all__ = [
@@ -15,7 +15,9 @@ __all__ = [
     "Config",
     "ConfigError",
     "Custody",
+    "Gate",
     "IdRule",
+    "Join",
     "Level",
     "Log",
     "Mo",

@@ -15,6 +15,7 @@ _LIVE_TABLES: Final = frozenset({"operators", "peers", "warnings"})
 LIVE_KEYS: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
     {
         "ring": frozenset({"ca_file", "cert_file", "key_file", "secret_file", "secret"}),
+        "join": frozenset({"ca_file", "cert_file", "key_file", "secret_file", "secret"}),
         "mo": frozenset({"rules"}),
     }
 )

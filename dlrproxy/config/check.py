@@ -13,7 +13,9 @@ from attrs import frozen
 from dlrproxy.config.keys import Address
 from dlrproxy.config.operator import Operator
 from dlrproxy.config.problems import Problem
-from dlrproxy.config.tables import Admin, Custody, Log, Mo, Mode, Node, Peer, Ring
+from dlrproxy.config.tables import Admin, Custody, Join, Log, Mo, Mode, Node, Peer, Ring
+from ring.far import cluster_of, far_name, node_of
+from ring.join import check_gates
 
 AVAILABLE_MODES: Final[tuple[Mode, ...]] = ("ring",)
 SHORTEST_RING_SECRET: Final = 16  # bytes: below that it can be guessed from a recorded handshake
@@ -28,6 +30,7 @@ class Draft:
     operators: Mapping[str, Operator]
     peers: Mapping[str, Peer]
     ring: Ring | None
+    join: Join | None
     custody: Custody | None
     mo: Mo | None
     admin: Admin | None
@@ -88,21 +91,55 @@ def _peers(draft: Draft) -> Iterator[Problem]:
 
 
 def _ring_credentials(draft: Draft) -> Iterator[Problem]:
-    ring = draft.ring
-    if ring is None:
-        return
-    certificates = {"ca_file": ring.ca_file, "cert_file": ring.cert_file, "key_file": ring.key_file}
-    missing = [name for name, path in certificates.items() if path is None]
-    if ring.secret_file is not None:
+    wanted = len(draft.peers) > 1 and any(peer.tls for peer in draft.peers.values())
+    if draft.ring is not None:
+        yield from _credentials("ring", draft.ring, "wss:// peers" if wanted else "")
+
+
+def _credentials(path: str, table: Ring | Join, whose: str) -> Iterator[Problem]:
+    """`whose` links need them; empty if none do."""
+    certificates = {"ca_file": table.ca_file, "cert_file": table.cert_file, "key_file": table.key_file}
+    missing = [name for name, file in certificates.items() if file is None]
+    if table.secret_file is not None:
         for name in certificates.keys() - set(missing):
-            yield Problem(f"ring.{name}", "excludes secret_file; give certificates or a secret")
-        if ring.secret is not None and len(ring.secret.reveal()) < SHORTEST_RING_SECRET:
-            yield Problem("ring.secret_file", f"holds fewer than {SHORTEST_RING_SECRET} bytes")
+            yield Problem(f"{path}.{name}", "excludes secret_file; give certificates or a secret")
+        if table.secret is not None and len(table.secret.reveal()) < SHORTEST_RING_SECRET:
+            yield Problem(f"{path}.secret_file", f"holds fewer than {SHORTEST_RING_SECRET} bytes")
     elif 0 < len(missing) < len(certificates):
         for name in missing:
-            yield Problem(f"ring.{name}", "is required with the other two of ca_file, cert_file, key_file")
-    elif missing and len(draft.peers) > 1 and any(peer.tls for peer in draft.peers.values()):
-        yield Problem("ring", "wss:// peers need ca_file, cert_file and key_file, or secret_file")
+            yield Problem(f"{path}.{name}", "is required with the other two of ca_file, cert_file, key_file")
+    elif missing and whose:
+        yield Problem(path, f"{whose} need ca_file, cert_file and key_file, or secret_file")
+
+
+def _join(draft: Draft) -> Iterator[Problem]:
+    join, ring, node = draft.join, draft.ring, draft.node
+    if join is None or ring is None or node is None:
+        return
+    secured = join.secured or ring.secret_file is not None or ring.ca_file is not None
+    wanted = any(gate.tls for gate in join.gates) and not secured
+    yield from _credentials("join", join, "wss:// gates" if wanted else "")
+    if not join.gates:
+        return
+    try:
+        check_gates(ring.cluster, [gate.name for gate in join.gates])
+    except ValueError as error:
+        yield Problem("join.gates", str(error))
+    nodes = {peer.name for peer in draft.peers.values()} or {node.name}
+    names: dict[str, str] = {}
+    addresses: dict[Address, str] = {}
+    for index, gate in enumerate(join.gates):
+        path = f"join.gates[{index}]"
+        if cluster_of(gate.name) == ring.cluster and node_of(gate.name) not in nodes and not draft.incomplete:
+            yield Problem(f"{path}.name", f'"{node_of(gate.name)}" is not among the nodes of this ring')
+        if gate.name in names:
+            yield Problem(f"{path}.name", f'"{gate.name}" is the name of {names[gate.name]} already')
+        if not gate.tls and not is_loopback(gate.address.host):
+            yield Problem(f"{path}.url", "ws:// is not encrypted and allowed on loopback only; use wss://")
+        if gate.address in addresses:
+            yield Problem(f"{path}.url", f"{gate.address} is the address of {addresses[gate.address]} already")
+        names.setdefault(gate.name, path)
+        addresses.setdefault(gate.address, path)
 
 
 def _operators(draft: Draft) -> Iterator[Problem]:
@@ -182,6 +219,12 @@ def _listeners(draft: Draft) -> Iterator[tuple[str, Address]]:
                     if draft.ring.listen is not None
                     else (f"{path}.url", peer.address)
                 )
+    if draft.node is not None and draft.ring is not None and draft.join is not None:
+        own = far_name(draft.ring.cluster, draft.node.name)
+        for index, gate in enumerate(draft.join.gates):
+            if gate.name == own:
+                elsewhere = draft.join.listen
+                yield ("join.listen", elsewhere) if elsewhere else (f"join.gates[{index}].url", gate.address)
     if draft.admin is not None and draft.admin.listen is not None:
         yield "admin.listen", draft.admin.listen
 
@@ -282,6 +325,7 @@ ERRORS: Final[tuple[Check, ...]] = (
     _unique_names,
     _peers,
     _ring_credentials,
+    _join,
     _operators,
     _outbind,
     _bind_cap,

@@ -106,6 +106,13 @@ def proper_name(_: object, __: "Attribute[Any]", value: str) -> None:
         )
 
 
+def gate_name(_: object, __: "Attribute[Any]", value: str) -> None:
+    """A node of one of two joined rings, by its cluster's name and its own."""
+    cluster, _between, node = value.partition("/")
+    if not (_NAME.fullmatch(cluster) and _NAME.fullmatch(node)):
+        raise ValueError(f'must be "cluster/node", as in "north/gw1"; is {value!r}')
+
+
 def proper_names(_: object, __: "Attribute[Any]", value: Mapping[str, Address]) -> None:
     """Gateways; "" is the one that is named as the node, until the node's name is known."""
     for name in value:

@@ -19,7 +19,8 @@ from dlrproxy.config.keys import Address
 from dlrproxy.config.operator import Operator
 from dlrproxy.config.problems import ConfigError, Problem
 from dlrproxy.config.reading import Reader, toml
-from dlrproxy.config.tables import Admin, Custody, Log, Mo, Node, Peer, Ring
+from dlrproxy.config.tables import Admin, Custody, Gate, Join, Log, Mo, Node, Peer, Ring
+from ring.far import cluster_of, far_name
 
 
 @frozen(kw_only=True)
@@ -30,6 +31,7 @@ class Config:
     operators: tuple[Operator, ...] = ()
     peers: tuple[Peer, ...] = ()
     ring: Ring = field(factory=Ring)
+    join: Join = field(factory=Join)
     custody: Custody = field(factory=Custody)
     mo: Mo = field(factory=Mo)
     admin: Admin = field(factory=Admin)
@@ -49,6 +51,17 @@ class Config:
     @property
     def other_peers(self) -> tuple[Peer, ...]:
         return tuple(peer for peer in self.peers if peer.name != self.node.name)
+
+    @property
+    def far_gates(self) -> tuple[Gate, ...]:
+        """Those of the other ring."""
+        return tuple(gate for gate in self.join.gates if cluster_of(gate.name) != self.ring.cluster)
+
+    @property
+    def own_gate(self) -> Gate | None:
+        """None for a node that is no gate."""
+        own = far_name(self.ring.cluster, self.node.name)
+        return next((gate for gate in self.join.gates if gate.name == own), None)
 
     @property
     def ring_listen(self) -> Address | None:
@@ -86,6 +99,7 @@ def parse(
             operators=reader.tables(Operator, "operators"),
             peers=reader.tables(Peer, "peers"),
             ring=reader.table(Ring, "ring"),
+            join=reader.table(Join, "join"),
             custody=reader.table(Custody, "custody"),
             mo=reader.table(Mo, "mo"),
             admin=reader.table(Admin, "admin"),
@@ -96,14 +110,17 @@ def parse(
     unclear = [problem for path, table in reader.raw_tables("operators") for problem in check.alternatives(path, table)]
     draft, secret_problems = machine.with_secrets(draft, environ)
     errors = [*reader.problems, *unclear, *secret_problems, *_found(draft, check.ERRORS + machine.ERRORS)]
-    node, ring, custody, mo, admin, log = draft.node, draft.ring, draft.custody, draft.mo, draft.admin, draft.log
-    if errors or not (node and ring and custody and mo and admin and log):  # a table is None where it has an error
+    node, ring, join, custody = draft.node, draft.ring, draft.join, draft.custody
+    mo, admin, log = draft.mo, draft.admin, draft.log
+    # A table is None where it has an error.
+    if errors or not (node and ring and join and custody and mo and admin and log):
         raise ConfigError(source, sorted(errors, key=_place))
     return Config(
         node=node,
         operators=tuple(draft.operators.values()),
         peers=tuple(draft.peers.values()),
         ring=ring,
+        join=join,
         custody=custody,
         mo=mo,
         admin=admin,

@@ -3,6 +3,7 @@
 import os
 import ssl
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -49,12 +50,14 @@ def with_secrets(draft: Draft, environ: Mapping[str, str]) -> tuple[Draft, list[
         return evolve(operator, password=own, outbind_password=password(f"{path}.outbind_password", other, *files))
 
     operators = {path: with_passwords(path, operator) for path, operator in draft.operators.items()}
-    ring, admin = draft.ring, draft.admin
+    ring, join, admin = draft.ring, draft.join, draft.admin
     if ring is not None and (secret_file := ring.secret_file) is not None:
-        ring = evolve(ring, secret=had("ring.secret_file", lambda: from_file(secret_file)))
+        ring = evolve(ring, secret=had("ring.secret_file", partial(from_file, secret_file)))
+    if join is not None and (secret_file := join.secret_file) is not None:
+        join = evolve(join, secret=had("join.secret_file", partial(from_file, secret_file)))
     if admin is not None and (token_file := admin.token_file) is not None:
         admin = evolve(admin, token=had("admin.token_file", lambda: from_file(token_file)))
-    return evolve(draft, operators=operators, ring=ring, admin=admin), problems
+    return evolve(draft, operators=operators, ring=ring, join=join, admin=admin), problems
 
 
 def _certificates(draft: Draft) -> Iterator[Problem]:
@@ -79,6 +82,8 @@ def _certificate_keys(draft: Draft) -> Iterator[tuple[str, Path | None, Path | N
         yield f"{path}.outbind_", operator.outbind_ca_file, operator.outbind_cert_file, operator.outbind_key_file
     if draft.ring is not None:
         yield "ring.", draft.ring.ca_file, draft.ring.cert_file, draft.ring.key_file
+    if draft.join is not None:
+        yield "join.", draft.join.ca_file, draft.join.cert_file, draft.join.key_file
     if draft.admin is not None:
         yield "admin.", draft.admin.ca_file, draft.admin.cert_file, draft.admin.key_file
 
@@ -135,7 +140,7 @@ def _open_secrets(draft: Draft) -> Iterator[Problem]:
 
 
 def _secret_files(draft: Draft) -> Iterator[tuple[str, Path]]:
-    tables = [*draft.operators.items(), ("ring", draft.ring), ("admin", draft.admin)]
+    tables = [*draft.operators.items(), ("ring", draft.ring), ("join", draft.join), ("admin", draft.admin)]
     for path, table in tables:
         for name in _SECRET_FILES:
             file = getattr(table, name, None)

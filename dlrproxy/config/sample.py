@@ -12,7 +12,7 @@ from typing import Any, get_args
 
 import attrs
 
-from dlrproxy.config import TABLES, Config, MoRule, Operator, Peer
+from dlrproxy.config import TABLES, Config, Gate, MoRule, Operator, Peer
 from dlrproxy.config.keys import Key, key_of
 
 EXAMPLE_FOLLOWS = "For example:"
@@ -44,6 +44,9 @@ def _table(name: str) -> Iterator[str]:
         yield from _keys(attrs.fields_dict(Config)[name].type, f"[{name}]")
     if name == "peers":
         yield from ("", *_comment(_SECOND_PEER), "#[[peers]]", '#name = "gw2"', '#url = "wss://10.0.0.2:7301"')
+    if name == "join":
+        yield ""
+        yield from _keys(Gate, "[[join.gates]]", commented_out=True)
     if name == "mo":
         yield ""
         yield from _keys(MoRule, "[[mo.rules]]", commented_out=True)

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from attrs import field, frozen
 
-from dlrproxy.config.keys import Address, above, at_least, between, key, proper_name, websocket_url
+from dlrproxy.config.keys import Address, above, at_least, between, gate_name, key, proper_name, websocket_url
 from dlrproxy.secret import Secret
 
 Mode = Literal["ring", "active-passive", "quorum"]
@@ -137,6 +137,62 @@ class Ring:
         ),
     )
     secret: Secret | None = None  # the content of secret_file
+
+
+@frozen(kw_only=True)
+class Gate:
+    """A node that holds the links between two joined rings. The same list stands on every node of both rings."""
+
+    name: str = field(validator=gate_name, metadata=key("Its cluster and its name.", example="prod/gw1"))
+    url: str = field(
+        validator=websocket_url,
+        metadata=key(
+            "Where the gates of the other ring reach it. ws:// only on loopback.", example="wss://10.0.0.1:7302"
+        ),
+    )
+
+    @property
+    def tls(self) -> bool:
+        return urlsplit(self.url).scheme == "wss"
+
+    @property
+    def address(self) -> Address:
+        parts = urlsplit(self.url)
+        return Address(parts.hostname or "", parts.port or 0)
+
+
+@frozen(kw_only=True)
+class Join:
+    """A report that no node of this ring owns goes round another one, where gates join the two. Without gates: off.
+    What secures the links between them, where nothing is given here, is what stands in [ring]."""
+
+    ca_file: Path | None = field(
+        default=None,
+        metadata=key("The authority that signed every gate's certificate, in PEM.", example="/etc/dlrproxy/gates.pem"),
+    )
+    cert_file: Path | None = field(
+        default=None,
+        metadata=key("This gate's certificate, in PEM, for server and client.", example="/etc/dlrproxy/gate.pem"),
+    )
+    key_file: Path | None = field(default=None, metadata=key("Its key, in PEM.", example="/etc/dlrproxy/gate.key"))
+    secret_file: Path | None = field(
+        default=None,
+        metadata=key("Instead of certificates: a secret, the same on every gate.", example="/etc/dlrproxy/join.secret"),
+    )
+    listen: Address | None = field(
+        default=None,
+        metadata=key(
+            "Where this gate listens for those of the other ring, if not at the host and port of its own url.",
+            example="0.0.0.0:7302",
+        ),
+    )
+    gates: tuple[Gate, ...] = field(default=(), metadata=key("Gates of both rings, as [[join.gates]] tables."))
+    secret: Secret | None = None  # the content of secret_file
+
+    @property
+    def secured(self) -> bool:
+        """It has certificates or a secret of its own."""
+        return any((self.ca_file, self.cert_file, self.key_file, self.secret_file, self.secret))
 
 
 @frozen(kw_only=True)

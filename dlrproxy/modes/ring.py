@@ -6,19 +6,22 @@ message ids.
 
 from collections.abc import Callable, Mapping
 
+import attrs
 import trio
 from structlog.typing import FilteringBoundLogger
 
 from dlrproxy.config import Config
 from dlrproxy.custody import Keeper
+from dlrproxy.modes.join import JoinMode
+from dlrproxy.modes.link_security import link_security, link_settings
 from dlrproxy.modes.summaries import SummaryExchange
 from dlrproxy.store.port import Store
-from protocols.peer.frames import Frame, Learned, SummaryPart, SummaryWanted
+from protocols.peer.frames import SINCE, Frame, Joined, Learned, Relayed, SummaryPart, SummaryWanted
 from protocols.peer.hello import Hello
 from protocols.smpp.message_ids import Rule
-from ring import peer_table, tls
+from ring import peer_table
+from ring.far import is_far
 from ring.link import Links
-from ring.link_settings import LinkSettings
 from ring.peer_status import PeerStatus
 from ring.peer_url import PeerUrl
 from ring.settings import CustodySettings, OperatorPolicy
@@ -31,7 +34,7 @@ Adopt = Callable[[str, Rule, int], None]
 
 
 def topology(config: Config) -> Topology:
-    return Topology(config.node_names, config.node.name)
+    return Topology(config.node_names, config.node.name, tuple(gate.name for gate in config.far_gates))
 
 
 def summaries(config: Config) -> Summaries | None:
@@ -69,33 +72,6 @@ def custody_settings(config: Config, operators: Mapping[str, OperatorPolicy]) ->
     )
 
 
-def link_settings(config: Config) -> LinkSettings:
-    ring = config.ring
-    listen = config.ring_listen
-    return LinkSettings(
-        heartbeat_s=ring.heartbeat_s,
-        suspect_after_s=ring.suspect_after_s,
-        dead_after_s=ring.dead_after_s,
-        listen=None if listen is None else (listen.host, listen.port),
-    )
-
-
-def link_security(config: Config, in_force: tls.RingTls | None = None) -> tls.RingTls:
-    """Raises TlsError.
-
-    What was made up for a secret is good for as long as the secret: another certificate would take a temporary file,
-    and a reload must not fail because a disk is full.
-    """
-    ring = config.ring
-    secret = None if ring.secret is None else ring.secret.reveal()
-    if ring.ca_file and ring.cert_file and ring.key_file:
-        return tls.mutual(ring.ca_file, ring.cert_file, ring.key_file, secret)
-    if secret is not None:
-        made_up = in_force is not None and not in_force.mutual and in_force.secret == secret
-        return in_force if in_force is not None and made_up else tls.shared_secret(secret)
-    return tls.plain()
-
-
 def _peer_urls(config: Config) -> dict[str, PeerUrl]:
     return {peer.name: PeerUrl.parse(peer.url) for peer in config.peers}
 
@@ -126,8 +102,13 @@ class RingMode:
         self._adopt = adopt
         self._log = log
         self._store_id = store.store_id
+        self._gates = topology(config).gates
+        self._versions: Mapping[str, int] = {}  # of the frames, with each reachable node of this ring
         self._draining = False
         self._nursery: trio.Nursery | None = None
+        self._join: JoinMode | None = None
+        if config.join.gates:
+            self._join = JoinMode(config, store.store_id, self._send_near, self._crossed, self._tell_reachable, log)
         self._links = self._make_links(config, _peer_urls(config)) if config.other_peers else None
         self._summaries = summaries
         self._exchange: SummaryExchange | None = None
@@ -139,7 +120,7 @@ class RingMode:
             me=config.node.name,
             cluster=config.ring.cluster,
             peers=peers,
-            settings=link_settings(config),
+            settings=link_settings(config, config.ring_listen),
             tls=link_security(config),
             store_id=self._store_id,
             callbacks=self,
@@ -153,10 +134,13 @@ class RingMode:
         Raises TlsError, ValueError, and then nothing has changed.
         """
         if self._links is None and not config.other_peers:
+            self._renew_certificates_of_join(config)
             return
         in_force = None if self._links is None else self._links.tls
-        nodes, peers, security = topology(config), _peer_urls(config), link_security(config, in_force)
+        nodes = attrs.evolve(topology(config), gates=self._gates)  # another join counts from the next start
+        peers, security = _peer_urls(config), link_security(config, in_force)
         peer_table.check(config.node.name, peers, security)
+        self._renew_certificates_of_join(config)
         if self._links is None:
             self._links = await self._begin_links(config, peers[config.node.name])
         self._links.set_tls(security)  # raises, too, where the table in force does not go with it
@@ -174,16 +158,40 @@ class RingMode:
         await self._nursery.start(links.run)
         return links
 
+    def _renew_certificates_of_join(self, config: Config) -> None:
+        if self._join is not None and config.join.gates:  # without, it ends with this run
+            self._join.renew_certificates(config)
+
     def _reachable(self, versions: Mapping[str, int]) -> None:
-        self._keeper.reachable(versions)
+        self._versions = versions
+        if self._join is not None:
+            self._join.near(frozenset(node for node, version in versions.items() if version >= SINCE[Relayed]))
+        self._tell_reachable()
         if self._summaries is not None:
             self._summaries.reachable(versions, trio.current_time())
 
+    def _tell_reachable(self) -> None:
+        across = {} if self._join is None else self._join.reachable()
+        self._keeper.reachable({**self._versions, **across})
+
     def send(self, peer: str, frame: Frame) -> bool:
+        """To a node of this ring, or to one "cluster/node" of the ring that this one is joined to."""
+        if is_far(peer):
+            return self._join is not None and self._join.send(peer, frame)
+        return self._send_near(peer, frame)
+
+    def _send_near(self, peer: str, frame: Frame) -> bool:
         return self._links is not None and self._links.send(peer, frame)
 
     def peers(self) -> list[PeerStatus]:
-        return [] if self._links is None else self._links.status()
+        """The nodes of this ring, and the gates of another one that this node has links to."""
+        near = [] if self._links is None else self._links.status()
+        return near if self._join is None else near + self._join.links()
+
+    @property
+    def join(self) -> JoinMode | None:
+        """None where this ring is joined to no other."""
+        return self._join
 
     def turned_away(self) -> Mapping[str, int]:
         """Incoming connections that did not become links, by reason."""
@@ -199,6 +207,8 @@ class RingMode:
         """Keep the links up until cancelled. Raises OSError when the listener cannot be bound."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
+            if self._join is not None:
+                await nursery.start(self._join.run)
             if self._exchange is not None:
                 nursery.start_soon(self._exchange.run)
             if self._links is not None:
@@ -210,10 +220,18 @@ class RingMode:
         self._draining = draining
         if self._links is not None:
             self._links.set_draining(draining=draining)
+        if self._join is not None:
+            self._join.set_draining(draining=draining)
 
     async def leave(self) -> None:
-        if self._links is not None:
-            await self._links.leave()
+        async with trio.open_nursery() as nursery:
+            if self._links is not None:
+                nursery.start_soon(self._links.leave)
+            if self._join is not None:
+                nursery.start_soon(self._join.leave)
+
+    def _crossed(self, sender: str, frame: Frame) -> None:
+        self._keeper.frames(sender, [frame])
 
     # ring.link.LinkCallbacks
 
@@ -225,6 +243,9 @@ class RingMode:
             elif isinstance(frame, SummaryPart | SummaryWanted):
                 if self._summaries is not None:
                     self._summaries.frame(peer, frame, trio.current_time())
+            elif isinstance(frame, Relayed | Joined):
+                if self._join is not None:
+                    self._join.from_near(peer, frame)
             else:
                 custody_frames.append(frame)
         self._keeper.frames(peer, custody_frames)

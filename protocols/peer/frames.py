@@ -9,7 +9,8 @@ frames a version has; a node sends no other, and what depends on one is left to 
     1  the first
     2  a frame with an unknown tag is skipped, where version 1 closes the link; SummaryPart, SummaryWanted;
        a node that leaves hands on what is in its custody (HandOver, Declined, Envelope.former, Claimed.line);
-       a report goes to one node, if a person says so (Envelope.node, until then for MO only)
+       a report goes to one node, if a person says so (Envelope.node, until then for MO only);
+       reports cross to another ring (Relayed, Joined, LapDone.missing)
 
 An envelope carries a report or MO that was answered ESME_ROK by its origin and whose owner is elsewhere.
 """
@@ -110,6 +111,7 @@ class LapDone(msgspec.Struct, frozen=True, array_like=True, tag=2, gc=False):
     busy: tuple[str, ...] = ()  # nodes that own it and cannot take it now (custody quota, store not accepting)
     run: int = 0
     conversation: Place | None = None  # a part of an MO, and this gateway is in conversation with its sender
+    missing: tuple[str, ...] = ()  # to an origin in another ring: nodes of this one that have not answered (since 2)
 
 
 class Claimed(msgspec.Struct, frozen=True, array_like=True, tag=3, gc=False):
@@ -217,6 +219,20 @@ class Declined(msgspec.Struct, frozen=True, array_like=True, tag=13, gc=False):
     reason: str
 
 
+class Relayed(msgspec.Struct, frozen=True, array_like=True, tag=14, gc=False):
+    """A frame between two nodes of joined rings, through their gates (ring/join.py). Both are named "cluster/node"."""
+
+    to: str
+    sender: str
+    frame: bytes  # encoded; only frames by which a report is asked for and handed over
+
+
+class Joined(msgspec.Struct, frozen=True, array_like=True, tag=17, gc=False):
+    """From a gate, to the nodes of its own ring: it reaches these gates of the other ring, "cluster/node"."""
+
+    gates: tuple[str, ...]
+
+
 class SummaryPart(msgspec.Struct, frozen=True, array_like=True, tag=15, gc=False):
     """What the sender owns, for one node: hashes of open messages, each 4 bytes, little endian (ring/summary.py).
 
@@ -249,6 +265,8 @@ Frame = (
     | Bound
     | HandOver
     | Declined
+    | Relayed
+    | Joined
     | SummaryPart
     | SummaryWanted
 )
@@ -268,6 +286,8 @@ SINCE: Final[Mapping[type[Frame], int]] = {
     Bound: 1,
     HandOver: 2,
     Declined: 2,
+    Relayed: 2,
+    Joined: 2,
     SummaryPart: 2,
     SummaryWanted: 2,
 }
@@ -299,6 +319,14 @@ def encode(frames: Sequence[Frame]) -> bytes:
 def encode_frame(frame: Frame) -> bytes:
     """One frame alone, to be joined with others: so its size is known before it is decided which go together."""
     return _encoder.encode(frame)
+
+
+def decode_frame(data: bytes) -> Frame:
+    """What `encode_frame` made. Raises FrameError, for a frame that this version does not know too."""
+    try:
+        return _frame_decoder.decode(data)
+    except UNDECODABLE as error:
+        raise _no_frames(error) from error
 
 
 def join(encoded: Sequence[bytes]) -> bytes:
