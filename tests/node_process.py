@@ -64,6 +64,7 @@ class NodeProcess:
         self._over.set()
         self._news = trio.Event()
         self._asked_to_end = False
+        self.was_killed = False
 
     @property
     def alive(self) -> bool:
@@ -166,6 +167,7 @@ class NodeProcess:
     async def kill(self) -> None:
         """kill -9, and wait until it is gone."""
         self._asked_to_end = True
+        self.was_killed = True
         assert self._process is not None
         self._process.kill()
         assert await self.ended() == -signal.SIGKILL, self.story("ended before it was killed")
