@@ -7,6 +7,8 @@ from relay_world import World, deliver_sm_resp, receipt, sequence_of
 from dlrproxy.store.layout import decode_keys, decode_open
 from dlrproxy.store.port import OpenMessage, StoreError
 from protocols.smpp import constants as c
+from protocols.smpp.pdu import Message, pack
+from protocols.smpp.receipts import read
 
 
 def test_a_line_of_reports_whose_bind_is_lost_does_not_block_their_message_for_ever():
@@ -32,6 +34,16 @@ async def test_a_report_given_up_while_it_waited_behind_another_is_answered_once
     await world.look_up()
     assert world.custody.accepted == []
     assert world.relay.in_flight == 0
+
+
+def test_a_key_glued_to_a_date_counts_as_much_in_the_usual_layout_as_in_any_other():
+    """The first of two errors is meant, whether the quick reading or the thorough one comes upon the text."""
+    text = (
+        b"id:%b sub:001 dlvrd:001 submit date:17071517 done date:1707%%15\0\1\0err:750 stat:EXPIRED err:0032 text:T"
+    )
+    for message_id in (b"1234", b"1234\xd5"):
+        body = Message(source=b"4477", esm_class=c.ESM_RECEIPT, short_message=text % message_id).encode()
+        assert read(pack(c.DELIVER_SM, 0, 1, body)).error == "750"
 
 
 def test_a_damaged_record_whose_strings_are_no_utf_8_is_a_store_error():

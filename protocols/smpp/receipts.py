@@ -72,10 +72,11 @@ _CUT_SHORT: Final = re.compile(rb"[^\0]*\0..([^\0]*)\0..([^\0]*)\0(.)", re.DOTAL
 
 # A whole deliver_sm whose esm_class says receipt and nothing else, with a text in the layout of SMPP 3.4 appendix B: so
 # most receipts are read by one match. Anchored at the body's start: a pattern searched at an offset would take
-# sm_length for text (perf-notes). The empty alternatives are cheaper than optional groups.
+# sm_length for text (perf-notes). The empty alternatives are cheaper than optional groups. No value holds a colon:
+# another key may be glued to it.
 _USUAL: Final = re.compile(
     rb"[^\0]*\0..([^\0]*)\0..([^\0]*)\0\x04..[^\0]*\0[^\0]*\0....(.)"
-    rb"id:([0-9A-Za-z_.\-]+) (?:sub:[^ ]* dlvrd:[^ ]* |)(?:submit date:[^ ]* done date:[^ ]* |)"
+    rb"id:([0-9A-Za-z_.\-]+) (?:sub:[^ :]* dlvrd:[^ :]* |)(?:submit date:[^ :]* done date:[^ :]* |)"
     rb"stat:([A-Za-z]+) err:([0-9A-Za-z_]*)",
     re.DOTALL,
 )
