@@ -38,9 +38,7 @@ async def test_a_report_given_up_while_it_waited_behind_another_is_answered_once
 
 def test_a_key_glued_to_a_date_counts_as_much_in_the_usual_layout_as_in_any_other():
     """The first of two errors is meant, whether the quick reading or the thorough one comes upon the text."""
-    text = (
-        b"id:%b sub:001 dlvrd:001 submit date:17071517 done date:1707%%15\0\1\0err:750 stat:EXPIRED err:0032 text:T"
-    )
+    text = b"id:%b sub:001 dlvrd:001 submit date:17071517 done date:1707%%15\0\1\0err:750 stat:EXPIRED err:0032 text:T"
     for message_id in (b"1234", b"1234\xd5"):
         body = Message(source=b"4477", esm_class=c.ESM_RECEIPT, short_message=text % message_id).encode()
         assert read(pack(c.DELIVER_SM, 0, 1, body)).error == "750"
