@@ -1,12 +1,28 @@
 """A reload: what counts at once, and what from the next start."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import get_args
 
 import pytest
 from attrs import evolve, fields
 
-from dlrproxy.config import Address, Admin, Config, Custody, Mo, MoRule, Node, Operator, Peer, Ring, Secret
+from dlrproxy.config import (
+    Address,
+    Admin,
+    Config,
+    Custody,
+    Database,
+    Mo,
+    MoRule,
+    Node,
+    Operator,
+    Pair,
+    Peer,
+    Quorum,
+    Ring,
+    Secret,
+)
 from dlrproxy.config.changes import IDENTITY, LIVE_KEYS, ReloadRefusedError, changes, check_identity, taken_over
 from dlrproxy.config.keys import key_of
 
@@ -70,6 +86,10 @@ def other_value(attribute, value):
         return value + 1
     if choices := [choice for choice in get_args(attribute.type) if isinstance(choice, str)]:
         return next(choice for choice in choices if choice != value)
+    if isinstance(value, Mapping):
+        return {"gw9": 5} if get_args(attribute.type)[1] is int else {"gw9": "gw8"}
+    if isinstance(value, Secret):
+        return Secret(b"another")
     if isinstance(value, tuple):
         return (MoRule(gateway="gw9"),)
     if Address in (attribute.type, *get_args(attribute.type)):
@@ -79,18 +99,19 @@ def other_value(attribute, value):
     return "another"
 
 
+OPTIONAL = {"database": Database, "pair": Pair, "quorum": Quorum}
 SINGLE_TABLES = [
     (table.name, key)
     for table in fields(Config)
     if table.name not in {"operators", "peers", "warnings"}
-    for key in fields(table.type)
+    for key in fields(OPTIONAL.get(table.name, table.type))
     if key_of(key) is not None
 ]
 
 
 @pytest.mark.parametrize(("table", "key"), SINGLE_TABLES, ids=[f"{table}.{key.name}" for table, key in SINGLE_TABLES])
 def test_every_key_counts_at_once_or_makes_it_another_node_or_is_named(tmp_path, table, key):
-    running = config(tmp_path, operator("acme"))
+    running = config(tmp_path, operator("acme"), **{name: cls() for name, cls in OPTIONAL.items()})
     values = getattr(running, table)
     wanted = evolve(running, **{table: evolve(values, **{key.name: other_value(key, getattr(values, key.name))})})
     path = f"{table}.{key.name}"
@@ -118,6 +139,12 @@ def test_a_secret_that_was_read_from_a_file_is_named_by_the_files_key(tmp_path):
     assert changes(running, wanted).needs_restart == ("admin.token_file",)
     both = evolve(running, admin=Admin(token_file=Path("u"), token=Secret(b"after")))
     assert changes(running, both).needs_restart == ("admin.token_file",)
+
+
+def test_a_table_that_comes_or_goes_counts_from_the_next_start(tmp_path):
+    without = config(tmp_path)
+    assert changes(without, evolve(without, database=Database())).needs_restart == ("database",)
+    assert changes(evolve(without, pair=Pair()), without).needs_restart == ("pair",)
 
 
 def test_rules_for_mo_count_at_once_and_the_rest_of_their_table_does_not(tmp_path):

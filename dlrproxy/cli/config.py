@@ -65,7 +65,7 @@ def _facts(config: Config) -> dict[str, object]:
                 "addresses": [str(where) for where in operator.addresses],
                 "bind_type": operator.bind_type,
                 "binds": operator.binds,
-                "max_per_s": operator.pace_per_s(len(config.node_names)),
+                "max_per_s": operator.pace_per_s(config.serving_nodes),
                 "listen": {gateway: str(where) for gateway, where in operator.listen.items()},
             }
             for operator in config.operators
@@ -78,7 +78,7 @@ def _summary(config: Config) -> Iterator[str]:
     nodes = f"with {', '.join(name for name in names if name != config.node.name)}" if len(names) > 1 else "alone"
     yield f"  node {config.node.name}, mode {config.node.mode}, {nodes}; data in {config.node.data_dir}"
     for operator in config.operators:
-        yield f"  operator {operator.name}: {_binds(operator)}{_pace(operator, len(names))}"
+        yield f"  operator {operator.name}: {_binds(operator)}{_pace(operator, config.serving_nodes)}"
         for gateway, where in operator.listen.items():
             yield f"    gateway {gateway} dials {where}"
 

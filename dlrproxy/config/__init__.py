@@ -1,5 +1,6 @@
 """The configuration file: its tables and keys, how it is read, what is wrong with it, and its sample."""
 
+from dlrproxy.config.database import Database, Pair, Quorum
 from dlrproxy.config.keys import Address
 from dlrproxy.config.loading import TABLES, Config, load, parse
 from dlrproxy.config.operator import BindType, IdRule, Operator
@@ -15,6 +16,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "Custody",
+    "Database",
     "Gate",
     "IdRule",
     "Join",
@@ -25,8 +27,10 @@ __all__ = [
     "Mode",
     "Node",
     "Operator",
+    "Pair",
     "Peer",
     "Problem",
+    "Quorum",
     "Ring",
     "Secret",
     "load",

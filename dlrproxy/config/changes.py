@@ -80,6 +80,10 @@ def _needs_restart(running: Config, wanted: Config) -> tuple[str, ...]:
         if table.name in _LIVE_TABLES:
             continue
         before, after = getattr(running, table.name), getattr(wanted, table.name)
+        if before is None or after is None:
+            if before is not after:
+                paths[table.name] = None  # the whole of it came, or went
+            continue
         for key in fields(type(after)):
             if key.name not in LIVE_KEYS.get(table.name, ()) and getattr(before, key.name) != getattr(after, key.name):
                 # What is read from a file, a secret, stands under that key.

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from attrs import frozen
 
+from dlrproxy.config.database import Database, Pair, Quorum
 from dlrproxy.config.keys import Address
 from dlrproxy.config.operator import Operator
 from dlrproxy.config.problems import Problem
@@ -35,6 +36,10 @@ class Draft:
     mo: Mo | None
     admin: Admin | None
     log: Log | None
+    database: Database | None
+    pair: Pair | None
+    quorum: Quorum | None
+    given: frozenset[str]  # the names of the tables that stand in the file
     incomplete: frozenset[str]  # "operators", "peers" where some table is missing above
 
 
@@ -83,6 +88,10 @@ def _peers(draft: Draft) -> Iterator[Problem]:
         yield Problem("node.name", f'"{draft.node.name}" is not among the [[peers]]: {", ".join(names)}')
     first: dict[Address, str] = {}
     for path, peer in draft.peers.items():
+        if not peer.url:
+            if draft.node is None or draft.node.mode != "active-passive":
+                yield Problem(f"{path}.url", "missing; this key is required")
+            continue
         if not peer.tls and not is_loopback(peer.address.host):
             yield Problem(f"{path}.url", "ws:// is not encrypted and allowed on loopback only; use wss://")
         if peer.address in first:
@@ -91,9 +100,14 @@ def _peers(draft: Draft) -> Iterator[Problem]:
 
 
 def _ring_credentials(draft: Draft) -> Iterator[Problem]:
-    wanted = len(draft.peers) > 1 and any(peer.tls for peer in draft.peers.values())
+    wanted = _has_links(draft) and any(peer.tls for peer in draft.peers.values())
     if draft.ring is not None:
         yield from _credentials("ring", draft.ring, "wss:// peers" if wanted else "")
+
+
+def _has_links(draft: Draft) -> bool:
+    """The nodes of a pair have none: all that they share is in their database servers."""
+    return len(draft.peers) > 1 and (draft.node is None or draft.node.mode != "active-passive")
 
 
 def _credentials(path: str, table: Ring | Join, whose: str) -> Iterator[Problem]:
@@ -172,8 +186,8 @@ def _outbind(draft: Draft) -> Iterator[Problem]:
 
 
 def _bind_cap(draft: Draft) -> Iterator[Problem]:
-    """Every node has the same operators as a rule, and each keeps its binds."""
-    nodes = max(1, len(draft.peers))
+    """Every node has the same operators as a rule, and each keeps its binds; of a pair only one node at a time."""
+    nodes = len(draft.peers) if _has_links(draft) else 1
     for path, operator in draft.operators.items():
         total = operator.connections * nodes
         if operator.max_binds is not None and total > operator.max_binds:
@@ -211,7 +225,7 @@ def _listeners(draft: Draft) -> Iterator[tuple[str, Address]]:
             yield (f"{path}.listen" if len(operator.listen) == 1 else f"{path}.listen.{gateway}"), where
         if operator.outbind_listen is not None:
             yield f"{path}.outbind_listen", operator.outbind_listen
-    if draft.node is not None and draft.ring is not None and len(draft.peers) > 1:
+    if draft.node is not None and draft.ring is not None and _has_links(draft):
         for path, peer in draft.peers.items():
             if peer.name == draft.node.name:
                 yield (

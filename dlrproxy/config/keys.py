@@ -6,7 +6,7 @@ them, so that the three cannot drift apart.
 
 import ipaddress
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -177,7 +177,7 @@ def websocket_url(_: object, __: "Attribute[Any]", value: str) -> None:
         raise ValueError(f'takes nothing but host and port, as in "wss://10.0.0.1:7301", is "{value}"')
 
 
-def frozen_mapping(value: Mapping[str, Address]) -> Mapping[str, Address]:
+def frozen_mapping(value: Mapping[str, Any]) -> Mapping[str, Any]:
     """An attrs converter, so that a frozen table holds no mutable dict."""
     return MappingProxyType(dict(value))
 
@@ -222,3 +222,30 @@ def secret(value: object) -> Secret:
     if not isinstance(value, str):
         raise TypeError("must be a string")
     return Secret(value.encode())
+
+
+def names_of_names(value: object) -> Mapping[str, str]:
+    """A table such as { gw1 = "gw2" }, of proper names."""
+    return {name: _proper(item) for name, item in _named(value, '{ gw1 = "gw2" }')}
+
+
+def numbers_of_names(value: object) -> Mapping[str, int]:
+    """A table such as { gw1 = 3 }."""
+    read: dict[str, int] = {}
+    for name, item in _named(value, "{ gw1 = 3 }"):
+        if not isinstance(item, int) or isinstance(item, bool):
+            raise TypeError(f"of {name} must be a whole number")
+        read[name] = item
+    return read
+
+
+def _named(value: object, example: str) -> Iterator[tuple[str, object]]:
+    if not isinstance(value, dict):
+        raise TypeError(f"must be a table such as {example}")
+    return ((_proper(name), item) for name, item in value.items())
+
+
+def _proper(name: object) -> str:
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ValueError(f"must hold names of nodes, gateways or sites, not {name!r}")
+    return name

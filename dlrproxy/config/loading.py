@@ -13,8 +13,9 @@ from pathlib import Path
 
 from attrs import evolve, field, fields, frozen
 
-from dlrproxy.config import check, machine
+from dlrproxy.config import check, check_database, machine
 from dlrproxy.config.check import Draft
+from dlrproxy.config.database import Database, Pair, Quorum
 from dlrproxy.config.keys import Address
 from dlrproxy.config.operator import Operator
 from dlrproxy.config.problems import ConfigError, Problem
@@ -36,12 +37,20 @@ class Config:
     mo: Mo = field(factory=Mo)
     admin: Admin = field(factory=Admin)
     log: Log = field(factory=Log)
+    database: Database | None = None
+    pair: Pair | None = None
+    quorum: Quorum | None = None
     warnings: tuple[Problem, ...] = field(default=(), eq=False)  # a node can run with these
 
     @property
     def node_names(self) -> tuple[str, ...]:
         """Every node of the ring, this one included, in the file's order."""
         return tuple(peer.name for peer in self.peers) or (self.node.name,)
+
+    @property
+    def serving_nodes(self) -> int:
+        """How many nodes hold binds at one time, and share what an operator allows the account."""
+        return 1 if self.node.mode == "active-passive" else len(self.node_names)
 
     @property
     def own_peer(self) -> Peer | None:
@@ -65,14 +74,16 @@ class Config:
 
     @property
     def ring_listen(self) -> Address | None:
-        """Where this node listens for its peers; None when it has none."""
+        """Where this node listens for its peers; None when it has none. The nodes of a pair have no links."""
         own = self.own_peer
-        if own is None or not self.other_peers:
+        if own is None or not self.other_peers or self.node.mode == "active-passive":
             return None
         return self.ring.listen or own.address
 
 
 TABLES = tuple(attribute.name for attribute in fields(Config) if attribute.name != "warnings")
+_ERRORS = check.ERRORS + check_database.ERRORS + machine.ERRORS
+_WARNINGS = check.WARNINGS + check_database.WARNINGS + machine.WARNINGS
 _TABLE = re.compile(r"(?P<name>\w+)(?:\[(?P<index>\d+)\])?")
 
 
@@ -104,12 +115,18 @@ def parse(
             mo=reader.table(Mo, "mo"),
             admin=reader.table(Admin, "admin"),
             log=reader.table(Log, "log"),
+            database=reader.optional_table(Database, "database"),
+            pair=reader.optional_table(Pair, "pair"),
+            quorum=reader.optional_table(Quorum, "quorum"),
+            given=reader.names,
             incomplete=frozenset(reader.incomplete),
         )
     )
     unclear = [problem for path, table in reader.raw_tables("operators") for problem in check.alternatives(path, table)]
+    for name in ("database", "pair"):
+        unclear.extend(check_database.alternatives(name, reader.raw_table(name)))
     draft, secret_problems = machine.with_secrets(draft, environ)
-    errors = [*reader.problems, *unclear, *secret_problems, *_found(draft, check.ERRORS + machine.ERRORS)]
+    errors = [*reader.problems, *unclear, *secret_problems, *_found(draft, _ERRORS)]
     node, ring, join, custody = draft.node, draft.ring, draft.join, draft.custody
     mo, admin, log = draft.mo, draft.admin, draft.log
     # A table is None where it has an error.
@@ -125,7 +142,10 @@ def parse(
         mo=mo,
         admin=admin,
         log=log,
-        warnings=_found(draft, check.WARNINGS + machine.WARNINGS),
+        database=draft.database,
+        pair=draft.pair,
+        quorum=draft.quorum,
+        warnings=_found(draft, _WARNINGS),
     )
 
 

@@ -5,20 +5,25 @@ import ssl
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeVar
 
-from attrs import evolve
+from attrs import evolve, fields
 
 from dlrproxy.config.check import Check, Draft
-from dlrproxy.config.operator import Operator
 from dlrproxy.config.problems import Problem
 from dlrproxy.secret import Secret, SecretError, from_environment, from_file, readable_by_others
 
+T = TypeVar("T", bound=Any)  # a table
+
+_TABLES: Final = ("ring", "join", "admin", "database", "pair")  # those that have secrets, but for [[operators]]
 _SECRET_FILES: Final = (
     "password_file",
     "outbind_password_file",
     "secret_file",
     "token_file",
+    "admin_password_file",
+    "replication_password_file",
+    "witness_secret_file",
     "key_file",
     "listen_key_file",
     "outbind_key_file",
@@ -36,28 +41,27 @@ def with_secrets(draft: Draft, environ: Mapping[str, str]) -> tuple[Draft, list[
             problems.append(Problem(path, str(error)))
             return None
 
-    def password(path: str, given: Secret | None, file: Path | None, variable: str | None) -> Secret | None:
-        if file is not None:
-            return had(f"{path}_file", lambda: from_file(file)) or given
-        if variable is not None:
-            return had(f"{path}_env", lambda: from_environment(variable, environ)) or given
-        return given
+    def complete(path: str, table: T) -> T:
+        """A secret is a field beside one that is named as it and "_file", and perhaps one with "_env"."""
+        read: dict[str, Secret] = {}
+        for name in _secrets(table):
+            file, variable = getattr(table, f"{name}_file"), getattr(table, f"{name}_env", None)
+            found = None
+            if file is not None:
+                found = had(f"{path}.{name}_file", partial(from_file, file))
+            elif variable is not None:
+                found = had(f"{path}.{name}_env", partial(from_environment, variable, environ))
+            if found is not None:
+                read[name] = found
+        return evolve(table, **read)
 
-    def with_passwords(path: str, operator: Operator) -> Operator:
-        own, other = operator.password, operator.outbind_password
-        own = password(f"{path}.password", own, operator.password_file, operator.password_env) or own
-        files = operator.outbind_password_file, operator.outbind_password_env
-        return evolve(operator, password=own, outbind_password=password(f"{path}.outbind_password", other, *files))
+    operators = {path: complete(path, operator) for path, operator in draft.operators.items()}
+    tables = {name: complete(name, getattr(draft, name)) for name in _TABLES if getattr(draft, name) is not None}
+    return evolve(draft, operators=operators, **tables), problems
 
-    operators = {path: with_passwords(path, operator) for path, operator in draft.operators.items()}
-    ring, join, admin = draft.ring, draft.join, draft.admin
-    if ring is not None and (secret_file := ring.secret_file) is not None:
-        ring = evolve(ring, secret=had("ring.secret_file", partial(from_file, secret_file)))
-    if join is not None and (secret_file := join.secret_file) is not None:
-        join = evolve(join, secret=had("join.secret_file", partial(from_file, secret_file)))
-    if admin is not None and (token_file := admin.token_file) is not None:
-        admin = evolve(admin, token=had("admin.token_file", lambda: from_file(token_file)))
-    return evolve(draft, operators=operators, ring=ring, join=join, admin=admin), problems
+
+def _secrets(table: Any) -> Iterator[str]:
+    return (field.name for field in fields(type(table)) if hasattr(table, f"{field.name}_file"))
 
 
 def _certificates(draft: Draft) -> Iterator[Problem]:
@@ -80,12 +84,10 @@ def _certificate_keys(draft: Draft) -> Iterator[tuple[str, Path | None, Path | N
         yield f"{path}.", operator.ca_file, operator.cert_file, operator.key_file
         yield f"{path}.listen_", operator.listen_ca_file, operator.listen_cert_file, operator.listen_key_file
         yield f"{path}.outbind_", operator.outbind_ca_file, operator.outbind_cert_file, operator.outbind_key_file
-    if draft.ring is not None:
-        yield "ring.", draft.ring.ca_file, draft.ring.cert_file, draft.ring.key_file
-    if draft.join is not None:
-        yield "join.", draft.join.ca_file, draft.join.cert_file, draft.join.key_file
-    if draft.admin is not None:
-        yield "admin.", draft.admin.ca_file, draft.admin.cert_file, draft.admin.key_file
+    for name in ("ring", "join", "admin", "database"):
+        table = getattr(draft, name)
+        if table is not None:
+            yield f"{name}.", table.ca_file, table.cert_file, table.key_file
 
 
 def _unreadable(file: Path) -> str | None:
@@ -140,7 +142,10 @@ def _open_secrets(draft: Draft) -> Iterator[Problem]:
 
 
 def _secret_files(draft: Draft) -> Iterator[tuple[str, Path]]:
-    tables = [*draft.operators.items(), ("ring", draft.ring), ("join", draft.join), ("admin", draft.admin)]
+    tables = [
+        *draft.operators.items(),
+        *((name, getattr(draft, name)) for name in _TABLES),
+    ]
     for path, table in tables:
         for name in _SECRET_FILES:
             file = getattr(table, name, None)

@@ -217,7 +217,8 @@ class Operator:
         validator=optional(above(0)),
         metadata=key(
             "MT a second that the operator allows the account, over all nodes: each node takes an equal share, by the "
-            "number of [[peers]], whether the others are up or not. With max_per_s the smaller of the two counts.",
+            "number of [[peers]], whether the others are up or not; the active of a pair takes all. With max_per_s the "
+            "smaller of the two counts.",
             example=100,
         ),
     )

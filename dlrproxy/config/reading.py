@@ -56,6 +56,11 @@ class Reader:
         self._document = document
         self._converter = _converter(base)
 
+    @property
+    def names(self) -> frozenset[str]:
+        """Of the tables that stand in the document."""
+        return frozenset(self._document)
+
     def only(self, names: tuple[str, ...]) -> None:
         """No table but these may stand in the document."""
         self.problems.extend(Problem(name, unknown_key(name, names)) for name in self._document if name not in names)
@@ -63,6 +68,10 @@ class Reader:
     def table(self, cls: type[T], name: str) -> T | None:
         """[name]; an absent table is an empty one."""
         return self._read(cls, self._document.get(name, {}), name)
+
+    def optional_table(self, cls: type[T], name: str) -> T | None:
+        """[name]; None as well where there is none."""
+        return self.table(cls, name) if name in self._document else None
 
     def tables(self, cls: type[T], name: str) -> dict[str, T]:
         """[[name]]: what could be read, by path."""
@@ -81,6 +90,11 @@ class Reader:
         values = self._document.get(name, [])
         if isinstance(values, list):
             yield from ((path, value) for path, value in _indexed(name, values) if isinstance(value, dict))
+
+    def raw_table(self, name: str) -> Mapping[str, Any]:
+        """[name] as written; empty where there is none."""
+        value = self._document.get(name, {})
+        return value if isinstance(value, dict) else {}
 
     def _read(self, cls: type[T], value: object, path: str) -> T | None:
         try:

@@ -41,7 +41,9 @@ def _table(name: str) -> Iterator[str]:
     if (cls := _TABLE_ARRAYS.get(name)) is not None:
         yield from _keys(cls, f"[[{name}]]")
     else:
-        yield from _keys(attrs.fields_dict(Config)[name].type, f"[{name}]")
+        wanted: Any = attrs.fields_dict(Config)[name].type
+        optional = [item for item in get_args(wanted) if attrs.has(item)]  # of a table that most nodes have not
+        yield from _keys(optional[0] if optional else wanted, f"[{name}]", commented_out=bool(optional))
     if name == "peers":
         yield from ("", *_comment(_SECOND_PEER), "#[[peers]]", '#name = "gw2"', '#url = "wss://10.0.0.2:7301"')
     if name == "join":
@@ -63,7 +65,7 @@ def _keys(cls: Any, header: str, *, commented_out: bool = False) -> Iterator[str
 
 def _key(attribute: "attrs.Attribute[Any]", key: Key, *, commented_out: bool) -> Iterator[str]:
     required = attribute.default is attrs.NOTHING
-    has_default = not required and attribute.default not in (None, ())
+    has_default = not required and key.example is None
     live = (required or key.in_sample) and not commented_out
     value = key.example if required or key.example is not None else key.shown(attribute.default)
     yield ""
@@ -89,6 +91,8 @@ def _toml(value: object) -> str:
             return json.dumps(str(value), ensure_ascii=False)  # a TOML basic string has JSON's escapes
         case float() if value.is_integer():
             return str(int(value))
+        case dict():
+            return f"{{ {', '.join(f'{name} = {_toml(item)}' for name, item in value.items())} }}"
         case list():
             return f"[{', '.join(map(_toml, value))}]"
         case _:

@@ -1,16 +1,21 @@
 """The tables of the configuration but for [[operators]]: the node, its peers, and what is set once per node."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from attrs import field, frozen
+from attrs import Attribute, field, frozen
 
 from dlrproxy.config.keys import Address, above, at_least, between, gate_name, key, proper_name, websocket_url
 from dlrproxy.secret import Secret
 
 Mode = Literal["ring", "active-passive", "quorum"]
 Level = Literal["debug", "info", "warning", "error"]
+
+
+def _url_if_any(instance: object, attribute: "Attribute[Any]", value: str) -> None:
+    if value:
+        websocket_url(instance, attribute, value)
 
 
 @frozen(kw_only=True)
@@ -51,12 +56,17 @@ class Node:
 
 @frozen(kw_only=True)
 class Peer:
-    """A node of the ring. The same list stands on every node, own entry included; a node alone needs none."""
+    """A node. The same list stands on every node, own entry included; a node alone needs none."""
 
     name: str = field(validator=proper_name, metadata=key("The node's name.", example="gw1"))
     url: str = field(
-        validator=websocket_url,
-        metadata=key("Where the other nodes reach it. ws:// only on loopback.", example="wss://10.0.0.1:7301"),
+        default="",
+        validator=_url_if_any,
+        metadata=key(
+            "Where the other nodes reach it. ws:// only on loopback. The nodes of an active-passive pair need none.",
+            example="wss://10.0.0.1:7301",
+            in_sample=True,
+        ),
     )
 
     @property

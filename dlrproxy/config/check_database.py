@@ -1,0 +1,174 @@
+"""What no key of [database], [pair] and [quorum] can tell alone. Pure, like `check.py`."""
+
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from dlrproxy.config.check import SHORTEST_RING_SECRET, Check, Draft
+from dlrproxy.config.database import Database, Pair, Quorum
+from dlrproxy.config.problems import Problem
+from dlrproxy.config.tables import Mode
+
+RELEASE_S: Final = 2.0  # the longest that a node takes to let go of its binds
+_NEEDED: Final[Mapping[Mode, tuple[str, ...]]] = {
+    "ring": (),
+    "active-passive": ("database", "pair"),
+    "quorum": ("database",),
+}
+_USED: Final[Mapping[Mode, tuple[str, ...]]] = {
+    "ring": (),
+    "active-passive": ("database", "pair"),
+    "quorum": ("database", "quorum"),
+}
+_PASSWORDS: Final = ("password", "admin_password", "replication_password")
+
+
+def alternatives(path: str, table: Mapping[str, Any]) -> Iterator[Problem]:
+    """Of [database] or [pair] as written: keys of which no more than one may be given."""
+    for password in _PASSWORDS:
+        names = password, f"{password}_file", f"{password}_env"
+        for name in [name for name in names if name in table][1:]:
+            yield Problem(f"{path}.{name}", f"give only one of {', '.join(names)}")
+    for prefix in ("", "peer_"):
+        for name in (f"{prefix}host", f"{prefix}port"):
+            if f"{prefix}socket" in table and name in table:
+                yield Problem(f"{path}.{name}", f"excludes {prefix}socket; give an address or a socket")
+    for password, user in (("admin_password", "admin_user"), ("replication_password", "replication_user")):
+        for name in (password, f"{password}_file", f"{password}_env"):
+            if name in table and user not in table:
+                yield Problem(f"{path}.{name}", f"needs {user}")
+
+
+# Errors
+
+
+def _needed_tables(draft: Draft) -> Iterator[Problem]:
+    if draft.node is None:
+        return
+    for name in _NEEDED[draft.node.mode]:
+        if name not in draft.given:
+            yield Problem(name, f'mode = "{draft.node.mode}" needs a [{name}] table')
+
+
+def _tls(draft: Draft) -> Iterator[Problem]:
+    database = draft.database
+    if database is None:
+        return
+    for lonely, other in (("cert_file", "key_file"), ("key_file", "cert_file")):
+        if getattr(database, lonely) is not None and getattr(database, other) is None:
+            yield Problem(f"database.{other}", f"is required with {lonely}")
+
+
+def _pair(draft: Draft) -> Iterator[Problem]:
+    pair = draft.pair
+    if pair is None or draft.node is None or draft.node.mode != "active-passive":
+        return
+    if len(draft.peers) != 2 and "peers" not in draft.incomplete:
+        yield Problem("peers", f"a pair has two nodes, this one and the other; here are {len(draft.peers)}")
+    if pair.peer_host is None and pair.peer_socket is None:
+        yield Problem("pair.peer_host", "is required: where the other node's database server is")
+    if draft.database is not None:
+        yield from _same_server(draft.database, pair)
+        if pair.manage_database and draft.database.admin_user is None:
+            yield Problem("database.admin_user", "is required with pair.manage_database = true")
+        if draft.database.admin_user == draft.database.user:
+            yield Problem("database.admin_user", "must be another account than user, which read_only must bind")
+    yield from _pair_times(pair, draft.database)
+    yield from _witness(pair)
+
+
+def _same_server(database: Database, pair: Pair) -> Iterator[Problem]:
+    if pair.peer_socket is not None:
+        if pair.peer_socket == database.socket:
+            yield Problem("pair.peer_socket", "is the socket of this node's own server")
+    elif database.socket is None and (pair.peer_host, pair.peer_port) == (database.host, database.port):
+        yield Problem("pair.peer_host", "is this node's own server")
+
+
+def _pair_times(pair: Pair, database: Database | None) -> Iterator[Problem]:
+    """The standby must not begin before the active has let go: it does so after fence_after_s, within RELEASE_S."""
+    if pair.promote_after_s < pair.fence_after_s + RELEASE_S:
+        yield Problem(
+            "pair.promote_after_s",
+            f"{pair.promote_after_s:g} must be at least fence_after_s + {RELEASE_S:g} "
+            f"({pair.fence_after_s:g} + {RELEASE_S:g}), so that the other node has released its binds by then",
+        )
+    if pair.heartbeat_s > pair.fence_after_s / 3:
+        yield Problem(
+            "pair.heartbeat_s",
+            f"{pair.heartbeat_s:g} must be at most a third of fence_after_s ({pair.fence_after_s:g}), or one late "
+            "heartbeat fences the active",
+        )
+    if database is not None and database.connect_timeout_s >= pair.promote_after_s:
+        yield Problem(
+            "database.connect_timeout_s",
+            f"{database.connect_timeout_s:g} must be less than pair.promote_after_s ({pair.promote_after_s:g})",
+        )
+
+
+def _witness(pair: Pair) -> Iterator[Problem]:
+    if pair.witness is not None and pair.witness_secret_file is None:
+        yield Problem("pair.witness_secret_file", "is required with witness")
+    if pair.witness_secret is not None and len(pair.witness_secret.reveal()) < SHORTEST_RING_SECRET:
+        yield Problem("pair.witness_secret_file", f"holds fewer than {SHORTEST_RING_SECRET} bytes")
+
+
+def _quorum(draft: Draft) -> Iterator[Problem]:
+    quorum = draft.quorum
+    if quorum is None or draft.node is None or draft.node.mode != "quorum":
+        return
+    if quorum.takeover_after_s < quorum.lease_s + RELEASE_S:
+        yield Problem(
+            "quorum.takeover_after_s",
+            f"{quorum.takeover_after_s:g} must be at least lease_s + {RELEASE_S:g} ({quorum.lease_s:g} + "
+            f"{RELEASE_S:g}), so that a node that was cut off has stopped by then",
+        )
+    if not draft.incomplete:
+        yield from _stand_ins(quorum, draft)
+        yield from _nodes(quorum, draft)
+
+
+def _stand_ins(quorum: Quorum, draft: Draft) -> Iterator[Problem]:
+    known = {peer.name for peer in draft.peers.values()}
+    known.update(itertools.chain.from_iterable(operator.listen for operator in draft.operators.values()))
+    for gateway, other in quorum.stand_in.items():
+        for name in (gateway, other):
+            if name not in known:
+                yield Problem("quorum.stand_in", f'no gateway "{name}" is known here')
+        if gateway == other:
+            yield Problem("quorum.stand_in", f'"{gateway}" cannot stand in for itself')
+
+
+def _nodes(quorum: Quorum, draft: Draft) -> Iterator[Problem]:
+    nodes = [peer.name for peer in draft.peers.values()]
+    for table, names in (("weights", quorum.weights), ("sites", quorum.sites)):
+        for name in names:
+            if name not in nodes:
+                yield Problem(f"quorum.{table}", f'"{name}" is not among the [[peers]]')
+    if nodes and not any(map(quorum.weight, nodes)):
+        yield Problem("quorum.weights", "are 0 for every node, so that none of them has more than half")
+
+
+# Warnings
+
+
+def _unused_tables(draft: Draft) -> Iterator[Problem]:
+    if draft.node is None:
+        return
+    for name in ("database", "pair", "quorum"):
+        if name in draft.given and name not in _USED[draft.node.mode]:
+            yield Problem(name, f'has no effect with mode = "{draft.node.mode}"')
+
+
+def _unused_keys(draft: Draft) -> Iterator[Problem]:
+    database, pair = draft.database, draft.pair
+    if database is not None:
+        for name in ("ca_file", "cert_file", "key_file"):
+            if not database.tls and getattr(database, name) is not None:
+                yield Problem(f"database.{name}", "has no effect without tls = true")
+    if pair is not None and pair.witness is None and pair.witness_secret_file is not None:
+        yield Problem("pair.witness_secret_file", "has no effect without witness")
+
+
+ERRORS: Final[tuple[Check, ...]] = (_needed_tables, _tls, _pair, _quorum)
+WARNINGS: Final[tuple[Check, ...]] = (_unused_tables, _unused_keys)
