@@ -1,0 +1,132 @@
+"""What a node of a quorum is told, how it is set, and what it wants done: the values of `quorum.py` and `lease.py`."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Final
+
+import attrs
+
+# The part of a lease that its holder uses: two monotonic clocks may run at different speeds.
+RATE_MARGIN: Final = 0.9
+
+
+class Role(StrEnum):
+    UNREACHABLE = "unreachable"
+    NO_QUORUM = "no-quorum"
+    JOINING = "joining"
+    SERVING = "serving"
+
+
+@attrs.frozen(kw_only=True)
+class QuorumSettings:
+    """Times in seconds. `fence_after_s` is less than RATE_MARGIN of `takeover_after_s`."""
+
+    me: str  # the node's name
+    home: bytes  # the id of its data directory, which one process at a time can use
+    fence_after_s: float = 8.0
+    takeover_after_s: float = 12.0
+    lease_s: float = 6.0
+
+
+@attrs.frozen(kw_only=True)
+class Server:
+    """What the own database server says of its cluster."""
+
+    primary: bool  # it belongs to the part that has the quorum, as far as it knows
+    ready: bool  # it takes statements
+    state: str  # "Synced", "Donor/Desynced", "Joined", "Joiner", ...
+    size: int = 0  # servers in its part of the cluster
+    conf_id: int = 0  # counts changes of membership
+    uuid: str = ""  # of the cluster's history
+
+
+@attrs.frozen(kw_only=True)
+class Member:
+    """A node's row: its lease on its own part of custody."""
+
+    epoch: int  # counts terms of service, and takeovers
+    beat: int  # counts up while it is there
+    home: bytes = b""
+    taken: bool = False  # its rows are given to `heir`, until it comes back
+    heir: str = ""
+    moved: int = 0  # counts up whenever rows have been given to the heir
+
+
+@attrs.frozen(kw_only=True)
+class MasterRow:
+    """The lease on what is to be done once. Its holder counts `beat` up."""
+
+    epoch: int = 0
+    holder: str = ""
+    beat: int = 0
+
+
+@attrs.frozen(kw_only=True)
+class Rows:
+    members: Mapping[str, Member]
+    master: MasterRow
+
+
+@attrs.frozen(kw_only=True)
+class Observation:
+    """What can be seen at one moment: the answers to questions that were sent after the last one."""
+
+    server: Server | None  # None: it cannot be reached
+    rows: Rows | None = None  # None: it does not say
+
+
+# What is to be done. Each may fail, and is then decided anew from what is seen. All but Serve, Release and Adopt are
+# statements that do nothing when the row is no longer as it was seen.
+
+
+@attrs.frozen
+class Claim:
+    """Begin a new term: count the epoch of the own row up, which ends whatever was done under the one before."""
+
+    seen: Member | None  # None: there is no row yet
+
+
+@attrs.frozen
+class Serve:
+    """Open the store, hold the binds, listen."""
+
+    epoch: int
+
+
+@attrs.frozen
+class Release:
+    """Answer gateways for what the operators have accepted, unbind, stop listening. Custody stays where it is."""
+
+    why: str
+
+
+@attrs.frozen
+class Adopt:
+    """The own part of custody has got rows of a node that is gone."""
+
+
+@attrs.frozen
+class TakeLease:
+    """Become master."""
+
+    seen: MasterRow
+
+
+@attrs.frozen
+class Take:
+    """Fence a node that is gone: whatever it still writes under `seen.epoch` is refused. Its heir is `heir`."""
+
+    node: str
+    seen: Member
+    heir: str
+
+
+@attrs.frozen
+class Move:
+    """Give the rows of a taken node to its heir, as long as it has not come back."""
+
+    node: str
+    epoch: int
+
+
+Command = Claim | Serve | Release | Adopt | TakeLease | Take | Move

@@ -1,0 +1,163 @@
+"""When a node of a quorum serves: a pure machine that is told what its database server says, and which beats returned.
+
+    role          binds, listeners   own database server
+    UNREACHABLE   no                 gives no answer
+    NO_QUORUM     no                 belongs to less than half of the cluster, or nothing that it writes is certified
+    JOINING       no                 in the quorum, but not synced yet, or the node has not claimed its part of custody
+    SERVING       yes                in the quorum, and the node's last beat is not older than `fence_after_s`
+
+Several nodes serve at once. What must never be shared is a node's part of custody: the node holds it by a lease
+(`lease.py` says why that is safe), which begins with a claim and is kept by beats: writes of the node's own row that
+the cluster has certified. What a server says of itself is a hint: one that was stopped and goes on calls itself
+Primary for half a second, and a process that was stopped remembers what it has heard. So nobody serves on a word,
+only on a beat that returned, counted from when it was *sent*; after any gap longer than `fence_after_s` a new one
+comes first. While a cluster regroups, writes wait, for 1.3 to 6 s as it is set: less than `fence_after_s`, so nobody
+unbinds.
+
+The claim is causal: its certification comes after everything that was certified before, and its commit after theirs
+at this server. What the store reads then is not stale, and rows that were given away are gone.
+
+A server that gives its state to another one ("Donor/Desynced") may go on, as long as beats return; nobody begins to
+serve on one that is not "Synced".
+"""
+
+from typing import Final
+
+from dlrproxy.modes.cluster import (
+    Adopt,
+    Claim,
+    Command,
+    Member,
+    Observation,
+    QuorumSettings,
+    Release,
+    Role,
+    Rows,
+    Serve,
+    Server,
+)
+from dlrproxy.modes.lease import Watch
+
+SYNCED: Final = "Synced"
+_NEVER: Final = float("-inf")
+
+
+class Quorum:
+    """See the module's docstring. Times are seconds of one monotonic clock."""
+
+    def __init__(self, settings: QuorumSettings) -> None:
+        self._settings = settings
+        self.role = Role.JOINING
+        self.why = "it has just started"  # of the role, for people
+        self.epoch = 0  # of the present term, claimed or served; 0: there is none
+        self.serve_until = _NEVER  # after this nothing may be sent or answered, however late a process wakes up
+        self._over = 0  # epochs up to this one are done with
+        self._own_row = Watch()
+        self._inherited: frozenset[tuple[str, int, int]] = frozenset()
+
+    # What it is told besides observations
+
+    def vouched(self, epoch: int, sent_at: float) -> None:
+        """A claim that gave `epoch`, or a beat under it, has been certified; it was sent then."""
+        if epoch <= self._over:
+            return
+        if epoch > self.epoch:
+            self.epoch, self.serve_until = epoch, _NEVER
+        if epoch == self.epoch:
+            self.serve_until = max(self.serve_until, sent_at + self._settings.fence_after_s)
+
+    def refused(self, epoch: int) -> None:
+        """A write under `epoch` has found another epoch in the row: the term is over, whatever else is seen."""
+        if epoch == self.epoch:
+            self._end_term()
+
+    def may_act(self, epoch: int, now: float) -> bool:
+        """Whether the term under `epoch` may send and answer at this moment."""
+        return epoch == self.epoch and now < self.serve_until
+
+    # Decisions
+
+    def observe(self, seen: Observation, now: float) -> list[Command]:
+        """To be called every second or so, and at `serve_until`."""
+        if self.role is Role.SERVING:
+            return self._serving(seen, now)
+        if (out := _out_of(seen.server)) is not None:
+            self._become(*out)
+            self._end_term()  # a claim that was not used
+            return []
+        return self._join(seen, now)
+
+    def _serving(self, seen: Observation, now: float) -> list[Command]:
+        server = seen.server
+        if not self.epoch:
+            return self._stop(Role.JOINING, "another node has taken over from it")
+        if server is not None and (out := _out_of(server)) is not None:
+            return self._stop(*out)
+        if now >= self.serve_until:
+            role = Role.UNREACHABLE if server is None else Role.NO_QUORUM
+            return self._stop(role, f"nothing that it wrote was certified for {self._settings.fence_after_s:g} s")
+        return self._adopt(seen.rows)
+
+    def _stop(self, role: Role, why: str) -> list[Command]:
+        self._become(role, why)
+        self._end_term()
+        return [Release(why)]
+
+    def _end_term(self) -> None:
+        self._over = max(self._over, self.epoch)
+        self.epoch = 0
+        self.serve_until = _NEVER
+
+    # To begin
+
+    def _join(self, seen: Observation, now: float) -> list[Command]:
+        server, rows = seen.server, seen.rows
+        if server is None or rows is None or server.state != SYNCED:
+            self._become(Role.JOINING, f"its database server is {server.state if server else 'silent'}")
+            return []
+        if self.epoch and self.may_act(self.epoch, now):
+            self._become(Role.SERVING, "its database server is in the quorum, and has certified its claim")
+            self._inherited = self._moved_here(rows)
+            return [Serve(self.epoch)]
+        self._end_term()
+        return self._claim(rows.members.get(self._settings.me), now)
+
+    def _claim(self, own: Member | None, now: float) -> list[Command]:
+        """Who had it before from the same data directory is dead, for that is locked; and who was fenced is over."""
+        if own is not None and not own.taken and own.home != self._settings.home:
+            still = self._own_row.still_for(own.epoch, own.beat, now)
+            if still < self._settings.takeover_after_s:
+                self._become(Role.JOINING, "its name was used on another data directory, and may still be")
+                return []
+        self._become(Role.JOINING, "it claims its part of custody")
+        return [Claim(own)]
+
+    # While serving
+
+    def _adopt(self, rows: Rows | None) -> list[Command]:
+        if rows is None:
+            return []
+        before, self._inherited = self._inherited, self._moved_here(rows)
+        return [Adopt()] if self._inherited - before else []
+
+    def _moved_here(self, rows: Rows) -> frozenset[tuple[str, int, int]]:
+        return frozenset(
+            (node, member.epoch, member.moved)
+            for node, member in rows.members.items()
+            if member.taken and member.heir == self._settings.me
+        )
+
+    def _become(self, role: Role, why: str) -> None:
+        self.role = role
+        self.why = why
+
+
+def _out_of(server: Server | None) -> tuple[Role, str] | None:
+    """Out of the quorum, by the server's own word: that much of it is believed."""
+    if server is None:
+        return Role.UNREACHABLE, "its database server cannot be reached"
+    if not server.primary:
+        return Role.NO_QUORUM, "its database server is with less than half of the cluster"
+    if not server.ready:
+        return Role.NO_QUORUM, "its database server takes no statements"
+    return None

@@ -1,0 +1,385 @@
+"""The role and the lease machines of a quorum in a world of faults, and by hand."""
+
+import pytest
+from attrs import evolve
+from quorum_world import MASTER, NAMES, SETTINGS, World, member
+
+from dlrproxy.modes.cluster import Adopt, Claim, MasterRow, Member, Observation, Release, Role, Rows, Serve, Server
+from dlrproxy.modes.lease import Master, heir_of
+from dlrproxy.modes.quorum import Quorum
+
+STEP_S = 0.25
+FAULTS = [
+    "cut", "cut", "heal", "heal", "heal", "kill node", "start node", "start node", "kill server", "start server",
+    "start server", "freeze", "thaw", "thaw", "pause server", "resume server", "resume server",
+]  # fmt: skip
+
+
+def disturb(world):
+    what, name = world.random.choice(FAULTS), world.random.choice(NAMES)
+    node, server = world.nodes[name], world.servers[name]
+    world.note(what, name)
+    match what:
+        case "cut" | "heal":
+            server.connected = what == "heal"
+        case "kill node":
+            world.kill(node)
+        case "start node" if node.quorum is None:
+            world.start(node)
+        case "kill server":
+            server.up = server.paused = False
+        case "start server":
+            server.up = True
+        case "freeze" | "thaw" if node.quorum is not None:
+            node.frozen = what == "freeze"
+        case "pause server":
+            server.paused = server.up
+        case "resume server":
+            server.paused = False
+
+
+def learn(world, server):
+    """A server finds out what it belongs to, and catches up."""
+    if server.up and not server.paused:
+        server.claims_primary = world.in_quorum(server)
+
+
+def play(seed, steps=600, **machines):
+    """Anything in any order."""
+    world = World(seed, **machines)
+    dice = world.random
+    calm = dice.choice([0.02, 0.1, 0.3])
+    for _ in range(steps):
+        node = world.nodes[dice.choice(NAMES)]
+        server = world.servers[dice.choice(NAMES)]
+        match dice.randrange(16):
+            case 0 | 1:
+                world.advance(dice.choice([0.05, 0.2, 0.5, 1.0, 3.0]))
+            case 2 | 3:
+                world.observe(node)
+            case 4 | 5:
+                world.carry_out(node)
+            case 6 | 7:
+                world.read_mail(node)
+            case 8 | 9 | 10 if world.writes:
+                world.step_write(dice.choice(world.writes))
+            case 11:
+                world.beat(node)
+                world.renew(node)
+            case 12:
+                world.accept(node)
+                world.deliver(node)
+            case 13:
+                world.apply(server, dice.randint(server.applied, len(world.log)))
+                learn(world, server)
+            case 14 if dice.random() < calm:
+                world.forget(node)
+            case 15 if dice.random() < calm:
+                disturb(world)
+        world.check()
+        world.check_custody()
+    return world
+
+
+def drive(world, seconds, faults=0.0, lag=0.0):
+    """As a cluster really runs: everybody looks every quarter of a second and beats every second."""
+    dice = world.random
+    world.loss = 0.05 if faults else 0.0
+    for step in range(int(seconds / STEP_S)):
+        world.advance(STEP_S)
+        for name in NAMES:
+            server, node = world.servers[name], world.nodes[name]
+            if server.up and not server.paused and world.in_quorum(server) and dice.random() >= lag:
+                world.apply(server)
+            if dice.random() < 0.5:
+                learn(world, server)
+            if step % 4 == 0:
+                world.beat(node)
+                world.renew(node)
+                if faults and dice.random() < 0.1:
+                    world.forget(node)
+            if step % 2 == 0:
+                world.observe(node)
+            world.accept(node)
+            world.deliver(node)
+        for _ in range(4):
+            for node in world.nodes.values():
+                world.carry_out(node)
+                world.check()
+            for write in list(world.writes):
+                if dice.random() >= lag:
+                    world.step_write(write)
+            for node in world.nodes.values():
+                while node.inbox and world.runs(node):
+                    world.read_mail(node)
+                    world.check()
+        if dice.random() < faults:
+            disturb(world)
+        world.check()
+        world.check_custody()
+
+
+def serving(world):
+    return {node.name for node in world.nodes.values() if world.serves(node)}
+
+
+def masters(world):
+    return [node.name for node in world.nodes.values() if world.runs(node) and node.master.holds(world.clock(node))]
+
+
+@pytest.mark.parametrize("first", range(0, 300, 100))
+def test_anything_in_any_order(first):
+    for seed in range(first, first + 100):
+        play(seed)
+
+
+@pytest.mark.parametrize("first", range(0, 45, 15))
+def test_a_cluster_that_runs_while_everything_fails(first):
+    handed_over = 0
+    for seed in range(first, first + 15):
+        world = World(seed)
+        drive(world, 150, faults=0.04, lag=world.random.choice([0.0, 0.3, 0.7]))
+        handed_over += sum(row.moved for key, row in world.truth.items() if key[0] == "member")
+    assert handed_over > 0
+
+
+def calm_down(world):
+    for server in world.servers.values():
+        server.up, server.paused, server.connected = True, False, True
+    for node in world.nodes.values():
+        world.kill(node)  # what has lost the answer to a write of custody reads it again
+        world.start(node)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_after_any_faults_and_a_restart_all_serve_one_is_master_and_all_is_sent_or_parked(seed):
+    world = World(seed)
+    drive(world, 100, faults=0.1, lag=0.3)
+    calm_down(world)
+    drive(world, 90)
+    assert serving(world) == set(NAMES)
+    assert len(masters(world)) == 1
+    early = set(range(world.numbers + 1))
+    drive(world, 90)
+    left = {key[2] for key, value in world.truth.items() if key[0] == "item" and value == "waiting"} & early
+    assert left == set()
+
+
+def test_at_rest_all_serve_and_the_first_who_asked_is_master():
+    world = World()
+    drive(world, 30)
+    assert serving(world) == set(NAMES)
+    assert len(masters(world)) == 1
+    assert {row.epoch for key, row in world.truth.items() if key[0] == "member"} == {1}
+    assert world.truth[MASTER].epoch == 1
+
+
+def test_a_dead_nodes_rows_go_to_the_next_one():
+    world = World()
+    drive(world, 30)
+    world.kill(world.nodes["b"])
+    drive(world, 30)
+    assert serving(world) == {"a", "c"}
+    row = world.truth[member("b")]
+    assert (row.taken, row.heir) == (True, "c")
+    assert not [key for key in world.truth if key[:2] == ("item", "b")]
+    world.start(world.nodes["b"])
+    drive(world, 10)
+    assert serving(world) == set(NAMES)
+    assert not world.truth[member("b")].taken
+
+
+def test_another_becomes_master_within_the_lease_when_the_master_dies():
+    world = World()
+    drive(world, 30)
+    (old,) = masters(world)
+    world.kill(world.nodes[old])
+    drive(world, SETTINGS.lease_s + 3)
+    (new,) = masters(world)
+    assert new != old
+    assert world.truth[MASTER].epoch == 2
+
+
+def test_a_survivor_of_three_stops_and_all_come_back():
+    world = World()
+    drive(world, 30)
+    for name in "bc":
+        world.servers[name].up = False
+    drive(world, 12)
+    assert serving(world) == set()
+    assert world.nodes["a"].quorum.role is Role.NO_QUORUM
+    for name in "bc":
+        world.servers[name].up = True
+    drive(world, 15)
+    assert serving(world) == set(NAMES)
+    assert not any(row.taken for key, row in world.truth.items() if key[0] == "member")  # all had their time
+
+
+def test_a_stall_shorter_than_the_fence_unbinds_nobody():
+    world = World()
+    drive(world, 30)
+    releases = sum("Release" in str(entry) for entry in world.trace)
+    for server in world.servers.values():
+        server.connected = False
+    for _ in range(int((SETTINGS.fence_after_s - 2) / STEP_S)):
+        world.advance(STEP_S)
+        for node in world.nodes.values():
+            world.observe(node)
+            world.check()
+    for server in world.servers.values():
+        server.connected = True
+    drive(world, 5)
+    assert serving(world) == set(NAMES)
+    assert sum("Release" in str(entry) for entry in world.trace) == releases
+
+
+# --- by hand
+
+SYNCED = Server(primary=True, ready=True, state="Synced")
+MINE = evolve(SETTINGS, me="a", home=b"1")
+
+
+def seen(server=SYNCED, master=None, **members):
+    return Observation(server=server, rows=Rows(members=members, master=master or MasterRow()))
+
+
+def a_serving_machine(now=0.0):
+    machine = Quorum(MINE)
+    own = Member(epoch=3, beat=7, home=b"1")
+    assert machine.observe(seen(a=own), now) == [Claim(own)]
+    machine.vouched(4, now)
+    assert machine.observe(seen(a=evolve(own, epoch=4)), now) == [Serve(4)]
+    return machine
+
+
+def test_a_server_that_calls_itself_primary_is_not_enough():
+    machine = a_serving_machine()
+    later = SETTINGS.fence_after_s + 10
+    own = Member(epoch=4, beat=8, home=b"1")
+    (release,) = machine.observe(seen(a=own), later)
+    assert isinstance(release, Release)
+    assert machine.serve_until < later
+    assert machine.observe(seen(a=own), later) == [Claim(own)]
+    assert machine.observe(seen(a=own), later) == [Claim(own)]  # as long as it is not certified
+    machine.vouched(4, later)  # a beat of the term that is over, answered late
+    assert machine.observe(seen(a=own), later) == [Claim(own)]
+    machine.vouched(5, later)
+    assert machine.observe(seen(a=own), later) == [Serve(5)]
+
+
+def test_it_ends_at_once_when_its_server_says_that_it_is_out():
+    for server in (evolve(SYNCED, primary=False), evolve(SYNCED, ready=False)):
+        machine = a_serving_machine()
+        (release,) = machine.observe(seen(server), 1.0)
+        assert isinstance(release, Release)
+        assert machine.role is Role.NO_QUORUM
+
+
+def test_it_goes_on_without_an_answer_until_its_time_is_over():
+    machine = a_serving_machine()
+    assert machine.observe(Observation(server=None), SETTINGS.fence_after_s - 1) == []
+    (release,) = machine.observe(Observation(server=None), SETTINGS.fence_after_s)
+    assert isinstance(release, Release)
+    assert machine.role is Role.UNREACHABLE
+
+
+def test_a_refused_write_ends_the_term():
+    machine = a_serving_machine()
+    machine.refused(3)
+    assert machine.serve_until > 0
+    machine.refused(4)
+    assert machine.serve_until < 0
+    (release,) = machine.observe(seen(a=Member(epoch=5, beat=8, taken=True, heir="b")), 1.0)
+    assert "taken over" in release.why
+
+
+@pytest.mark.parametrize("state", ["Joiner", "Joined", "Donor/Desynced"])
+def test_it_begins_on_a_synced_server_only(state):
+    machine = Quorum(MINE)
+    assert machine.observe(seen(evolve(SYNCED, state=state)), 0.0) == []
+    assert machine.role is Role.JOINING
+    machine = a_serving_machine()
+    assert machine.observe(seen(evolve(SYNCED, state=state)), 1.0) == []
+
+
+def test_a_name_that_is_used_elsewhere_is_not_claimed_before_that_has_ended():
+    machine = Quorum(MINE)
+    for now in range(20):
+        assert machine.observe(seen(a=Member(epoch=1, beat=now, home=b"2")), float(now)) == []
+    assert "another data directory" in machine.why
+    assert machine.observe(seen(a=Member(epoch=1, beat=19, home=b"2")), 19 + SETTINGS.takeover_after_s)
+    assert Quorum(MINE).observe(seen(a=Member(epoch=1, beat=1, home=b"2", taken=True, heir="b")), 0.0)
+
+
+def test_rows_that_are_moved_here_are_adopted_once():
+    machine = a_serving_machine()
+    own = Member(epoch=4, beat=8, home=b"1")
+    gone = Member(epoch=2, beat=2, taken=True, heir="a")
+    assert machine.observe(seen(a=own, b=gone), 1.0) == [Adopt()]
+    assert machine.observe(seen(a=own, b=gone), 2.0) == []
+    assert machine.observe(seen(a=own, b=evolve(gone, moved=1)), 3.0) == [Adopt()]
+    assert machine.observe(seen(a=own, b=evolve(gone, heir="c")), 4.0) == []
+
+
+def test_the_heir_is_the_next_one_that_lives():
+    assert [heir_of("b", living) for living in (["a", "c"], ["a"], ["a", "b2", "c"])] == ["c", "a", "b2"]
+
+
+# --- bugs that are planted must be caught
+
+
+class Trusting(Quorum):
+    """Takes its server's word for a beat."""
+
+    def observe(self, seen, now):
+        if self.epoch and seen.server is not None and seen.server.primary:
+            self.serve_until = now + self._settings.fence_after_s
+        return super().observe(seen, now)
+
+
+class Deaf(Quorum):
+    """Counts a beat from when its answer was read, some seconds later."""
+
+    def vouched(self, epoch, sent_at):
+        super().vouched(epoch, sent_at + 6)
+
+
+class Undead(Quorum):
+    """Lets a beat of an old term vouch for a new one."""
+
+    def _end_term(self):
+        self.serve_until = float("-inf")
+
+
+class TooEager(Master):
+    def __init__(self, settings):
+        super().__init__(evolve(settings, takeover_after_s=2.0))
+
+
+class Usurper(Master):
+    """Takes a lease before it has run out."""
+
+    def __init__(self, settings):
+        super().__init__(settings)
+        self._theirs = evolve(settings, lease_s=1.0)
+
+    def _stand_for(self, seen, now):
+        kept, self._settings = self._settings, self._theirs
+        try:
+            return super()._stand_for(seen, now)
+        finally:
+            self._settings = kept
+
+
+@pytest.mark.parametrize(
+    "bug", [{"quorum": Trusting}, {"quorum": Deaf}, {"quorum": Undead}, {"master": TooEager}, {"master": Usurper}]
+)
+def test_a_planted_bug_is_caught(bug):
+    def all_seeds():
+        for seed in range(200):
+            world = World(seed, **bug)
+            drive(world, 150, faults=0.06, lag=world.random.choice([0.0, 0.3, 0.7]))
+            play(seed, **bug)
+
+    with pytest.raises(AssertionError):
+        all_seeds()
