@@ -71,10 +71,10 @@ class Join:
         self._receive = receive
         self._near: frozenset[str] = frozenset()  # nodes of this ring that can be reached, and know the frames
         self._linked: Mapping[str, int] = {}  # gates of the other ring that this node has a link to, with its version
-        # By gate of this ring: what it reaches of the other. It says so on each new link, and when it changes; what was
-        # said before counts on while the gate is out of reach, and does again after a silence that it knows nothing of.
+        # By gate of this ring: what it reaches of the other. It says so on each new link, when it changes, and every
+        # second, since a claim would wait for ever where the word is lost. What was said before counts on while the
+        # gate is out of reach, and does again after a silence that it knows nothing of.
         self._told: dict[str, tuple[str, ...]] = {}
-        self._untold: set[str] = set()  # nodes of this ring that are still to be told what this one reaches
         self.counts: Counter[str] = Counter()
 
     # What can be reached
@@ -82,24 +82,29 @@ class Join:
     def near(self, nodes: frozenset[str]) -> None:
         """The nodes of this ring that can be reached and know the frames have changed."""
         joined, self._near = nodes - self._near, nodes
-        self._untold = (self._untold & nodes) | joined
-        self.tell()
+        self._tell(joined)
 
     def linked(self, gates: Mapping[str, int]) -> None:
         """The gates of the other ring that this node has a link to have changed."""
         self._linked = gates
-        self._untold = set(self._near)
         self.tell()
 
     def tell(self) -> None:
-        """Tell the nodes of this ring what this gate reaches; call it now and then, for those whose link was full."""
-        if self._me in self._own_gates:
-            told = {node for node in self._untold if self._send(node, Joined(tuple(self._linked)))}
-            self._untold -= told
+        """Tell the nodes of this ring what this gate reaches; call it every second or so."""
+        self._tell(self._near)
 
-    def heard(self, sender: str, frame: Joined) -> None:
-        if sender in self._own_gates:
-            self._told[sender] = tuple(gate for gate in frame.gates if gate in self._far_gates)
+    def _tell(self, nodes: frozenset[str]) -> None:
+        if self._me in self._own_gates:
+            for node in sorted(nodes):
+                self._send(node, Joined(tuple(self._linked)))
+
+    def heard(self, sender: str, frame: Joined) -> bool:
+        """True where a gate of this ring says something new."""
+        if sender not in self._own_gates:
+            return False
+        before = self._told.get(sender)
+        self._told[sender] = tuple(gate for gate in frame.gates if gate in self._far_gates)
+        return self._told[sender] != before
 
     def reachable(self, version: int) -> dict[str, int]:
         """The gates of the other ring that a frame gets to from here, and the version that is spoken with each.

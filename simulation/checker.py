@@ -34,6 +34,7 @@ class Wrong(StrEnum):
     STUCK = "stuck"  # in the end it is in custody, and nothing stands in its way
     PARKED_WITHOUT_CAUSE = "parked_without_cause"  # nothing has happened that its reason stands for
     ROWS_LEFT = "rows_left"  # in the end a disk keeps rows of custody that are about nothing
+    UNLAWFUL = "unlawful"  # a frame that goes round in circles, or where none of its kind may go
     UNANSWERED = "unanswered"  # the bind was there, and the operator got no answer
     BROKEN = "broken"  # the code raised
 

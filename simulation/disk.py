@@ -62,7 +62,7 @@ class Disk:
         self.store_id = store_id
         self.rows = Platter(changed)
         self.slow_until = self.full_until = self.failing_until = 0.0
-        self.at_next_write: Callable[[float], None] | None = None  # is told how long that takes
+        self.at_next_write: Callable[[float], None] | None = None  # is told how long that takes; one of custody
         self.torn = 0  # groups that were found torn
         self._choose = choose
         self._now = now
@@ -155,7 +155,11 @@ class DiskStore(MemoryStore):
         self._tries = 0
         takes_s = self.disk.write_s()
         self._later(takes_s, self._end)
-        if self.disk.at_next_write is not None:
+        if (
+            self.disk.at_next_write is not None
+            and self._committing is not None
+            and self._committing.rows[Table.CUSTODY]
+        ):
             self.disk.at_next_write(takes_s)
         self._later(_STALLED_S, self.judge)
 

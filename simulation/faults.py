@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable, Mapping
 from functools import partial
+from itertools import combinations
 from typing import Final
 
 from attrs import evolve
@@ -16,6 +17,7 @@ from simulation.network import Network, Weather
 from simulation.node import Host, Process
 from simulation.operator import Operator
 from simulation.profiles import Counts, Profile
+from simulation.site import Site, gate_address
 from simulation.timeline import Timeline
 
 LONGEST_PAUSE_S: Final = 30.0
@@ -95,11 +97,13 @@ class Faults:
         return self._choose.choice([host for host in self._hosts.values() if not host.retired])
 
     def _two(self) -> tuple[str, str] | None:
-        names = [host.name for host in self._hosts.values() if not host.retired]
-        if len(names) < 2:
+        """The ends of a link: of one ring, or of the join."""
+        there = [host.site for host in self._hosts.values() if not host.retired]
+        links = [ends for one, other in combinations(there, 2) if (ends := _link(one, other))]
+        if not links:
             return None
-        one, other = self._choose.sample(names, 2)
-        return one, other
+        one, other = self._choose.choice(links)
+        return (one, other) if self._choose.random() < 0.5 else (other, one)
 
     def _note(self, node: str, what: str) -> None:
         self._history.note("fault", "", node, what)
@@ -123,7 +127,7 @@ class Faults:
 
     def _down(self, host: Host, end: Callable[[], None]) -> None:
         end()
-        self._timeline.after(self._choose.choice((0.1, 1.0, 5.0, 20.0)) * self._choose.uniform(0.5, 1.5), host.start)
+        self._timeline.after(self._choose.choice(self._profile.down_s) * self._choose.uniform(0.5, 1.5), host.start)
 
     def _cut(self) -> None:
         if pair := self._two():
@@ -238,14 +242,12 @@ class Faults:
             newcomer = spare[0]
             newcomer.retired = False
             there.append(newcomer)
-            names = [host.name for host in there]
-            newcomer.nodes = names
+            newcomer.nodes = [host.site.node for host in there]
             self._note(newcomer.name, "is new")
             newcomer.start()
         elif len(there) > 1:
             leaver = self._choose.choice(there)
             there.remove(leaver)
-            names = [host.name for host in there]
             leaver.crash(power=False)
             leaver.retired = True
             self._history.note("retired", "", leaver.name)
@@ -257,9 +259,15 @@ class Faults:
     def _tell_table(self, host: Host) -> None:
         """The newest one: nobody gives a node an older one than it has."""
         if not host.retired:
-            host.reload(other.name for other in self._hosts.values() if not other.retired)
+            host.reload(other.site.node for other in self._hosts.values() if not other.retired)
 
     def _wipe(self) -> None:
         host = self._host()
         store_id = self._choose.randbytes(8)
         self._down(host, partial(host.wipe, store_id))
+
+
+def _link(one: Site, other: Site) -> tuple[str, str] | None:
+    if one.cluster == other.cluster:
+        return one.host, other.host
+    return (gate_address(one.host), gate_address(other.host)) if one.is_gate and other.is_gate else None

@@ -1,4 +1,5 @@
-"""The links of one run of a node: what `ring/link.py` does with sockets, done with the fake network.
+"""The links of one run of a node to others of its ring, or to gates of another: what `ring/link.py` does with sockets,
+done with the fake network.
 
 Membership is the machine that ships; who dials, when it dials again, what is closed when somebody is silent, and which
 of two links stays are done as `ring/link.py` does them, since that file is trio and sockets throughout.
@@ -21,12 +22,15 @@ Later = Callable[[float, Callable[[], None]], None]
 
 
 class Mesh:
-    """`name` and the methods `reached`, `heard` and `hung_up` are what the network knows of it (`network.End`)."""
+    """`name`, `node`, `cluster` and the methods `reached`, `heard` and `hung_up` are what the network knows of it
+    (`network.End`)."""
 
     def __init__(
         self,
-        name: str,
+        node: str,
+        cluster: str,
         nodes: Iterable[str],
+        address: Callable[[str], str],
         network: Network,
         choose: random.Random,
         monotonic: Callable[[], float],
@@ -35,8 +39,14 @@ class Mesh:
         on_frames: Callable[[str, list[Frame]], None],
         on_reachable: Callable[[Mapping[str, int]], None],
     ) -> None:
-        """`later` plans for as long as the process lives; `do` does something now, or after a pause of the process."""
-        self.name = name
+        """`address` gives the name by which the network knows a node.
+
+        `later` plans for as long as the process lives; `do` does something now, or after a pause of the process.
+        """
+        self.name = address(node)
+        self.node = node
+        self.cluster = cluster
+        self._address = address
         self._network = network
         self._choose = choose
         self._monotonic = monotonic
@@ -44,7 +54,7 @@ class Mesh:
         self._do = do
         self._on_frames = on_frames
         self._on_reachable = on_reachable
-        self._others = [node for node in nodes if node != name]
+        self._others = [other for other in nodes if other != node]
         self._membership = Membership(
             self._others, suspect_after_s=SETTINGS.suspect_after_s, dead_after_s=SETTINGS.dead_after_s
         )
@@ -68,7 +78,7 @@ class Mesh:
 
     def set_nodes(self, nodes: Iterable[str]) -> None:
         """A reload."""
-        self._others = [node for node in nodes if node != self.name]
+        self._others = [node for node in nodes if node != self.node]
         for node in [node for node in self._links if node not in self._others]:
             self._drop(node)
         self._membership.set_nodes(self._others)
@@ -108,13 +118,13 @@ class Mesh:
     # Dialling: one attempt or wait at a time for each node that this one dials and has no link to
 
     def _dial_soon(self, node: str) -> None:
-        if dials(self.name, node) and node not in self._waits_s and node not in self._links:
+        if dials(self.node, node) and node not in self._waits_s and node not in self._links:
             self._waits_s[node] = SETTINGS.reconnect_min_s
             self._dial(node)
 
     def _dial(self, node: str) -> None:
         if node in self._others:
-            self._network.dial(self, node, lambda: self._do(lambda: self._dial_again(node)))
+            self._network.dial(self, self._address(node), lambda: self._do(lambda: self._dial_again(node)))
         else:
             del self._waits_s[node]
 
@@ -129,7 +139,7 @@ class Mesh:
         self._do(lambda: self._adopt(connection))
 
     def _adopt(self, connection: Connection) -> None:
-        node = connection.other(self.name).name
+        node = connection.other(self.name).node
         self._waits_s.pop(node, None)
         present = self._links.get(node)
         if self.name not in connection.open:
@@ -150,7 +160,7 @@ class Mesh:
         self._do(lambda: self._received(connection, frame))
 
     def _received(self, connection: Connection, frame: Frame) -> None:
-        node = connection.other(self.name).name
+        node = connection.other(self.name).node
         if connection.number not in self._reached:
             self._early.setdefault(connection.number, []).append(frame)  # the other end was ready before this one
             return
@@ -164,7 +174,7 @@ class Mesh:
         self._do(lambda: self._gone(connection))
 
     def _gone(self, connection: Connection) -> None:
-        node = connection.other(self.name).name
+        node = connection.other(self.name).node
         if self._links.get(node) is connection:
             self._drop(node)
             self._later(SETTINGS.reconnect_min_s * self._choose.random(), lambda: self._dial_soon(node))

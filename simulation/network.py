@@ -1,8 +1,9 @@
 """The network between the nodes: connections that keep order or do not, are cut, or fall silent.
 
 By default a connection is what TCP makes of it: frames arrive in order; what is sent while the way is blocked comes
-when it is free again; when the connection ends, what is on its way is lost, and each end hears of it by itself, or,
-if the way is blocked, not at all. A hostile network also loses, doubles and overtakes single frames on a connection
+when it is free again; when a connection is cut, what is on its way is lost, and each end hears of it by itself, or,
+if the way is blocked, not at all; when one end closes it or its process is killed, what that one has sent may arrive,
+for its machine sends on, or be lost. A hostile network also loses, doubles and overtakes single frames on a connection
 that stays up, which no TCP does.
 """
 
@@ -14,7 +15,7 @@ from typing import Final, Protocol
 
 from attrs import define, field, frozen
 
-from protocols.peer.frames import Forward, Frame, decode, encode
+from protocols.peer.frames import Frame, Relayed, decode, decode_frame, encode
 from simulation.history import History
 from simulation.timeline import Timeline
 
@@ -25,7 +26,9 @@ _TIMEOUT_S: Final = 5.0  # nobody answers: ring.link_settings.connect_timeout_s
 class End(Protocol):
     """A node, as the network sees it."""
 
-    name: str
+    name: str  # in the whole world
+    node: str  # in what is said on its links
+    cluster: str  # its ring
 
     def reached(self, connection: "Connection") -> None:
         """The connection stands, and both ends know who the other is; or it stood, and is closed already."""
@@ -43,6 +46,7 @@ class Connection:
     ends: tuple[End, End]
     number: int
     open: set[str] = field(factory=set)  # names of the ends that have not closed it
+    lost: set[str] = field(factory=set)  # by sender: what is on its way arrives no more
     arrives_at: dict[str, float] = field(factory=dict)  # by sender: the last frame; the next one comes later
     stalled: dict[str, deque[Frame]] = field(factory=dict)  # by sender: waits for the way to be free
 
@@ -61,17 +65,16 @@ class Weather:
     overtake: float = 0.0
 
 
-class ProtocolViolationError(Exception):
-    """A frame that the ring's own rules forbid."""
-
-
 class Network:
-    def __init__(self, timeline: Timeline, choose: random.Random, history: History, size: int) -> None:
+    def __init__(
+        self, timeline: Timeline, choose: random.Random, history: History, check: Callable[[End, End, Frame], None]
+    ) -> None:
+        """`check` raises for a frame that may not be sent by that end to that one."""
         self.weather = Weather()
         self._timeline = timeline
         self._choose = choose
         self._history = history
-        self._most_hops = size - 1
+        self._check = check
         self._blocked: set[tuple[str, str]] = set()  # directions
         self._connections: dict[int, Connection] = {}
         self._running: dict[str, End] = {}
@@ -87,7 +90,7 @@ class Network:
         if self._running.get(end.name) is end:
             del self._running[end.name]
         for connection in self._of(end.name):
-            connection.open.discard(end.name)
+            self._leave(connection, end.name)
             if not silently:
                 self._tell_end(connection, connection.other(end.name))
             self._forget_if_done(connection)
@@ -121,6 +124,7 @@ class Network:
         """Reset the connection between the two; they may connect again at once."""
         for connection in self._of(one):
             if connection.other(one).name == other:
+                connection.lost.update(end.name for end in connection.ends)
                 for end in connection.ends:
                     self._tell_end(connection, end)
                 connection.open.clear()
@@ -157,11 +161,17 @@ class Network:
         """By that end. The other one hears of it if the way is free."""
         if end.name not in connection.open:
             return
-        connection.open.discard(end.name)
+        self._leave(connection, end.name)
         self._tell_end(connection, connection.other(end.name))
         self._forget_if_done(connection)
 
+    def _leave(self, connection: Connection, name: str) -> None:
+        connection.open.discard(name)
+        if self._choose.random() < 0.5:
+            connection.lost.add(name)
+
     def _tell_end(self, connection: Connection, end: End) -> None:
+        """After what has been sent before, if that arrives."""
         sender = connection.other(end.name).name
 
         def told() -> None:
@@ -170,7 +180,8 @@ class Network:
                 self._forget_if_done(connection)
                 end.hung_up(connection)
 
-        self._timeline.after(self._delay(), told)
+        sent_before = 0.0 if sender in connection.lost else connection.arrives_at.get(sender, 0.0)
+        self._timeline.at(max(self._timeline.now + self._delay(), sent_before), told)
 
     def _forget_if_done(self, connection: Connection) -> None:
         if not connection.open:
@@ -179,10 +190,10 @@ class Network:
     # Frames
 
     def send(self, connection: Connection, sender: str, frame: Frame) -> None:
-        receiver = connection.other(sender).name
-        self._check(receiver, frame)
+        receiver = connection.other(sender)
+        self._check(connection.other(receiver.name), receiver, frame)
         if self._history.frames:
-            self._history.note("frame", _trace_of(frame), sender, f"to {receiver}: {frame}")
+            self._history.note("frame", _trace_of(frame), sender, f"to {receiver.name}: {frame}")
         weather, choose = self.weather, self._choose
         if weather.loss and choose.random() < weather.loss:
             return
@@ -207,7 +218,7 @@ class Network:
 
     def _arrive(self, connection: Connection, sender: str, frame: Frame) -> None:
         end = connection.other(sender)
-        if end.name not in connection.open or sender not in connection.open:
+        if end.name not in connection.open or sender in connection.lost:
             return  # lost with the connection
         if (sender, end.name) in self._blocked:
             connection.stalled.setdefault(sender, deque()).append(frame)
@@ -217,16 +228,9 @@ class Network:
     def _delay(self) -> float:
         return self._choose.uniform(*self.weather.delay_s)
 
-    def _check(self, receiver: str, frame: Frame) -> None:
-        if isinstance(frame, Forward):
-            if frame.hop > self._most_hops:
-                raise ProtocolViolationError(
-                    f"hop {frame.hop} of {frame.envelope.trace}; the most is {self._most_hops}"
-                )
-            if receiver in frame.visited:
-                raise ProtocolViolationError(f"{frame.envelope.trace} goes to {receiver} again in one lap")
-
 
 def _trace_of(frame: Frame) -> str:
+    if isinstance(frame, Relayed):
+        frame = decode_frame(frame.frame)
     envelope = getattr(frame, "envelope", None)
     return "" if envelope is None else str(envelope.trace)

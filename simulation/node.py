@@ -18,8 +18,9 @@ from dlrproxy.custody import Keeper, count_rows
 from dlrproxy.housekeeping import next_run, read_clock, write_clock
 from dlrproxy.logs import RouteLog
 from dlrproxy.store.port import StoreError, Table
-from protocols.peer.frames import Frame, SummaryPart, SummaryWanted
+from protocols.peer.frames import Frame, Joined, Relayed, SummaryPart, SummaryWanted
 from ring.custody import Custody
+from ring.far import is_far
 from ring.rows import decode_custody, decode_parked
 from ring.settings import CustodySettings
 from ring.summaries import Summaries
@@ -28,8 +29,10 @@ from simulation.disk import Disk, DiskStore
 from simulation.front import Front
 from simulation.gateway import Gateway
 from simulation.history import History
+from simulation.joining import Joining
 from simulation.mesh import Mesh
 from simulation.network import Network
+from simulation.site import Site
 from simulation.tasks import Task
 from simulation.timeline import Timeline
 from simulation.traffic import OPERATOR, Arrival
@@ -69,7 +72,7 @@ class Host:
 
     def __init__(
         self,
-        name: str,
+        site: Site,
         nodes: Iterable[str],
         disk: Disk,
         gateway: Gateway,
@@ -82,8 +85,10 @@ class Host:
         *,
         tells_summaries: bool,
     ) -> None:
+        """`nodes` are those of its ring, by the names they have there."""
         self.tells_summaries = tells_summaries
-        self.name = name
+        self.site = site
+        self.name = site.host
         self.nodes = list(nodes)
         self.disk = disk
         self.gateway = gateway
@@ -93,7 +98,7 @@ class Host:
         self.network = network
         self.choose = choose
         self.history = history
-        self.conversing = partial(conversing, name)
+        self.conversing = partial(conversing, self.name)
         self.process: Process | None = None
         self.ended: Callable[[], None] = lambda: None  # the operator sees the bind break
         self.retired = False  # configured no more
@@ -185,6 +190,8 @@ class Process:
         self.alive = True
         self.ready = False  # it has restored what was on disk, and dials, listens and binds
         self.summaries: Summaries | None = None
+        self.joining: Joining | None = None
+        self._versions: Mapping[str, int] = {}  # of the frames, with each node of its ring that can be reached
         self.leaving = False  # it holds no bind
         self._tick_at = float("inf")
         self._looking = False
@@ -211,12 +218,12 @@ class Process:
         """The order of `dlrproxy.node.Node.run`."""
         host = self.host
         if host.tells_summaries:
-            self.summaries = Summaries(Topology(host.nodes, host.name), memory_mb=1)
+            self.summaries = Summaries(self._topology, memory_mb=1)
             for message in self.store.open_messages():
                 self.summaries.opened(message.operator, message.message_id)
         self.clock.not_before(await read_clock(self.store))
         machine = Custody(
-            topology=Topology(host.nodes, host.name),
+            topology=self._topology,
             store_id=self.store.store_id,
             run=await next_run(self.store),
             settings=host.settings,
@@ -227,11 +234,17 @@ class Process:
         self.front = Front(
             [host.gateway], self.store, self.keeper, self.clock.now, self.later, host.conversing, self.summaries
         )
+        site = host.site
         self.mesh = Mesh(
-            host.name, host.nodes, host.network, host.choose, host.monotonic, self.later, self.do,
-            self._on_frames, self._reachable,
+            site.node, site.cluster, host.nodes, site.near_address, host.network, host.choose, host.monotonic,
+            self.later, self.do, self._on_frames, self._reachable,
         )  # fmt: skip
-        self.keeper.attach({OPERATOR: self.front}, self.mesh.send)
+        if site.gates:
+            self.joining = Joining(
+                site, host.network, host.choose, host.monotonic, self.later, self.do,
+                self.mesh.send, self._crossed, self._tell_reachable,
+            )  # fmt: skip
+        self.keeper.attach({OPERATOR: self.front}, self._send)
         self.store.starting = False
         await self.keeper.restore()
 
@@ -243,6 +256,8 @@ class Process:
         self.host.history.note("started", "", self.host.name)
         self.ready = True
         self.mesh.start()
+        if self.joining is not None:
+            self.joining.start()
         self._tell()
         self._write_clock()
         if self.host.gateway_up:
@@ -254,6 +269,8 @@ class Process:
         self.abandon_tasks()
         if self.ready:
             self.mesh.vanish(silently=silently)
+            if self.joining is not None:
+                self.joining.vanish(silently=silently)
 
     def abandon_tasks(self) -> None:
         for task in self._tasks:
@@ -350,15 +367,38 @@ class Process:
     def _on_frames(self, peer: str, frames: list[Frame]) -> None:
         """As `dlrproxy/modes/ring.py` hands them out."""
         for frame in frames:
-            if not isinstance(frame, SummaryPart | SummaryWanted):
+            if isinstance(frame, SummaryPart | SummaryWanted):
+                if self.summaries is not None:
+                    self.summaries.frame(peer, frame, self.clock.now())
+            elif isinstance(frame, Relayed | Joined):
+                if self.joining is not None:
+                    self.joining.from_near(peer, frame)
+            else:
                 self.keeper.frames(peer, [frame])
-            elif self.summaries is not None:
-                self.summaries.frame(peer, frame, self.clock.now())
+
+    def _crossed(self, sender: str, frame: Frame) -> None:
+        self.keeper.frames(sender, [frame])
+
+    def _send(self, to: str, frame: Frame) -> bool:
+        if is_far(to):
+            return self.joining is not None and self.joining.send(to, frame)
+        return self.mesh.send(to, frame)
 
     def _reachable(self, versions: Mapping[str, int]) -> None:
-        self.keeper.reachable(versions)
+        self._versions = versions
+        if self.joining is not None:
+            self.joining.near(frozenset(versions))
+        self._tell_reachable()
         if self.summaries is not None:
             self.summaries.reachable(versions, self.clock.now())
+
+    def _tell_reachable(self) -> None:
+        across = {} if self.joining is None else self.joining.reachable()
+        self.keeper.reachable({**self._versions, **across})
+
+    @property
+    def _topology(self) -> Topology:
+        return self.host.site.topology(self.host.nodes)
 
     def bind_gateway(self) -> None:
         if self.host.gateway_up and self.host.gateway.session is None:
@@ -373,10 +413,9 @@ class Process:
 
     def retopologize(self) -> None:
         self.mesh.set_nodes(self.host.nodes)
-        topology = Topology(self.host.nodes, self.host.name)
         if self.summaries is not None:
-            self.summaries.retopologize(topology)
-        self.keeper.retopologize(topology)
+            self.summaries.retopologize(self._topology)
+        self.keeper.retopologize(self._topology)
 
     # People
 

@@ -53,7 +53,7 @@ class Operator:
 
     def send(self, sending: Sending, count: int = 0) -> None:
         self._to_send -= count > 0
-        host = self._host_for(sending.node)
+        host = self._host_for(sending)
         if host is None or host.process is None:
             self._send_later(sending, count, self._choose.uniform(0.5, 2.0))
             return
@@ -65,13 +65,16 @@ class Operator:
         process = host.process
         process.do(partial(process.arrive, arrival, partial(self._answered, trace, host.name)))
 
-    def _host_for(self, wanted: str) -> Host | None:
+    def _host_for(self, sending: Sending) -> Host | None:
+        """The one that was meant, or another that is bound; for an MO one of the same ring."""
+        cluster = self._hosts[sending.node].site.cluster
         bound = [
             host
             for host in self._hosts.values()
             if host.process is not None and host.process.ready and not host.process.leaving
+            if sending.arrival.kind == "dlr" or host.site.cluster == cluster
         ]
-        return next((host for host in bound if host.name == wanted), None) or (
+        return next((host for host in bound if host.name == sending.node), None) or (
             self._choose.choice(bound) if bound else None
         )
 

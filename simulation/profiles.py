@@ -17,6 +17,7 @@ NONE: Final = (0, 0)
 @frozen
 class Profile:
     nodes: Counts = (2, 4)
+    joined: bool = False  # two such rings, with a join between them; for these there are no reloads
     lasts_s: tuple[float, float] = (10.0, 40.0)  # while things go wrong
     mix: Mix = field(factory=Mix)
     weather: Weather = field(factory=Weather)
@@ -24,6 +25,7 @@ class Profile:
     crashes: Counts = NONE  # kill -9, and started again
     crashes_at_writes: Counts = NONE  # while the disk is at the next group
     power_cuts: Counts = NONE
+    down_s: tuple[float, ...] = (0.1, 1.0, 5.0, 20.0)  # about so long a node is away that has crashed
     link_cuts: Counts = NONE
     partitions: Counts = NONE  # both directions, for a while
     one_way: Counts = NONE  # one direction only
@@ -42,6 +44,7 @@ class Profile:
     claim_for_s: tuple[float, ...] = (60.0,)
     unclaimed: tuple[Unclaimed, ...] = ("park",)
     lap_timeout_s: tuple[float, ...] = (15.0,)  # short: a lap begins while the one before is still on its way
+    walk_retry_min_s: tuple[float, ...] = (5.0,)  # short: likewise
     max_messages: tuple[int, ...] = (100_000,)
     max_parked: tuple[int, ...] = (1_000_000,)
 
@@ -70,9 +73,11 @@ PROFILES: Final[Mapping[str, Profile]] = {
     "clocks": Profile(
         pauses=(1, 5), wall_jumps=(0, 3), crashes=(0, 3), claim_for_s=(20.0, 60.0), lap_timeout_s=_LAPS,
     ),
+    # Owners that are away when a policy decides.
     "unclaimed": Profile(
-        mix=Mix(nobodys=0.5), claim_for_s=_SHORT, unclaimed=_POLICIES, crashes=(0, 3), partitions=(0, 3),
-        people=(0, 5), gateways_down=(0, 2), lap_timeout_s=_LAPS,
+        mix=Mix(messages=(10, 30), mo=0.15, nobodys=0.3, after_s=(3.0, 30.0)), claim_for_s=(1.0, 5.0, 10.0, 30.0),
+        unclaimed=_POLICIES, crashes=(1, 3), down_s=(1.0, 20.0, 30.0), partitions=(0, 3), people=(0, 5),
+        gateways_down=(0, 1), lap_timeout_s=(2.0, 2.0, 15.0),
     ),
     "quotas": Profile(
         mix=Mix(messages=(10, 30), nobodys=0.4), max_messages=(2, 4, 8), max_parked=(0, 1, 3), claim_for_s=_SHORT,
@@ -87,7 +92,19 @@ PROFILES: Final[Mapping[str, Profile]] = {
         gateways_down=(0, 4),
         lap_timeout_s=_LAPS,
     ),
+    # What two nodes may claim: MO for anybody, while laps end before slow claims of them.
+    "contested": Profile(
+        nodes=(3, 4), mix=Mix(messages=(10, 30), mo=0.9, parts=0.1), gateways_down=(4, 10), slow_disks=(4, 8),
+        link_cuts=(0, 15), crashes=(0, 2), lap_timeout_s=(1.0,), walk_retry_min_s=(0.2,),
+    ),
     "wiped": Profile(wipes=(1, 2), crashes=(0, 3), link_cuts=(0, 3), claim_for_s=(30.0,)),
+    "joined": Profile(
+        nodes=(1, 3), joined=True, mix=Mix(mo=0.1), crashes=(0, 4), crashes_at_writes=(0, 3), power_cuts=(0, 2),
+        link_cuts=(0, 4), partitions=(0, 3), one_way=(0, 3), slow_disks=(0, 2), full_disks=(0, 1), pauses=(0, 1),
+        weather=Weather((0.001, 0.1), loss=0.01, double=0.05, overtake=0.05), lost_sessions=(0, 2),
+        gateways_down=(0, 2), lost_binds=(0, 2), people=(0, 3), leaves=(0, 1), lap_timeout_s=_LAPS,
+        claim_for_s=(10.0, 30.0, 60.0), unclaimed=_POLICIES,
+    ),
     "everything": Profile(
         manners=_ROUGH, weather=Weather((0.001, 0.1), loss=0.01, double=0.02, overtake=0.05), crashes=(0, 4),
         power_cuts=(0, 2), link_cuts=(0, 4), partitions=(0, 2), one_way=(0, 2), slow_disks=(0, 2), full_disks=(0, 1),

@@ -81,8 +81,13 @@ def story(failure: Failure, *, whole: bool = False) -> str:
     with _quietly():
         events = trio.run(again)
     about = failure.trace.partition("#")[0]
-    shown = [
-        event for event in events if whole or not about or not event.trace or event.trace.partition("#")[0] == about
-    ]
+    shown = [event for event in events if whole or _is_about(event, about)]
     lines = [str(event) for event in shown[-_SHOWN:]]
     return "\n".join([f"seed {failure.seed}, profile {failure.profile}: {failure.what}", *lines])
+
+
+def _is_about(event: Event, trace: str) -> bool:
+    """Of frames only those of that report or MO; of anything else also what concerns all."""
+    if event.trace:
+        return not trace or event.trace.partition("#")[0] == trace
+    return event.what != "frame"

@@ -71,14 +71,22 @@ class Mix:
 
     messages: tuple[int, int] = (3, 20)
     mo: float = 0.3  # of all
+    parts: float = 0.55  # of the MO: concatenated
     nobodys: float = 0.1  # of the reports
     inexact: float = 0.15  # of the messages: the report spells the id in another way
     intermediates: float = 0.3  # of the messages: one or two before the final one
+    after_s: tuple[float, float] = (0.2, 6.0)  # the response, comes the first report; but half come together with it
     scattered: float = 0.2  # of the messages: each report comes in at a node of its own
 
 
-def draw(choose: random.Random, mix: Mix, nodes: Sequence[str], gateways: dict[str, str], lasts_s: float) -> Traffic:
-    """`gateways`: the gateway of each node."""
+def draw(
+    choose: random.Random, mix: Mix, rings: Sequence[Sequence[str]], gateways: dict[str, str], lasts_s: float
+) -> Traffic:
+    """`rings`: the nodes of one ring, or of two that are joined; an MO stays in one, a report comes in anywhere.
+
+    `gateways`: the gateway of each node.
+    """
+    every = [node for ring in rings for node in ring]
     submissions: list[Submission] = []
     sendings: list[Sending] = []
     conversations: set[tuple[str, str]] = set()
@@ -86,16 +94,17 @@ def draw(choose: random.Random, mix: Mix, nodes: Sequence[str], gateways: dict[s
         at = choose.uniform(0.0, lasts_s)
         if choose.random() < mix.mo:
             sender = f"s{number}"
+            nodes = choose.choice(rings)
             if choose.random() < 0.3:
                 conversations.add((choose.choice(nodes), sender))
-            sendings.extend(_mo(choose, sender, at, nodes, gateways))
+            sendings.extend(_mo(choose, mix, sender, at, nodes, gateways))
         else:
-            owner = "" if choose.random() < mix.nobodys else choose.choice(nodes)
+            owner = "" if choose.random() < mix.nobodys else choose.choice(every)
             response_id, reported = _ids(choose, number, mix)
             destination = b"4479%05d" % number
             if owner:
                 submissions.append(Submission(at, owner, response_id, destination))
-            sendings.extend(_reports(choose, mix, number, at, owner, reported, destination, nodes))
+            sendings.extend(_reports(choose, mix, number, at, owner, reported, destination, every))
     return Traffic(submissions, sendings, frozenset(conversations))
 
 
@@ -124,7 +133,7 @@ def _reports(
             names.reverse()  # the operator itself has them out of order
     scattered = choose.random() < mix.scattered
     node = choose.choice(nodes)
-    at = submitted_at + choose.choice((choose.uniform(-0.2, 0.2), choose.uniform(0.2, 6.0)))
+    at = submitted_at + choose.choice((choose.uniform(-0.2, 0.2), choose.uniform(*mix.after_s)))
     found = []
     for name in names:
         arrival = Arrival(name, "dlr", message_id, destination, is_final(name))
@@ -133,13 +142,15 @@ def _reports(
     return found
 
 
-def _mo(choose: random.Random, sender: str, at: float, nodes: Sequence[str], gateways: dict[str, str]) -> list[Sending]:
+def _mo(
+    choose: random.Random, mix: Mix, sender: str, at: float, nodes: Sequence[str], gateways: dict[str, str]
+) -> list[Sending]:
     owner = choose.choice(nodes)
-    roll = choose.random()
-    if roll < 0.25:
+    in_parts = choose.random() < mix.parts
+    if not in_parts and choose.random() < 0.5:
         arrival = Arrival(f"{sender}/0", "mo", b"", sender.encode(), designated=gateways[owner])
         return [Sending(at, choose.choice(nodes), arrival, owner)]
-    if roll < 0.45:
+    if not in_parts:
         return [Sending(at, choose.choice(nodes), Arrival(f"{sender}/0", "mo", b"", sender.encode()), "")]
     message = name_of(OPERATOR, sender.encode())
     rule = choose.choice(("", "", gateways[owner]))

@@ -1,6 +1,7 @@
 """One seed: builds a ring, lets everything go wrong that it has drawn, mends it, and judges what came of it."""
 
 import random
+from collections import Counter
 from functools import partial
 from typing import Final
 
@@ -13,17 +14,18 @@ from simulation.disk import Disk
 from simulation.faults import LONGEST_PAUSE_S, Faults
 from simulation.gateway import Gateway
 from simulation.history import History
+from simulation.law import Law
 from simulation.network import Network
 from simulation.node import Host
 from simulation.operator import Operator
 from simulation.profiles import PROFILES, Profile
+from simulation.site import Site, host_name
 from simulation.timeline import Timeline
 from simulation.traffic import OPERATOR, Submission, draw
 
 # The product's numbers, but for those that would make a seed last for hours.
 SETTINGS: Final = CustodySettings(
     claim_for_s=300.0,
-    walk_retry_min_s=5.0,
     walk_retry_max_s=20.0,
     deliver_retry_max_s=5.0,
     decision_for_s=30.0,
@@ -31,6 +33,9 @@ SETTINGS: Final = CustodySettings(
 _SETTLES_S: Final = 5.0  # how often it is looked whether everything has come to rest
 _PATIENCE_S: Final = 200.0  # on top of claim_for_s
 _SPARES: Final = 2  # nodes that a reload may add
+_LAPS_IN_TWO_RINGS: Final = (
+    3  # before a policy decides: one at home, and over there one for the exact id and one for any
+)
 
 
 @frozen
@@ -54,23 +59,44 @@ class World:
         self.timeline = Timeline()
         self.history = History(self.timeline, frames=frames)
         self.lasts_s = choose.uniform(*self.profile.lasts_s)
-        size = choose.randint(*self.profile.nodes)
-        self.names = [f"n{number}" for number in range(size)]
-        every = [f"n{number}" for number in range(size + (_SPARES if self.profile.reloads[1] else 0))]
+        sites = self._two_rings() if self.profile.joined else self._one_ring()
         shared = choose.random() < 0.2
-        self.gateways = {name: "gw" if shared else f"gw-{name}" for name in every}
+        self.gateways = {site.host: "gw" if shared else f"gw-{site.host.replace('/', '-')}" for site in sites}
         self.settings = self._settings()
         self.summaries = choose.random() < 0.5
-        self.traffic = draw(choose, self.profile.mix, self.names, self.gateways, self.lasts_s)
-        self.network = Network(self.timeline, choose, self.history, len(every))
+        rings = [[host_name(cluster, node) for node in nodes] for cluster, nodes in self.rings.items()]
+        self.traffic = draw(choose, self.profile.mix, rings, self.gateways, self.lasts_s)
+        law = Law(Counter(site.cluster for site in sites))
+        self.network = Network(self.timeline, choose, self.history, law.check)
         self.network.weather = self.profile.weather
         self.checker = Checker(self._expected())
         self.history.shown_to(self.checker)
-        self.hosts = {name: self._host(name) for name in every}
+        self.hosts = {site.host: self._host(site) for site in sites}
         self.operator = Operator(self.hosts, self.timeline, choose, self.history)
         for host in self.hosts.values():
             host.ended = partial(self.operator.bind_lost, host.name)
         self.faults = Faults(self.profile, self.hosts, self.network, self.operator, self.timeline, choose, self.history)
+
+    def _one_ring(self) -> list[Site]:
+        """What may become a node of it: those that are, and those that a reload may bring."""
+        size = self.choose.randint(*self.profile.nodes)
+        self.rings = {"": [f"n{number}" for number in range(size)]}
+        return [Site("", f"n{number}") for number in range(size + (_SPARES if self.profile.reloads[1] else 0))]
+
+    def _two_rings(self) -> list[Site]:
+        """Joined by one or two gates each; nodes of the two go by the same names, or do not."""
+        choose = self.choose
+        same = choose.random() < 0.5
+        self.rings = {
+            cluster: [f"{letter}{number}" for number in range(choose.randint(*self.profile.nodes))]
+            for cluster, letter in (("north", "n"), ("south", "n" if same else "s"))
+        }
+        gates = [
+            host_name(cluster, node)
+            for cluster, nodes in self.rings.items()
+            for node in choose.sample(nodes, min(len(nodes), choose.randint(1, 2)))
+        ]
+        return [Site(cluster, node, tuple(gates)) for cluster, nodes in self.rings.items() for node in nodes]
 
     def _settings(self) -> CustodySettings:
         choose, profile = self.choose, self.profile
@@ -79,6 +105,7 @@ class World:
             operators={OPERATOR: OperatorPolicy(choose.choice(profile.unclaimed))},
             claim_for_s=choose.choice(profile.claim_for_s),
             lap_timeout_s=choose.choice(profile.lap_timeout_s),
+            walk_retry_min_s=choose.choice(profile.walk_retry_min_s),
             max_messages=choose.choice(profile.max_messages),
             max_parked=choose.choice(profile.max_parked),
             conversations=choose.random() < 0.5,
@@ -87,17 +114,19 @@ class World:
     def _expected(self) -> Expected:
         """A stopped process hears late of the end of its lap."""
         lap_s = 1.1 * self.settings.lap_timeout_s + (LONGEST_PAUSE_S if self.profile.pauses[1] else 1.0)
-        return Expected(self.settings, lossy=self.profile.weather.loss > 0, lap_s=lap_s)
+        laps = _LAPS_IN_TWO_RINGS if self.profile.joined else 1
+        return Expected(self.settings, lossy=self.profile.weather.loss > 0, lap_s=laps * lap_s)
 
-    def _host(self, name: str) -> Host:
+    def _host(self, site: Site) -> Host:
+        name = site.host
         policy = evolve(self.settings.policy(OPERATOR), local_gateway=self.gateways[name])
         timeline = self.timeline
         disk = Disk(
             self.choose, self.choose.randbytes(8), lambda: timeline.now, partial(self.checker.rows_changed, name)
         )
         host = Host(
-            name,
-            self.names,
+            site,
+            self.rings[site.cluster],
             disk,
             Gateway(self.gateways[name], name, timeline, self.choose, self.history),
             evolve(self.settings, operators={OPERATOR: policy}),
@@ -109,7 +138,7 @@ class World:
             tells_summaries=self.summaries,
         )
         host.gateway.manners = self.profile.manners
-        host.retired = name not in self.names  # a reload may bring it
+        host.retired = site.node not in self.rings[site.cluster]  # a reload may bring it
         return host
 
     def _converses(self, node: str, subscriber: str) -> bool:

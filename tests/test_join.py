@@ -117,16 +117,24 @@ def test_only_gates_are_believed_and_only_of_gates():
     assert not node.join.reachable(2)
 
 
-def test_a_gate_tells_each_node_of_its_ring_what_it_reaches_also_one_that_had_no_room():
+def test_a_gate_tells_each_node_of_its_ring_what_it_reaches_also_one_that_had_no_room_or_lost_the_word():
     gate = Node(far=())
     gate.full = {"gw3"}
     gate.join.linked({"south/gw1": 2})
     assert gate.sent == [("gw2", Joined(("south/gw1",)))]
     gate.full.clear()
     gate.join.tell()
-    assert gate.sent[1:] == [("gw3", Joined(("south/gw1",)))]
+    assert gate.sent[1:] == [("gw2", Joined(("south/gw1",))), ("gw3", Joined(("south/gw1",)))]
     gate.join.near(frozenset({"gw2", "gw3", "gw4"}))
-    assert gate.sent[2:] == [("gw4", Joined(("south/gw1",)))]
+    assert gate.sent[3:] == [("gw4", Joined(("south/gw1",)))]
+
+
+def test_what_a_gate_says_again_is_no_news():
+    node = Node("gw3", near=("gw1",))
+    assert node.join.heard("gw1", Joined(("south/gw1",)))
+    assert not node.join.heard("gw1", Joined(("south/gw1",)))
+    assert node.join.heard("gw1", Joined(()))
+    assert not node.join.heard("gw4", Joined(("south/gw1",)))
 
 
 def test_a_node_that_is_no_gate_tells_nothing():

@@ -4,12 +4,15 @@ import pytest
 import trio
 from attrs import define
 
+import ring.join
 from dlrproxy.custody import Keeper
 from ring.claims import Claims
 from ring.custody import Custody
 from ring.delivery import Delivery
+from ring.far import node_of
+from ring.join import Join
 from ring.rows import Kind
-from ring.shelf import Lines
+from ring.shelf import Lines, State
 from ring.topology import Topology
 from simulation.__main__ import parse_seeds
 from simulation.checker import Wrong
@@ -18,7 +21,7 @@ from simulation.report import Failure, run_seeds, story
 from simulation.world import World
 
 SEEDS = 20  # of each profile; `make sim` runs thousands
-PATIENCE = 300  # seeds within which a planted bug is found
+PATIENCE = 30  # seeds within which a planted bug is found
 
 
 @pytest.mark.timeout(600)
@@ -69,8 +72,8 @@ class Planted:
 
 
 def _first_failure(profile: str) -> Failure:
-    for start in range(0, PATIENCE, 20):
-        for result in run_seeds(range(start, start + 20), profile):
+    for start in range(0, PATIENCE, 10):
+        for result in run_seeds(range(start, start + 10), profile):
             if isinstance(result, Failure):
                 return result
     raise AssertionError(f"no seed of {PATIENCE} has found it")
@@ -159,6 +162,36 @@ def _take_any_answer(monkeypatch):
     monkeypatch.setattr(Claims, "settled", credulous)
 
 
+def _grant_twice(monkeypatch):
+    """The origin gives to a second claimer what it has given to a first."""
+    claimed = Claims.claimed
+
+    def generous(self, frame, now):
+        item = self._shelf.items.get(frame.key)
+        if item is not None and item.state is State.GRANTED:
+            self._answer(frame, granted=True)
+        else:
+            claimed(self, frame, now)
+
+    monkeypatch.setattr(Claims, "claimed", generous)
+
+
+def _forget_where_it_crossed(monkeypatch):
+    """What comes from the other ring is taken for what comes from a node of that name in this one."""
+    monkeypatch.setattr(ring.join, "_with_far_names", lambda frame, sender: frame)
+
+
+def _send_back_across(monkeypatch):
+    """A gate that is not whom a frame from the other ring is for sends it back."""
+    from_across = Join.from_across
+
+    def bounce(self, relayed):
+        if node_of(relayed.to) == self._me or not self._across(relayed):
+            from_across(self, relayed)
+
+    monkeypatch.setattr(Join, "from_across", bounce)
+
+
 PLANTED = [
     Planted(_act_before_durable, "crashes", {Wrong.ACKNOWLEDGED_TOO_EARLY}),
     Planted(_settle_before_durable, "crashes", FOUND),
@@ -168,6 +201,9 @@ PLANTED = [
     Planted(_count_laps_wrongly, "unclaimed", FOUND),
     Planted(_skip_the_line, "gateways", FOUND),
     Planted(_take_any_answer, "hostile", FOUND),
+    Planted(_grant_twice, "contested", FOUND),
+    Planted(_forget_where_it_crossed, "joined", FOUND),
+    Planted(_send_back_across, "joined", {Wrong.UNLAWFUL}),
 ]
 
 

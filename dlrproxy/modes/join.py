@@ -19,7 +19,7 @@ from ring.link import Links
 from ring.peer_status import PeerStatus
 from ring.peer_url import PeerUrl
 
-_TELL_S: Final = 1.0  # between looks for a node of this ring that could not be told what this gate reaches
+_TELL_S: Final = 1.0  # between the times that a gate says what it reaches: as often as a heartbeat, and in its place
 
 
 class JoinMode:
@@ -126,8 +126,7 @@ class JoinMode:
         """From a node of this ring."""
         if isinstance(frame, Relayed):
             self._carrier.from_near(sender, frame)
-        else:
-            self._carrier.heard(sender, frame)
+        elif self._carrier.heard(sender, frame):
             self._changed()
 
     # ring.link.LinkCallbacks
