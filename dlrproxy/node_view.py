@@ -41,16 +41,16 @@ class View:
             uptime_s=trio.current_time() - self._started,
             draining=node.draining,
             store=self._store(),
-            operators=tuple(self._operator(front) for front in node.fronts.values()),
-            ring=tuple(node.ring.peers()),
-            turned_away=dict(node.ring.turned_away()),
+            operators=tuple(self._operator(front) for front in node.term.fronts.values()),
+            ring=tuple(node.term.ring.peers()),
+            turned_away=dict(node.term.ring.turned_away()),
             custody=self._custody(),
             summaries=self._summaries(),
             join=self._join(),
         )
 
     def _join(self) -> view.JoinStatus | None:
-        join = self._node.ring.join
+        join = self._node.term.ring.join
         if join is None:
             return None
         return view.JoinStatus(
@@ -61,7 +61,7 @@ class View:
         )
 
     def _summaries(self) -> view.SummaryStatus | None:
-        summaries = self._node.summaries
+        summaries = self._node.term.summaries
         if summaries is None:
             return None
         return view.SummaryStatus(
@@ -82,7 +82,7 @@ class View:
             free: int | None = free_bytes(node.data_dir)
         except OSError:
             free = None  # shown as not known; the store itself logs why
-        store = self._node.store
+        store = self._node.term.store
         return view.StoreStatus(
             accepting=store.accepting,
             free_bytes=free,
@@ -91,7 +91,7 @@ class View:
         )
 
     def _custody(self) -> view.CustodyStatus:
-        keeper, settings = self._node.keeper, self._node.config.custody
+        keeper, settings = self._node.term.keeper, self._node.config.custody
         count = keeper.machine.count()
         return view.CustodyStatus(
             items=count.items,
@@ -130,31 +130,31 @@ class View:
             ),
             in_flight=relay.in_flight,
             pace_per_s=relay.pace_per_s,
-            counters=asdict(relay.counters) | {"expired": self._node.housekeeping.expired[front.name]},
+            counters=asdict(relay.counters) | {"expired": self._node.term.housekeeping.expired[front.name]},
         )
 
     async def open_messages(self, lookup: Lookup) -> Sequence[OpenMessage]:
-        return (await self._node.store.find([lookup]))[0]
+        return (await self._node.term.store.find([lookup]))[0]
 
     def custody_entries(self, operator: str, forms: Collection[bytes]) -> Sequence[view.CustodyEntry]:
         return [
             view.CustodyEntry(row=item.as_row(), state=item.state.name.lower(), lap=item.lap, attempts=item.attempts)
-            for item in self._node.keeper.machine.of_message(operator, forms)
+            for item in self._node.term.keeper.machine.of_message(operator, forms)
         ]
 
     async def parked_rows(self, after: bytes, limit: int) -> Sequence[tuple[bytes, ParkedRow]]:
-        rows = await self._node.store.scan(Table.PARKED, after, limit)
+        rows = await self._node.term.store.scan(Table.PARKED, after, limit)
         return [(key, decode_parked(value)) for key, value in rows]
 
     async def parked_row(self, key: bytes) -> ParkedRow | None:
-        value = await self._node.store.get(Table.PARKED, key)
+        value = await self._node.term.store.get(Table.PARKED, key)
         return None if value is None else decode_parked(value)
 
     async def replay(self, key: bytes, gateway: str, *, node: str = "") -> bool:
-        return await self._node.keeper.replay(key, gateway, node=node)
+        return await self._node.term.keeper.replay(key, gateway, node=node)
 
     async def drop(self, key: bytes) -> bool:
-        return await self._node.keeper.drop(key)
+        return await self._node.term.keeper.drop(key)
 
     def drain(self, mode: view.Drain) -> None:
         self._node.drain(mode)

@@ -1,6 +1,6 @@
 """A node of the simulated ring: what lasts (its disk, its gateway, its clock), and one run of its process at a time.
 
-A run is put together as `dlrproxy/node.py` does it, from the code that ships: the custody machine and its keeper,
+A run is put together as `dlrproxy/term.py` does it, from the code that ships: the custody machine and its keeper,
 membership, the node's clock, the run counter and what is restored from disk. Around them stand the fake store, links
 and relay.
 """
@@ -215,7 +215,7 @@ class Process:
         return True
 
     async def _begin(self) -> None:
-        """The order of `dlrproxy.node.Node.run`."""
+        """The order of `dlrproxy.term.Term.run`."""
         host = self.host
         if host.tells_summaries:
             self.summaries = Summaries(self._topology, memory_mb=1)

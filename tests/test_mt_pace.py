@@ -176,13 +176,13 @@ async def test_a_reload_with_other_peers_changes_the_share(tmp_path):
     node = RunningNode(node_config(tmp_path, {"gw1": 7301, "gw2": 7302}))
     async with trio.open_nursery() as nursery:
         await nursery.start(node.run)
-        assert node.fronts["acme"].relay.pace_per_s == 30
-        front = node.fronts["acme"]
+        assert node.term.fronts["acme"].relay.pace_per_s == 30
+        front = node.term.fronts["acme"]
         await node.reload(node_config(tmp_path, {"gw1": 7301, "gw2": 7302, "gw3": 7303}))
-        assert node.fronts["acme"] is front  # its sessions were not touched
+        assert node.term.fronts["acme"] is front  # its sessions were not touched
         assert front.relay.pace_per_s == 20
         await node.reload(node_config(tmp_path, {"gw1": 7301, "gw2": 7302, "gw3": 7303}, max_per_s=5.0))
-        assert node.fronts["acme"].relay.pace_per_s == 5
+        assert node.term.fronts["acme"].relay.pace_per_s == 5
         await node.reload(node_config(tmp_path, {"gw1": 7301, "gw2": 7302, "gw3": 7303}, window=11))
-        assert node.fronts["acme"].relay.pace_per_s == 20
+        assert node.term.fronts["acme"].relay.pace_per_s == 20
         node.stop()

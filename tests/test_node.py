@@ -87,7 +87,7 @@ async def dial():
 
 async def bound(node):
     """Wait until the node has its bind; the operator sees it a moment before."""
-    while not node.fronts["acme"].relay.binds:
+    while not node.term.fronts["acme"].relay.binds:
         await trio.lowlevel.checkpoint()
 
 
@@ -127,9 +127,9 @@ async def test_a_reload_leaves_the_sessions_of_unchanged_operators_alone(tmp_pat
         before = config(tmp_path, acme, beta)
         async with running(before) as node:
             untouched, changed = await dial(first), await dial(second)
-            relay = node.fronts["acme"].relay
+            relay = node.term.fronts["acme"].relay
             await node.reload(evolve(before, operators=(acme, evolve(beta, window=3), gamma)))
-            assert node.fronts["acme"].relay is relay
+            assert node.term.fronts["acme"].relay is relay
             await submit(untouched)
             assert await status_of_response(untouched) == c.ESME_ROK
             assert c.UNBIND in [HEADER.unpack_from(frame)[1] for frame in await changed.receive_until_end()]
@@ -138,7 +138,7 @@ async def test_a_reload_leaves_the_sessions_of_unchanged_operators_alone(tmp_pat
                 await submit(again)
                 assert await status_of_response(again) == c.ESME_ROK
             await node.reload(evolve(before, operators=(acme,)))
-            assert list(node.fronts) == ["acme"]
+            assert list(node.term.fronts) == ["acme"]
             with pytest.raises(OSError, match="all attempts"):
                 await trio.open_tcp_stream(LOOPBACK, third)
 
@@ -178,12 +178,12 @@ async def test_a_drain_of_custody_holds_no_binds_and_waits_until_it_is_empty(tmp
             pdu = pack(c.DELIVER_SM, 0, 7, Message(esm_class=4, short_message=b"id:1 stat:DELIVRD").encode())
             accepted = trio.Event()
             report = Accepted("acme", "dlr", b"1", b"", pdu, True, "t1", "gw1")
-            node.keeper.accept(report, lambda durable: accepted.set())
+            node.term.keeper.accept(report, lambda durable: accepted.set())
             await accepted.wait()
             node.drain("custody")
             while smsc.binds:
                 await trio.lowlevel.checkpoint()
-            assert node.keeper.in_custody() == 1
+            assert node.term.keeper.in_custody() == 1
             gateway = await dial(port)  # what is in custody waits for it, so it may bind
             await submit(gateway)
             delivery = None
@@ -196,7 +196,7 @@ async def test_a_drain_of_custody_holds_no_binds_and_waits_until_it_is_empty(tmp
                     delivery = frame
             assert delivery[16:] == pdu[16:]
             await gateway.send(pack(c.DELIVER_SM_RESP, 0, sequence, b"\0"))
-            await node.keeper.empty()
+            await node.term.keeper.empty()
 
 
 async def test_a_node_that_was_drained_goes_back_into_service(tmp_path, smsc, dial):
@@ -224,12 +224,12 @@ async def test_a_drain_that_is_undone_at_once_changes_nothing(tmp_path, smsc, di
     with reserved(1) as (port,):
         async with running(config(tmp_path, operator("acme", smsc, port))) as node:
             gateway = await dial(port)
-            (bind,) = node.fronts["acme"].relay.binds
+            (bind,) = node.term.fronts["acme"].relay.binds
             node.drain("custody")
             assert node.undrain()
             await submit(gateway)
             assert await status_of_response(gateway) == c.ESME_ROK
-            assert node.fronts["acme"].relay.binds == (bind,)
+            assert node.term.fronts["acme"].relay.binds == (bind,)
 
 
 async def test_a_stop_is_not_undone(tmp_path, smsc):
@@ -248,8 +248,8 @@ async def test_a_stop_right_after_a_drain_was_undone_leaves_all_the_same(tmp_pat
             while smsc.binds:
                 await trio.lowlevel.checkpoint()
             told = []
-            monkeypatch.setattr(node.keeper, "stay", lambda: told.append("stay"))
-            monkeypatch.setattr(node.ring, "set_draining", lambda *, draining: told.append(draining))
+            monkeypatch.setattr(node.term.keeper, "stay", lambda: told.append("stay"))
+            monkeypatch.setattr(node.term.ring, "set_draining", lambda *, draining: told.append(draining))
             assert node.undrain()
             node.stop()
         assert told == [True]  # the other nodes; and custody is handed on
@@ -305,19 +305,19 @@ async def test_whose_messages_expire_with_an_event_is_each_operators_setting_as_
         acme, beta = operator("acme", smsc, first, expired_events=True), operator("beta", smsc, second)
         settings = config(tmp_path, acme, beta)
         async with running(settings) as node:
-            assert node.housekeeping._named() == {"acme"}
+            assert node.term.housekeeping._named() == {"acme"}
             await node.reload(evolve(settings, operators=(acme, evolve(beta, expired_events=True))))
-            assert node.housekeeping._named() == {"acme", "beta"}
+            assert node.term.housekeeping._named() == {"acme", "beta"}
 
 
 async def test_what_is_learned_of_ids_is_known_at_the_next_start(tmp_path, smsc):
     with reserved(1) as (port,):
         settings = config(tmp_path, operator("acme", smsc, port))
         async with running(settings) as node:
-            node._adopt("acme", Rule.HEX_DECIMAL, 5)
-            assert node.learners["acme"].rule is Rule.HEX_DECIMAL
+            node.term._adopt("acme", Rule.HEX_DECIMAL, 5)
+            assert node.term.learners["acme"].rule is Rule.HEX_DECIMAL
         async with running(settings) as node:
-            assert node.learners["acme"].rule is Rule.HEX_DECIMAL
+            assert node.term.learners["acme"].rule is Rule.HEX_DECIMAL
 
 
 async def test_custody_and_the_clock_survive_a_restart(tmp_path, smsc):
@@ -326,13 +326,13 @@ async def test_custody_and_the_clock_survive_a_restart(tmp_path, smsc):
         async with running(settings) as node:
             answered = trio.Event()
             report = Accepted("acme", "dlr", b"1", b"", b"pdu", True, "t1", "gw1")
-            node.keeper.accept(report, lambda durable: answered.set())
+            node.term.keeper.accept(report, lambda durable: answered.set())
             await answered.wait()
             stopped_at = node.clock.now()
         async with running(settings) as node:
-            assert node.keeper.in_custody() == 1
+            assert node.term.keeper.in_custody() == 1
             assert node.clock.now() >= stopped_at
-            assert node.keeper.machine.of_message("acme", [b"1"])[0].envelope.pdu == b"pdu"
+            assert node.term.keeper.machine.of_message("acme", [b"1"])[0].envelope.pdu == b"pdu"
 
 
 async def test_a_second_node_on_the_same_directory_does_not_start(tmp_path, smsc):

@@ -82,7 +82,7 @@ async def keep(node, message_id=b"1", operator="acme"):
     """Into custody, for this node's gateway."""
     durable = trio.Event()
     report = Accepted(operator, "dlr", message_id, b"", REPORT, True, f"t{message_id}", "gw1")
-    node.keeper.accept(report, lambda _: durable.set())
+    node.term.keeper.accept(report, lambda _: durable.set())
     await durable.wait()
 
 
@@ -118,7 +118,7 @@ async def test_an_address_that_is_taken_ends_nothing_and_is_tried_again(node, be
     assert [each.name for each in node.config.operators] == ["acme"]
     await taken.aclose()
     await node.reload(wanted)
-    assert list(node.fronts) == ["acme", "beta"]
+    assert list(node.term.fronts) == ["acme", "beta"]
 
 
 async def test_while_the_node_starts_it_waits(before, nursery):
@@ -133,7 +133,7 @@ async def test_while_the_node_starts_it_waits(before, nursery):
     await trio.testing.wait_all_tasks_blocked()
     await nursery.start(node.run)
     await done.wait()
-    assert node.fronts["acme"].relay.operator.window == before.operators[0].window + 1
+    assert node.term.fronts["acme"].relay.operator.window == before.operators[0].window + 1
     node.stop()
 
 
@@ -146,7 +146,7 @@ async def test_a_stop_cuts_it_short_and_none_is_taken_after(before, port):
             gateway = await dial(port)
             sequence = await next_request(gateway, c.DELIVER_SM)
             nursery.start_soon(node.reload, changed(before))
-            await until(lambda: node.fronts["acme"].relay.closing)  # it waits for the gateway's answer
+            await until(lambda: node.term.fronts["acme"].relay.closing)  # it waits for the gateway's answer
             node.stop()
             with pytest.raises(ReloadRefusedError, match="stopping"):
                 await node.reload(before)
@@ -156,7 +156,7 @@ async def test_a_stop_cuts_it_short_and_none_is_taken_after(before, port):
     events = [line["event"] for line in logged]
     assert "config.reload_cut_short" in events
     assert "config.reloaded" not in events
-    assert node.keeper.in_custody() == 0
+    assert node.term.keeper.in_custody() == 0
 
 
 async def test_fronts_are_closed_together(node, before, smsc, port, nursery):
@@ -169,12 +169,12 @@ async def test_fronts_are_closed_together(node, before, smsc, port, nursery):
             gateways.append(await dial(where))
         sequences = [await next_request(gateway, c.DELIVER_SM) for gateway in gateways]
         nursery.start_soon(node.reload, evolve(before, operators=()))
-        await until(lambda: all(front.relay.closing for front in node.fronts.values()))
+        await until(lambda: all(front.relay.closing for front in node.term.fronts.values()))
         for gateway, sequence in zip(gateways, sequences, strict=True):
             await gateway.send(pack(c.DELIVER_SM_RESP, 0, sequence, b"\0"))
             await next_request(gateway, c.UNBIND)
             await gateway.aclose()
-        await until(lambda: not node.fronts)
+        await until(lambda: not node.term.fronts)
 
 
 async def test_what_custody_delivers_is_finished_before_the_gateway_is_unbound(node, before, port, nursery):
@@ -183,17 +183,17 @@ async def test_what_custody_delivers_is_finished_before_the_gateway_is_unbound(n
     gateway = await dial(port)
     sequences = [await next_request(gateway, c.DELIVER_SM) for _ in range(3)]
     nursery.start_soon(node.reload, changed(before))
-    await until(lambda: node.fronts["acme"].relay.closing)
+    await until(lambda: node.term.fronts["acme"].relay.closing)
     await keep(node, b"4")  # is not delivered to a gateway that is being let go of
     for sequence in sequences:
         await gateway.send(pack(c.DELIVER_SM_RESP, 0, sequence, b"\0"))
     assert HEADER.unpack_from(await gateway.receive())[1] == c.UNBIND  # and no further delivery before it
-    assert node.keeper.in_custody() == 1
+    assert node.term.keeper.in_custody() == 1
     await gateway.aclose()
-    await until(lambda: "acme" in node.fronts and not node.fronts["acme"].relay.closing)
+    await until(lambda: "acme" in node.term.fronts and not node.term.fronts["acme"].relay.closing)
     again = await dial(port)
     await again.send(pack(c.DELIVER_SM_RESP, 0, await next_request(again, c.DELIVER_SM), b"\0"))
-    await node.keeper.empty()
+    await node.term.keeper.empty()
     await again.aclose()
 
 
@@ -203,11 +203,11 @@ async def test_a_node_that_drains_binds_nowhere_new(node, before, smsc, port):
     node.drain("custody")
     await until(lambda: not smsc.binds)
     await node.reload(changed(before))
-    front = node.fronts["acme"]
+    front = node.term.fronts["acme"]
     assert front.relay.draining
     gateway = await dial(port)  # what is in custody waits for it
     await gateway.send(pack(c.DELIVER_SM_RESP, 0, await next_request(gateway, c.DELIVER_SM), b"\0"))
-    await node.keeper.empty()
+    await node.term.keeper.empty()
     assert [slot.bind for slot in front.operators.slots] == [None]
     assert not smsc.binds
     await gateway.aclose()
@@ -219,7 +219,7 @@ async def test_the_file_of_another_node_is_refused(node, before, tmp_path):
         await node.reload(other)
     assert [problem.partition(":")[0] for problem in refused.value.problems] == ["node.name", "node.data_dir"]
     assert node.config == before
-    assert list(node.fronts) == ["acme"]
+    assert list(node.term.fronts) == ["acme"]
 
 
 async def test_a_table_of_nodes_that_cannot_be_used_changes_nothing(before, nursery):
@@ -231,9 +231,9 @@ async def test_a_table_of_nodes_that_cannot_be_used_changes_nothing(before, nurs
         wanted = evolve(before, peers=(*peers, bare), ring=Ring(secret=Secret(b"x" * 16)), operators=())
         with pytest.raises(ValueError, match="would leave this machine unencrypted"):
             await node.reload(wanted)
-        assert [peer.name for peer in node.ring.peers()] == ["gw2"]
+        assert [peer.name for peer in node.term.ring.peers()] == ["gw2"]
         assert node.config.peers == peers
-        assert list(node.fronts) == ["acme"]
+        assert list(node.term.fronts) == ["acme"]
         node.stop()
 
 
@@ -251,7 +251,7 @@ async def test_other_rules_for_mo_and_an_empty_ring_are_taken_over_by_operators_
         peers = tuple(PeerTable(name=f"gw{n}", url=f"ws://{LOOPBACK}:{at}") for n, at in enumerate(ports, start=1))
         node = RunningNode(evolve(before, peers=peers))
         await nursery.start(node.run)
-        front = node.fronts["acme"]
+        front = node.term.fronts["acme"]
         text = pack(c.DELIVER_SM, 0, 7, Message(destination=b"7000", short_message=b"WIN").encode())
         assert front.relay.mo.place(text, ["gw1"], 0.0).step is Step.KEEP  # the ring may have a conversation
         ruled = evolve(before, peers=peers, mo=Mo(rules=(MoRule(keyword="win", gateway="gw1"),)))
@@ -261,7 +261,7 @@ async def test_other_rules_for_mo_and_an_empty_ring_are_taken_over_by_operators_
         assert [line["mo_rules"] for line in logged if line["event"] == "config.reloaded"] == [True]
         assert "config.needs_restart" not in [line["event"] for line in logged]
         await node.reload(evolve(before, peers=peers[:1]))
-        assert node.fronts["acme"] is front
+        assert node.term.fronts["acme"] is front
         assert front.relay.mo.place(text, ["gw1"], 0.0).step is Step.LOCAL
         node.stop()
 
@@ -282,9 +282,9 @@ async def test_a_node_that_was_alone_links_to_the_first_other_one_and_tells_no_s
                 await node.reload(evolve(before, peers=peers))
             assert [line["keys"] for line in logged if line["event"] == "config.needs_restart"] == [["ring.summary_mb"]]
             text = pack(c.DELIVER_SM, 0, 7, Message(destination=b"7000", short_message=b"WIN").encode())
-            assert node.fronts["acme"].relay.mo.place(text, ["gw1"], 0.0).step is Step.KEEP  # the ring decides
-            await until(lambda: [peer.state for peer in node.ring.peers()] == ["alive"])
-            await until(lambda: [peer.state for peer in other.ring.peers()] == ["alive"])
+            assert node.term.fronts["acme"].relay.mo.place(text, ["gw1"], 0.0).step is Step.KEEP  # the ring decides
+            await until(lambda: [peer.state for peer in node.term.ring.peers()] == ["alive"])
+            await until(lambda: [peer.state for peer in other.term.ring.peers()] == ["alive"])
             other.stop()
 
 
@@ -298,7 +298,7 @@ async def test_a_node_that_was_alone_and_drains_says_so_to_the_first_other_one(n
             node.drain("custody")
             await until(lambda: not smsc.binds)
             await node.reload(evolve(before, peers=peers))
-            await until(lambda: [peer.draining for peer in other.ring.peers()] == [True])
+            await until(lambda: [peer.draining for peer in other.term.ring.peers()] == [True])
             other.stop()
 
 
@@ -319,7 +319,7 @@ async def test_a_node_alone_refuses_a_table_that_it_cannot_secure_and_stays_alon
     bare = tuple(PeerTable(name=f"gw{n}", url=f"ws://10.0.0.{n}:7301") for n in (1, 2))
     with pytest.raises(ValueError, match="would leave this machine unencrypted"):
         await node.reload(evolve(before, peers=bare))
-    assert node.ring.peers() == []
+    assert node.term.ring.peers() == []
     assert node.config.peers == ()
 
 
@@ -331,7 +331,7 @@ async def test_an_operator_with_something_in_custody_is_not_removed_silently(bef
             await nursery.start(node.run)
             await keep(node)
             await node.reload(without)
-            assert node.keeper.in_custody() == 1
+            assert node.term.keeper.in_custody() == 1
             node.stop()
         async with trio.open_nursery() as nursery:
             node = RunningNode(without)

@@ -44,10 +44,10 @@ main()
 # A node that fails by a mistake of ours once it runs.
 BROKEN = """
 import sys, trio
-from dlrproxy import node
+from dlrproxy import term
 async def broken(self):
     raise LookupError("a mistake of ours")
-node.Node._follow_drains = broken
+term.Term._follow_drains = broken
 from dlrproxy.cli import main
 main()
 """

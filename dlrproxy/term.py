@@ -1,0 +1,388 @@
+"""One term of service: everything that only a node which serves has, from an open store to the fronts.
+
+    store          first up, last down: nothing is acknowledged without it; whoever begins the term opens and runs it
+    custody, ring  what was on disk is restored before anything new comes
+    fronts         the operators' binds and the gateways' listeners, last up and first down
+
+On `stop`: the other nodes are told, and get what is in custody and can be delivered from there as well; MT are refused;
+what is in flight is finished; the binds are released; the gateways are unbound; what is left in custody stays in the
+store for the next term.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
+from typing import Final
+
+import trio
+from attrs import evolve
+
+from dlrproxy.admin.view import Drain
+from dlrproxy.clock import NodeClock
+from dlrproxy.config import Config
+from dlrproxy.config.changes import Changes, ReloadRefusedError, changes, check_identity, taken_over
+from dlrproxy.config.operator import Operator
+from dlrproxy.conversations import Conversations
+from dlrproxy.custody import Keeper, count_rows
+from dlrproxy.failures import leaves
+from dlrproxy.front import Front
+from dlrproxy.housekeeping import Housekeeping, learned_rules, next_run, read_clock, write_rule
+from dlrproxy.logs import RouteLog, logger
+from dlrproxy.mo_routing import MoRouting
+from dlrproxy.modes import ring
+from dlrproxy.relay import Relay
+from dlrproxy.store.port import Store, Table
+from protocols.smpp.message_ids import Change, Learner, Rule
+from ring.custody import Custody as Machine
+from ring.tls import TlsError
+
+_RELEASE_S: Final = 10.0  # unbinding from the operators, and again from the gateways; each is bounded on its own
+
+
+class Term:
+    """Run it once."""
+
+    def __init__(self, config: Config, clock: NodeClock, routes: RouteLog, conversations: Conversations) -> None:
+        """The last three may be those of an earlier term of the same process."""
+        self.config = config
+        self.clock = clock
+        self.fronts: dict[str, Front] = {}
+        self.draining: Drain | None = None
+        self.started = trio.Event()  # it listens and dials
+        self._routes = routes
+        self._conversations = conversations
+        self._drain_asked = trio.Event()
+        self._out_of_service: trio.CancelScope | None = None  # cancelled to put the node back
+        self._one_reload = trio.Lock()
+        self._reload_scope: trio.CancelScope | None = None
+        self._log = logger("node")
+        self._stop = trio.Event()
+        self._nodes = len(config.node_names)
+        self._alone = not config.other_peers
+        self._policies = ring.policies(config)
+        self._settings = ring.custody_settings(config, self._policies)
+
+    def stop(self) -> None:
+        """Begin to end gracefully: `run` returns within about `drain_s`."""
+        self.draining = "stop"
+        self._stop.set()
+        if self._reload_scope is not None:
+            self._reload_scope.cancel()
+
+    def drain(self, mode: Drain) -> None:
+        """Begin to take the node out of service. A second call changes nothing, but that "stop" follows "custody"."""
+        if mode == "stop":
+            self.stop()
+        elif self.draining is None:
+            self.draining = mode
+            self._drain_asked.set()
+
+    def undrain(self) -> bool:
+        """Put a node that drains, or has drained, back into service. False when it stops: that is not undone."""
+        if self.draining == "stop":
+            return False
+        self.draining = None
+        if self._out_of_service is not None:
+            self._out_of_service.cancel()
+        return True
+
+    async def run(
+        self,
+        store: Store,
+        beside: Callable[[], Awaitable[object]] | None = None,
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Until stopped. Raises StoreError, and OSError or ValueError for what makes a start impossible.
+
+        They come in an ExceptionGroup. Started when it listens and dials. `Store.run` must be running. `beside` is
+        called when custody and the ring are there, and the fronts are not.
+        """
+        self.clock.not_before(await read_clock(store))
+        self.store = store
+        self.housekeeping = Housekeeping(store, self.clock, self._routes, self._with_expired_events)
+        self.summaries = ring.summaries(self.config)
+        self.keeper = await self._keeper(store)
+        self.learners = await self._learners(store)
+        for operator in self.config.operators:
+            self.fronts[operator.name] = self._front(operator)
+        self.ring = ring.RingMode(
+            self.config,
+            store,
+            self.keeper,
+            self.summaries,
+            partial(_learned, self.learners),
+            self._adopt,
+            logger("ring"),
+        )
+        self._attach()
+        async with trio.open_nursery() as inner:
+            inner.start_soon(self.housekeeping.run)
+            await self.keeper.restore()
+            self._warn_of_custody_without_operator()
+            inner.start_soon(self.keeper.run)
+            await inner.start(self.ring.run)
+            if beside is not None:
+                await beside()
+            async with trio.open_nursery() as outer:
+                self._outer = outer
+                for front in self.fronts.values():
+                    await outer.start(front.run)
+                outer.start_soon(self._follow_drains)
+                self.started.set()
+                task_status.started()
+                await self._stop.wait()
+                await self._wind_down()
+                outer.cancel_scope.cancel()
+            await self.ring.leave()
+            inner.cancel_scope.cancel()
+
+    async def _keeper(self, store: Store) -> Keeper:
+        machine = Machine(
+            topology=ring.topology(self.config),
+            store_id=store.store_id,
+            run=await next_run(store),
+            settings=self._settings,
+            parked=await count_rows(store, Table.PARKED),
+            owners=self.summaries,
+        )
+        return Keeper(machine, store, self.clock, self._routes)
+
+    def _with_expired_events(self) -> frozenset[str]:
+        return frozenset(operator.name for operator in self.config.operators if operator.expired_events)
+
+    def _front(self, operator: Operator) -> Front:
+        learner = self.learners[operator.name]
+        relay = Relay(
+            operator,
+            self.store,
+            self.keeper,
+            learner,
+            routes=self._routes,
+            log=logger("relay", operator=operator.name),
+            now=self.clock.now,
+            learned=partial(self._rule_changed, operator.name, learner),
+            mo=MoRouting(operator, self.config.mo, self._conversations, alone=self._alone),
+            nodes=self._nodes,
+        )
+        return Front(relay, logger("smpp"))
+
+    # What is learned of message ids
+
+    async def _learners(self, store: Store) -> dict[str, Learner]:
+        learners = {operator.name: _learner(operator) for operator in self.config.operators}
+        for name, rule, evidence in await learned_rules(store):
+            if name in learners:
+                learners[name].adopt(rule, evidence)
+        return learners
+
+    def _rule_changed(self, operator: str, learner: Learner, change: Change) -> None:
+        """This node has learned from its own traffic; the relay has logged it."""
+        learned = learner.export()
+        write_rule(self.store, operator, learned)
+        if learned is not None:
+            self.ring.learned(operator, *learned)
+
+    def _adopt(self, operator: str, rule: Rule, evidence: int) -> None:
+        """Another node has learned a rule."""
+        learner = self.learners.get(operator)
+        if learner is not None and (change := learner.adopt(rule, evidence)):
+            self._log.info("message_id.rule_adopted", operator=operator, before=change.before, after=change.after)
+            write_rule(self.store, operator, learner.export())
+
+    # Reload
+
+    async def reload(self, config: Config) -> None:
+        """Take over other operators and peers; sessions of operators that stay as they are go on untouched.
+
+        What cannot be taken over while running is named in the log, and counts from the next start. Waits until the
+        node has started and an earlier reload is done; `stop` cuts it short. Raises ReloadRefusedError, TlsError,
+        ValueError, and then nothing has changed.
+        """
+        async with self._one_reload:
+            if self.draining == "stop":
+                raise ReloadRefusedError(["the node is stopping"])
+            with trio.CancelScope() as self._reload_scope:
+                await self.started.wait()
+                await self._reload(config)
+            if self._reload_scope.cancelled_caught:
+                self._log.warning("config.reload_cut_short", detail="the node is stopping")
+
+    async def _reload(self, config: Config) -> None:
+        check_identity(self.config, config)
+        found = changes(self.config, config)
+        await self.ring.reload(config)
+        self._say_what_waits(config, found)
+        self._policies.update(ring.policies(config))
+        self._nodes = len(config.node_names)
+        self._alone = not config.other_peers
+        for front in self.fronts.values():
+            front.renew_certificates()
+            front.relay.share_among(self._nodes)
+            front.relay.mo.reload(config.mo, alone=self._alone)
+        await self._end_fronts((*found.removed, *(operator.name for operator in found.changed)))
+        self._forget_policies(config)
+        self.config = taken_over(self.config, config)
+        self._note_operators(config)
+        for operator in (*found.changed, *found.added):
+            await self._begin_front(operator)
+            self._note_operators(config)
+        self._log.info(
+            "config.reloaded",
+            added=[operator.name for operator in found.added],
+            changed=[operator.name for operator in found.changed],
+            removed=list(found.removed),
+            peers=found.peers,
+            mo_rules=found.mo_rules,
+        )
+
+    def _say_what_waits(self, config: Config, found: Changes) -> None:
+        needs = list(found.needs_restart)
+        summaries_wait = self.summaries is None and config.other_peers and config.ring.summary_mb
+        if summaries_wait and "ring.summary_mb" not in needs:
+            needs.append("ring.summary_mb")  # of a node that was alone
+        if ring.custody_settings(config, {}).watch_s > self._settings.watch_s:
+            needs.append("operators.race_window_s")  # as forwarders of the others' reports use it: the longest
+        if needs:
+            self._log.warning("config.needs_restart", keys=needs)
+
+    def _note_operators(self, config: Config) -> None:
+        """Those that run; one that could not be started is tried again by the next reload."""
+        operators = tuple(operator for operator in config.operators if operator.name in self.fronts)
+        self.config = evolve(self.config, operators=operators)
+
+    def _forget_policies(self, config: Config) -> None:
+        """Of operators that are configured no more, but for those of which something is in custody: that waits."""
+        wanted = {operator.name for operator in config.operators}
+        in_custody = self.keeper.machine.by_operator()
+        for name in self._policies.keys() - wanted:
+            if count := in_custody[name]:
+                self._log.warning("config.operator_still_in_custody", operator=name, count=count)
+            else:
+                del self._policies[name]
+
+    def _warn_of_custody_without_operator(self) -> None:
+        counts = self.keeper.machine.by_operator()
+        if strays := {name: count for name, count in sorted(counts.items()) if name not in self._policies}:
+            self._log.warning("node.custody_without_operator", operators=strays)
+
+    async def _end_fronts(self, names: Iterable[str]) -> None:
+        """Together, for they share one `drain_s`. They stay in `fronts` until all have ended: a stop ends them, too."""
+        ending = [self.fronts[name] for name in names]
+        deadline = trio.current_time() + self.config.node.drain_s
+        async with trio.open_nursery() as nursery:
+            for front in ending:
+                nursery.start_soon(front.close, deadline)
+        for front in ending:
+            del self.fronts[front.name]
+        self._attach()
+
+    async def _begin_front(self, operator: Operator) -> None:
+        known = self.learners.get(operator.name)
+        learner = _learner(operator)
+        if known is not None and (learned := known.export()) is not None:
+            learner.adopt(*learned)
+        self.learners[operator.name] = learner
+        front = self._front(operator)
+        if self.draining is not None:
+            front.without_binds()
+        problems: list[str] = []
+        try:
+            await self._outer.start(front.run)
+        except* (OSError, TlsError) as group:
+            problems = [str(error) for error in leaves(group)]
+        if problems:
+            self._log.error("config.operator_not_started", operator=operator.name, detail="; ".join(problems))
+            return
+        self.fronts[operator.name] = front
+        self._attach()
+        if self.draining is not None:  # since it was made
+            front.relay.draining = True
+            await front.release_binds()
+
+    def _attach(self) -> None:
+        self.keeper.attach({name: front.relay for name, front in self.fronts.items()}, self.ring.send)
+
+    # The end
+
+    async def _wind_down(self) -> None:
+        """Finish what is in flight, let go of operators, hand custody on, let go of gateways."""
+        self._log.info("node.stopping", drain_s=self.config.node.drain_s, custody=self.keeper.in_custody())
+        self.ring.set_draining(draining=True)
+        self.keeper.leave()
+        deadline = trio.current_time() + self.config.node.drain_s
+        await self._quiet(deadline)
+        unfinished = {name: front.relay.in_flight for name, front in self.fronts.items() if front.relay.in_flight}
+        if unfinished:
+            self._log.warning("node.drain_time_over", in_flight=unfinished)
+        with trio.move_on_after(_RELEASE_S):
+            await self._release_binds()
+        await self._quiet(deadline)  # for what the operators have sent while they were let go of
+        with trio.move_on_at(deadline):
+            await self.keeper.handed_on()
+        left = {state.name.lower(): number for state, number in self.keeper.machine.by_state().items()}
+        self._log.info("node.custody_handed_on", count=self.keeper.counts["handed_on"], left=left)
+        with trio.move_on_after(_RELEASE_S):
+            async with trio.open_nursery() as nursery:
+                for front in self.fronts.values():
+                    nursery.start_soon(front.unbind_gateways)
+
+    async def _quiet(self, deadline: float) -> None:
+        async with trio.open_nursery() as nursery:
+            for front in self.fronts.values():
+                nursery.start_soon(front.quiet, deadline)
+
+    async def _release_binds(self) -> None:
+        async with trio.open_nursery() as nursery:
+            for front in self.fronts.values():
+                nursery.start_soon(front.release_binds)
+
+    async def _follow_drains(self) -> None:
+        """Take the node out of service when it is asked to, and put it back when that is undone."""
+        while True:
+            await self._drain_asked.wait()
+            self._drain_asked = trio.Event()
+            if self.draining is None:
+                continue  # undone before it began
+            with trio.CancelScope() as self._out_of_service:
+                await self._empty_custody()
+                await trio.sleep_forever()
+            async with self._one_reload:  # which closes and opens fronts
+                await self._serve_again()
+
+    async def _serve_again(self) -> None:
+        if self._stop.is_set():
+            return  # it was told to stop meanwhile, and leaves already
+        self.ring.set_draining(draining=False)
+        self.keeper.stay()
+        for front in list(self.fronts.values()):
+            if self._stop.is_set():
+                return
+            try:
+                await front.resume()
+            except* (OSError, TlsError) as group:
+                detail = "; ".join(str(error) for error in leaves(group))
+                self._log.error("node.operator_without_binds", operator=front.name, detail=detail)
+        self._log.info("node.back_in_service", custody=self.keeper.in_custody())
+
+    async def _empty_custody(self) -> None:
+        """For taking the node out of the fleet: hold no operator binds, take no MT, and see custody become empty.
+
+        What others can deliver as well is handed on to them. The gateways stay bound, for what is delivered here.
+        """
+        self._log.info("node.emptying_custody", custody=self.keeper.in_custody())
+        self.ring.set_draining(draining=True)
+        self.keeper.leave()
+        for front in self.fronts.values():
+            front.relay.draining = True
+        await self._release_binds()
+        await self.keeper.empty()
+        self._log.info("node.custody_empty")
+
+
+def _learner(operator: Operator) -> Learner:
+    return Learner(None if operator.message_id == "auto" else Rule(operator.message_id))
+
+
+def _learned(learners: Mapping[str, Learner]) -> dict[str, tuple[Rule, int]]:
+    exported = {operator: learner.export() for operator, learner in learners.items()}
+    return {operator: learned for operator, learned in exported.items() if learned is not None}
