@@ -68,6 +68,9 @@ class _InstantStore(MemoryStore):
     def after_durable(self, callback: Callable[[], None]) -> None:
         callback()
 
+    def after_opened(self, callback: Callable[[], None]) -> None:
+        callback()
+
 
 class _NoCustody:
     """Every report matches, so that custody has nothing; anything else fails the measurement."""

@@ -1,7 +1,8 @@
-"""Responses that wait for their open message to be durable, and what must not overtake them.
+"""Responses that wait for their open message to be safe, and what must not overtake them.
 
-A submit_sm_resp goes to the gateway only after its open message is on disk (promise 2), and a report of that message
-only after the response: on the same session it then follows in the stream, on another one `receipt_delay_ms` later.
+A submit_sm_resp goes to the gateway only after its open message is on disk (promise 2; `Store.after_opened`), and a
+report of that message only after the response: on the same session it then follows in the stream, on another one
+`receipt_delay_ms` later.
 """
 
 from collections.abc import Callable, Container
@@ -67,7 +68,7 @@ class Responses:
         self._unwritten[message_id] = self._unwritten.pop(message_id, 0) + 1
 
     def settle(self) -> None:
-        """The end of a batch: release what it held once all of it is durable, in order."""
+        """The end of a batch: release what it held once all of it is safe, in order."""
         if not self._batch:
             return
         batch, self._batch = self._batch, []
@@ -75,7 +76,7 @@ class Responses:
             self._grouped += batch  # one callback a group: what a commit releases is written together
         else:
             self._group, self._grouped = self._store.group, batch
-            self._store.after_durable(partial(self._release, batch))
+            self._store.after_opened(partial(self._release, batch))
 
     @property
     def unwritten(self) -> Container[bytes]:

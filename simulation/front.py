@@ -89,7 +89,7 @@ class Front:
         if self._summaries is not None:
             self._summaries.opened(OPERATOR, message_id)
         self._keeper.open_message(message)
-        self._store.after_durable(partial(self._durable, message_id, responded))
+        self._store.after_opened(partial(self._durable, message_id, responded))
 
     def _durable(self, message_id: bytes, responded: Callable[[], None]) -> None:
         self._unwritten.discard(message_id)

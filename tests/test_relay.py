@@ -482,7 +482,7 @@ def test_a_report_waits_for_all_responses_with_its_id():
     """Some operators answer several MT with one id; these are in two groups of the store."""
     world = World()
     groups = []
-    world.store.after_durable = groups.append
+    world.store.after_opened = groups.append
     bind, session = world.bind(), world.session()
     world.submit(session, 5, 6)
     world.relay.from_operator(bind, [submit_sm_resp(1, b"id1")])

@@ -8,6 +8,7 @@ import trio
 import trio.testing
 
 from dlrproxy.store.directory import free_bytes
+from dlrproxy.store.journal import open_journal
 from dlrproxy.store.memory import MemoryStore
 from dlrproxy.store.port import MANY, Lookup, OpenMessage, Table
 from dlrproxy.store.rocks import open_rocks
@@ -90,7 +91,7 @@ class SqlKind:
 
     @contextlib.asynccontextmanager
     async def opened(self):
-        async with mariadb_server.fresh_schema() as account:
+        async with mariadb_server.fresh_schema() as account, self.journal() as journal:
             await make_schema(account)
             space = Space(self.directory, 1, free_bytes)
             store = await open_sql(
@@ -100,12 +101,17 @@ class SqlKind:
                 connections=3,
                 statement_timeout_s=30,
                 remembered=self.remembered,
+                **journal,
             )
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(store.run)
                 yield store
                 nursery.cancel_scope.cancel()
             await store.close()
+
+    @contextlib.asynccontextmanager
+    async def journal(self):
+        yield {}
 
 
 class ForgetfulSqlKind(SqlKind):
@@ -115,13 +121,25 @@ class ForgetfulSqlKind(SqlKind):
     remembered = 0
 
 
+class JournallingSqlKind(SqlKind):
+    """Journals every open message, as no commit is fast enough for it."""
+
+    name = "sql-journalling"
+
+    @contextlib.asynccontextmanager
+    async def journal(self):
+        journal = await open_journal(self.directory / "data")
+        yield {"journal": journal, "journal_after_s": 0.0}
+        await journal.close()
+
+
 async def make_schema(account):
     pool = Pool(account, 1, 30)
     await schema.init(pool)
     await pool.close()
 
 
-KINDS = [MemoryKind, RocksKind, ForgetfulRocksKind, SqlKind, ForgetfulSqlKind]
+KINDS = [MemoryKind, RocksKind, ForgetfulRocksKind, SqlKind, ForgetfulSqlKind, JournallingSqlKind]
 
 
 @pytest.fixture(params=KINDS, ids=lambda kind: kind.name)
@@ -328,6 +346,49 @@ async def test_callbacks_come_in_the_order_of_registration_over_many_groups(stor
             await trio.sleep(0.002)
     await durable(store)
     assert calls == list(range(300))
+
+
+async def test_those_who_wait_for_open_messages_are_called_in_the_order_of_registration(store):
+    calls = []
+    for number in range(300):
+        store.put_open(an_open(b"m-%d" % number))
+        store.after_opened(lambda number=number: calls.append(number))
+        if number % 7 == 0:
+            await trio.lowlevel.checkpoint()
+        if number % 50 == 0:
+            await trio.sleep(0.002)
+    await durable(store)
+    assert calls == list(range(300))
+
+
+async def test_who_waits_for_open_messages_is_never_later_than_who_waits_for_everything(store):
+    calls = []
+    for number in range(50):
+        store.put_open(an_open(b"m-%d" % number))
+        store.put(Table.CUSTODY, b"%d" % number, b"x")
+        store.after_opened(lambda number=number: calls.append(("opened", number)))
+        store.after_durable(lambda number=number: calls.append(("durable", number)))
+        if number % 5 == 0:
+            await trio.lowlevel.checkpoint()
+    await durable(store)
+    for number in range(50):
+        assert calls.index(("opened", number)) < calls.index(("durable", number))
+    assert len(calls) == 100
+
+
+async def test_nobody_is_called_for_an_open_message_in_the_same_step(store):
+    calls = []
+    store.put_open(an_open(b"m-1"))
+    store.after_opened(lambda: calls.append(1))
+    assert calls == []
+    await durable(store)
+    assert calls == [1]
+
+
+async def test_with_nothing_to_write_who_waits_for_open_messages_is_called_at_once(store):
+    calls = []
+    store.after_opened(lambda: calls.append(1))
+    assert calls == [1]
 
 
 async def test_no_callback_before_the_write_is_durable(store):

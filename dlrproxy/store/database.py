@@ -27,7 +27,7 @@ from rocksdict import (
     WriteBatch,
 )
 
-from dlrproxy.store.grouped import WriteError
+from dlrproxy.store.backend import WriteError
 from dlrproxy.store.layout import ALIAS, FAMILIES, OPEN, Changes
 from dlrproxy.store.port import StoreBusyError, StoreError
 

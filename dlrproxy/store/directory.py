@@ -4,6 +4,7 @@ data_dir/lock        held (flock) while a node runs; its text is that node's pro
 data_dir/store       RocksDB
 data_dir/store.new   a store that is being made; it gets its name when its id is on disk, so a store without
                      an id cannot be, and what a crash leaves here is nobody's
+data_dir/journal     the same for the journal of a node whose store is in a database server (see `journal`)
 """
 
 import fcntl
@@ -29,10 +30,13 @@ Opener = Callable[[Path], Database]
 class DataDirectory:
     """Held from the moment it is made until `release`."""
 
-    def __init__(self, path: Path) -> None:
-        """Make the directory if it is not there, and take its lock. Raises StoreBusyError, StoreError."""
+    def __init__(self, path: Path, name: str = "store") -> None:
+        """Make the directory if it is not there, and take its lock. Raises StoreBusyError, StoreError.
+
+        `name` is that of the RocksDB directory in it.
+        """
         self.path = path
-        self.store = path / "store"
+        self.store = path / name
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -78,7 +82,7 @@ class DataDirectory:
         return store_id
 
     def _make_store(self) -> None:
-        unfinished = self.path / "store.new"
+        unfinished = self.store.with_name(f"{self.store.name}.new")
         try:
             if unfinished.exists():
                 shutil.rmtree(unfinished)

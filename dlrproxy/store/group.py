@@ -42,7 +42,7 @@ class Closed(NamedTuple):
 class Group:
     """The changes of one commit, and the callbacks that its end releases."""
 
-    __slots__ = ("callbacks", "closed", "forms", "index", "opens", "removed", "rows", "size")
+    __slots__ = ("callbacks", "closed", "forms", "index", "openers", "opens", "removed", "rows", "size")
 
     def __init__(self) -> None:
         self.opens: dict[Key, OpenMessage] = {}
@@ -53,6 +53,7 @@ class Group:
         self.rows: dict[Table, dict[bytes, bytes | None]] = {table: {} for table in Table}
         self.index: dict[bytes, bytes | None] = {}  # rows of the expiry index that are done with, or shortened
         self.callbacks: deque[Callback] = deque()
+        self.openers: deque[Callback] = deque()  # wait for the open messages alone: a journal may have them earlier
         self.size = 0  # bytes, roughly; replaced values count until the commit
 
     def __len__(self) -> int:
@@ -112,9 +113,19 @@ class Group:
         self.size += OVERHEAD_BYTES + len(key) + (len(value) if value is not None else 0)
 
     def finish(self) -> None:
-        """Call back in the order of registration, each once; a callback may register another, which then comes last."""
-        while self.callbacks:
-            self.callbacks.popleft()()
+        """All of it is durable: call back in the order of registration, each once, `openers` before the others.
+
+        A callback may register another, which then comes last.
+        """
+        while self.openers or self.callbacks:
+            self.release(len(self.openers))
+            if self.callbacks:
+                self.callbacks.popleft()()
+
+    def release(self, count: int) -> None:
+        """Call the first `count` of `openers`, or those that are left of them."""
+        for _ in range(min(count, len(self.openers))):
+            self.openers.popleft()()
 
 
 def closed(message: OpenMessage, final_at: float, expires_at: float) -> OpenMessage:

@@ -5,20 +5,24 @@ How a write becomes durable:
     put_open, put, delete      into the collecting group, and into `recent`: lookups see it at once
     run                        takes the group; the backend makes it durable; then its callbacks are called. What is
                                written meanwhile collects: the slower the backend, the larger the groups
-    a write that takes long    `accepting` is False until it is done
+    a write that takes long    `accepting` is False until it is done. With a journal: what waits for open messages alone
+                               is called when they are in that (`journalling`)
     a failed write             nobody is told anything. `accepting` is False, the backend is replaced, the same group is
                                written again, with back-off, until it is durable
 
-Which rows there are where, and what "durable" takes, is the backend's (`rocks.py`, `sql.py`).
+Which rows there are where, and what "durable" takes, is the backend's (`backend.py`).
 """
 
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple, Protocol
+from typing import Final
 
 import structlog
 import trio
 
+from dlrproxy.store.backend import Backend, Records, WriteError
 from dlrproxy.store.group import Callback, Group, Key, closed
+from dlrproxy.store.journal import Journal
+from dlrproxy.store.journalling import Journalling
 from dlrproxy.store.layout import encode_keys
 from dlrproxy.store.port import MANY, Expired, Follower, Lookup, OpenMessage, StoreError, Table
 from dlrproxy.store.recent import Recent
@@ -35,54 +39,6 @@ REOPEN_MAX_S: Final = 5.0
 
 _log = structlog.get_logger()
 
-Records = dict[Key, OpenMessage]
-
-
-class WriteError(StoreError):
-    """A group was not made durable, or nobody knows. `lost`: trying again is of no use."""
-
-    def __init__(self, text: str, *, why: str, lost: bool = False) -> None:
-        self.why = why  # without what the caller knows anyway
-        self.lost = lost
-        super().__init__(text)
-
-
-class Due(NamedTuple):
-    """A row of the expiry index, or what stands for one."""
-
-    row_key: bytes
-    keys: list[Key]  # to look at
-    left: tuple[bytes, ...]  # for a later call
-    records: Records  # the stored ones of `keys`
-
-
-class Backend(Protocol):
-    """Where the rows are. Reads may run at the same time as the one write. Everything raises StoreError."""
-
-    async def read_opens(
-        self, keys: Sequence[Key], forms: Sequence[Key]
-    ) -> tuple[Records, dict[Key, tuple[bytes, ...]]]:
-        """The records of `keys`, the further exact ids of each normal form, and the records of those ids as well."""
-
-    async def read_due(self, now: float, limit: int, done: frozenset[bytes]) -> list[Due]:
-        """Expiry rows of at most `limit` keys in all, without those in `done`."""
-
-    async def scan_opens(self, after: bytes, limit: int) -> list[tuple[bytes, OpenMessage]]:
-        """Stored messages with a key greater than `after`, in the order of keys that are the backend's own."""
-
-    async def get(self, table: Table, key: bytes) -> bytes | None: ...
-
-    async def scan(self, table: Table, after: bytes, limit: int) -> list[tuple[bytes, bytes]]: ...
-
-    async def write(self, group: Group) -> None:
-        """Returns when it is durable. Writing the same group twice does no harm. Raises WriteError."""
-
-    async def replace(self) -> None:
-        """After a failed write, before the next one: start afresh. Raises WriteError."""
-
-    async def close(self) -> None:
-        """Let go of everything, also where that raises StoreError."""
-
 
 class GroupedStore:
     """A `Store` over a backend. Made inside trio; exactly one task runs `run`; `close` comes after it."""
@@ -98,8 +54,13 @@ class GroupedStore:
         remembered: int = REMEMBERED,
         max_waiting_bytes: int,
         give_up_s: float,
+        journal: Journal | None = None,
+        journal_after_s: float = 0.0,
     ) -> None:
-        """`name` is how errors call it. Above `max_waiting_bytes` nothing is accepted. `give_up_s`: see `run`."""
+        """`name` is how errors call it. Above `max_waiting_bytes` nothing is accepted. `give_up_s`: see `run`.
+
+        `journal` is its maker's to close. It is used once a commit takes longer than `journal_after_s`.
+        """
         self.store_id = store_id
         self.group = 0
         self._backend = backend
@@ -117,6 +78,7 @@ class GroupedStore:
         self._running = False
         self._failing = False
         self._follower: Follower | None = None
+        self._journalling = None if journal is None else Journalling(journal, journal_after_s, self._uncommitted)
 
     @property
     def accepting(self) -> bool:
@@ -305,11 +267,30 @@ class GroupedStore:
         else:
             callback()
 
+    def after_opened(self, callback: Callback) -> None:
+        if self._journalling is None:
+            self.after_durable(callback)
+        elif self._collecting:
+            self._collecting.openers.append(callback)
+        elif self._committing is not None:
+            self._committing.openers.append(callback)
+        else:
+            callback()
+        if self._journalling is not None:
+            self._journalling.changed()
+
+    def _uncommitted(self) -> list[Group]:
+        """The groups that are not durable, in their order. Nobody may count as theirs what is put from now on."""
+        self.group += 1
+        return [self._collecting] if self._committing is None else [self._committing, self._collecting]
+
     async def run(self) -> None:
         self._running = True
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._space.watch)
+                if self._journalling is not None:
+                    nursery.start_soon(self._journalling.run)
                 while True:
                     await self._work.wait()
                     self._work = trio.Event()
@@ -326,9 +307,13 @@ class GroupedStore:
                 await trio.lowlevel.checkpoint()  # what is ready in this turn of the loop joins
                 self._committing, self._collecting = self._collecting, Group()
                 self._began_at = trio.current_time()
+                if self._journalling is not None:
+                    self._journalling.began(self._began_at)
                 self.group += 1
                 self._recent.take_turns()
             await self._make_durable(self._committing, give_up_s)
+            if self._journalling is not None:
+                self._journalling.durable(self._committing)
             self._committing.finish()
             self._committing = None
 
@@ -367,9 +352,41 @@ class GroupedStore:
         return None
 
     async def close(self) -> None:
-        if self._running:
-            raise RuntimeError("cancel `run` and wait for its end before `close`: two writers would race")
+        self._check_ended()
         try:
-            await self._commit(give_up_s=0.0)
+            if self._journalling is None:
+                await self._commit(give_up_s=0.0)
+            else:
+                await self._close_journalling(self._journalling)
         finally:
             await self._backend.close()
+
+    async def _close_journalling(self, journalling: Journalling) -> None:
+        failure: StoreError | None = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(journalling.run)  # whoever waits for this may lose patience
+            try:
+                await self._commit(give_up_s=0.0)
+            except StoreError as error:
+                failure = error
+            nursery.cancel_scope.cancel()
+        if failure is not None:
+            await journalling.save()
+            raise failure
+        await journalling.forget()
+
+    async def abandon(self) -> None:
+        """Close without waiting for the backend. Nothing is called back; open messages are saved in the journal.
+
+        What else was not durable is lost, as nothing of it was acknowledged. `run` must have ended.
+        """
+        self._check_ended()
+        try:
+            if self._journalling is not None:
+                await self._journalling.save()
+        finally:
+            await self._backend.close()
+
+    def _check_ended(self) -> None:
+        if self._running:
+            raise RuntimeError("cancel `run` and wait for its end before closing: two writers would race")

@@ -67,6 +67,10 @@ def decode_keys(value: bytes) -> tuple[bytes, ...]:
         ) from error
 
 
+def encode_open(message: OpenMessage) -> bytes:
+    return _encoder.encode(message)
+
+
 def decode_open(value: bytes) -> OpenMessage:
     """Raises StoreError."""
     try:
@@ -93,7 +97,7 @@ def changes_of(group: Group, read: Read, sequence: int) -> Changes:
     opens = changes[OPEN]
     for message in _written(group, read):
         key = open_key(message.operator, message.message_id)
-        opens.append((key, _encoder.encode(message)))
+        opens.append((key, encode_open(message)))
         due[max(int(message.expires_at // MINUTE_S), 0)].append(key)
     opens.extend((open_key(*key), None) for key in group.removed)
     changes[ALIAS].extend(_aliases(group, read))

@@ -146,6 +146,9 @@ class MemoryStore:
         else:
             callback()
 
+    def after_opened(self, callback: Callable[[], None]) -> None:
+        self.after_durable(callback)
+
     async def expire(self, now: float, limit: int = 10_000) -> Expired:
         await trio.lowlevel.checkpoint()
         due = [record for record in self._visible.opens.values() if record.expires_at <= now][:limit]

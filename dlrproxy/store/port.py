@@ -2,7 +2,9 @@
 
 Writes are synchronous and cheap: they change what lookups in this process see at once, and join the current group.
 One task (`run`) makes groups durable, one fsync a group, and then calls what was registered with `after_durable`, in
-the order of registration. Nothing is acknowledged to anybody before that call. A group is durable as a whole or not
+the order of registration. Nothing is acknowledged to anybody before that call, but for one thing: the id of a message
+that the operator has taken is acknowledged to its gateway after `after_opened`, which a store with a journal on the
+node's own disk calls without its database, where that takes too long. A group is durable as a whole or not
 at all, and what is written without an await in between is in one group: a row moved from one table to another is
 never in both or in neither.
 
@@ -152,6 +154,13 @@ class Store(Protocol):
 
     def after_durable(self, callback: Callable[[], None]) -> None:
         """Call back once everything written so far is durable; at once if it all is."""
+
+    def after_opened(self, callback: Callable[[], None]) -> None:
+        """Call back once the open messages put so far are safe: durable, or in the store's journal.
+
+        In the order of registration among its kind, and never after what is registered later with `after_durable`.
+        A store without a journal makes no difference between the two.
+        """
 
     async def expire(self, now: float, limit: int = 10_000) -> "Expired":
         """Delete about `limit` open messages whose time is up.

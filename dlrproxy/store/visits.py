@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Final
 
+from dlrproxy.store.backend import Due, Records
 from dlrproxy.store.database import Database
 from dlrproxy.store.group import Group, Key
-from dlrproxy.store.grouped import Due, Records
 from dlrproxy.store.layout import (
     ALIAS,
     EXPIRY,

@@ -6,8 +6,8 @@ from typing import cast
 
 import trio
 
+from dlrproxy.store.backend import Due, Records, WriteError
 from dlrproxy.store.group import Group, Key
-from dlrproxy.store.grouped import Due, Records, WriteError
 from dlrproxy.store.layout import open_key, parted
 from dlrproxy.store.port import OpenMessage, Table
 from dlrproxy.store.sql import statements

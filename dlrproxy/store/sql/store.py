@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Final
 
 from dlrproxy.store.grouped import REMEMBERED, GroupedStore
+from dlrproxy.store.journal import Journal
 from dlrproxy.store.space import MIB, Space
 from dlrproxy.store.sql import schema
 from dlrproxy.store.sql.backend import SqlBackend
@@ -12,6 +13,8 @@ from dlrproxy.store.sql.pool import Pool
 
 # What may wait for a server that stands still: one statement must carry it, in hexadecimal.
 MAX_WAITING_BYTES: Final = 4 * MIB
+# A commit takes 5 ms, and some 100 ms when the server is busy: later than this something is wrong with it.
+JOURNAL_AFTER_S: Final = 0.25
 
 
 async def open_sql(
@@ -22,10 +25,13 @@ async def open_sql(
     connections: int,
     statement_timeout_s: float,
     remembered: int = REMEMBERED,
+    journal: Journal | None = None,
+    journal_after_s: float = JOURNAL_AFTER_S,
 ) -> GroupedStore:
     """Open the store in the schema that `account` names. Raises SqlError, SchemaError.
 
-    It never gives the server up: until that is back nothing is accepted.
+    It never gives the server up: until that is back nothing is accepted. Open messages are journalled when a commit
+    takes longer than `journal_after_s`.
     """
     pool = Pool(account, connections, statement_timeout_s)
     try:
@@ -42,4 +48,6 @@ async def open_sql(
         remembered=remembered,
         max_waiting_bytes=MAX_WAITING_BYTES,
         give_up_s=float("inf"),
+        journal=journal,
+        journal_after_s=journal_after_s,
     )
