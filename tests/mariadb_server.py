@@ -64,6 +64,7 @@ class Server:
         self.socket = str(self.directory / "s")
         self.port = free_port()
         self.settings = {**SETTINGS, **settings}
+        self.defaults = "--no-defaults"  # or --defaults-file=...
         self.process = None
         self.directory.mkdir(parents=True)
         shutil.copytree(template, self.data)
@@ -73,7 +74,7 @@ class Server:
     def start(self, *extra):
         options = [f"--{name}={value}" for name, value in self.settings.items()]
         command = [
-            SERVER, "--no-defaults", f"--datadir={self.data}", f"--socket={self.socket}", f"--port={self.port}",
+            SERVER, self.defaults, f"--datadir={self.data}", f"--socket={self.socket}", f"--port={self.port}",
             "--bind-address=127.0.0.1", f"--pid-file={self.directory / 'pid'}",
             f"--log-error={self.directory / 'log'}", *options, *extra,
         ]  # fmt: skip

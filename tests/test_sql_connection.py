@@ -304,7 +304,7 @@ def _greeting(plugin):
     )
 
 
-async def _scripted(stream, plugin, answers):
+async def scripted(stream, plugin, answers):
     await stream.send_all(_greeting(plugin))
     for answer in answers:
         await stream.receive_some(65536)
@@ -317,7 +317,7 @@ SWITCH_TO_SHA2 = _packet(2, b"\xfecaching_sha2_password\x0012345678901234567890\
 
 async def _connect_to(plugin, *answers):
     async with trio.open_nursery() as nursery:
-        listeners = await nursery.start(trio.serve_tcp, partial(_scripted, plugin=plugin, answers=answers), 0)
+        listeners = await nursery.start(trio.serve_tcp, partial(scripted, plugin=plugin, answers=answers), 0)
         port = listeners[0].socket.getsockname()[1]
         account = Account(host="127.0.0.1", port=port, user="dlr", password="x", connect_timeout_s=30)
         try:

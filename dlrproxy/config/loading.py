@@ -144,7 +144,7 @@ def parse(
         log=log,
         database=draft.database,
         pair=draft.pair,
-        quorum=draft.quorum,
+        quorum=draft.quorum or (Quorum() if node.mode == "quorum" else None),
         warnings=_found(draft, _WARNINGS),
     )
 

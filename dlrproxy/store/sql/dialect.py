@@ -4,6 +4,8 @@ Tested with MariaDB 10.11. MySQL's names are from its manual (8.0.26 and newer),
 """
 
 import re
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 
 import attrs
@@ -35,6 +37,11 @@ class Dialect:
     semi_sync_replica: str  # the one that makes a replica acknowledge
     semi_sync_status: str  # what the names of its status variables begin with
 
+    # Rights on the server, beside those on the schema
+    to_watch: tuple[str, ...]  # to see the replication, and say who waits for whom
+    to_manage: tuple[str, ...]  # to change it as well
+    old_names: Mapping[str, str]  # of rights, as SHOW GRANTS has them
+
 
 MARIADB: Final = Dialect(
     show_replica="SHOW SLAVE STATUS",
@@ -53,6 +60,18 @@ MARIADB: Final = Dialect(
     semi_sync="rpl_semi_sync_master_enabled",
     semi_sync_replica="rpl_semi_sync_slave_enabled",
     semi_sync_status="rpl_semi_sync_master_",
+    to_watch=("REPLICA MONITOR", "BINLOG MONITOR", "REPLICATION MASTER ADMIN"),
+    to_manage=(
+        "REPLICA MONITOR",
+        "BINLOG MONITOR",
+        "REPLICATION MASTER ADMIN",
+        "REPLICATION SLAVE ADMIN",
+        "READ_ONLY ADMIN",
+        "PROCESS",
+        "CONNECTION ADMIN",
+        "RELOAD",
+    ),
+    old_names=MappingProxyType({"SLAVE MONITOR": "REPLICA MONITOR"}),
 )
 
 MYSQL: Final = Dialect(
@@ -72,12 +91,27 @@ MYSQL: Final = Dialect(
     semi_sync="rpl_semi_sync_source_enabled",
     semi_sync_replica="rpl_semi_sync_replica_enabled",
     semi_sync_status="rpl_semi_sync_source_",
+    to_watch=("REPLICATION CLIENT", "SYSTEM_VARIABLES_ADMIN"),
+    to_manage=(
+        "REPLICATION CLIENT",
+        "SYSTEM_VARIABLES_ADMIN",
+        "REPLICATION_SLAVE_ADMIN",
+        "PROCESS",
+        "CONNECTION_ADMIN",
+        "RELOAD",
+    ),
+    old_names=MappingProxyType({}),
 )
 
 
 def dialect_of(version: str) -> Dialect:
     """`version` is what the server says of itself: "10.11.6-MariaDB-0+deb12u1", "8.0.36"."""
-    return MARIADB if "mariadb" in version.lower() else MYSQL
+    return MARIADB if is_mariadb(version) else MYSQL
+
+
+def is_mariadb(version: str) -> bool:
+    """What is not MariaDB is taken for MySQL."""
+    return "mariadb" in version.lower()
 
 
 def includes(position: str, part: str) -> bool:

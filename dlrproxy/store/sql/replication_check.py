@@ -5,12 +5,10 @@ over: MariaDB does not show skip_slave_start, which the pair wants in its config
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
-import attrs
-
 from dlrproxy.store.sql.pool import Pool
+from dlrproxy.store.sql.rules import Rule, at_least, at_most, broken, is_
 from dlrproxy.store.sql.schema import Finding
 
 MIN_STRICT_TIMEOUT_MS: Final = 24 * 3600 * 1000
@@ -22,96 +20,81 @@ _ABOVE_READ_ONLY: Final = re.compile(r"\b(ALL PRIVILEGES|SUPER|READ[_ ]ONLY ADMI
 _ON_EVERYTHING: Final = " ON *.* TO "
 
 
-@attrs.frozen
-class _Rule:
-    settings: tuple[str, ...]  # its names, MariaDB's first
-    should: str
-    holds: Callable[[str], bool]
-    risk: str
-    fatal: bool = True
-
-
-def _is(value: str) -> Callable[[str], bool]:
-    return lambda found: found.upper() in {value, {"ON": "1", "OFF": "0"}.get(value, value)}
-
-
-def _at_least(number: int) -> Callable[[str], bool]:
-    return lambda found: int(found) >= number
-
-
-def _at_most(number: int) -> Callable[[str], bool]:
-    return lambda found: int(found) <= number
-
-
 _ALWAYS: Final = (
-    _Rule(("log_bin",), "ON", _is("ON"), "there is nothing that the other node could replicate"),
-    _Rule(
+    Rule(("log_bin",), "ON", is_("ON"), "there is nothing that the other node could replicate"),
+    Rule(
+        ("binlog_format",),
+        "ROW",
+        is_("ROW", "MIXED"),
+        "a statement that picks rows for itself picks others on the replica, and the two differ unnoticed",
+    ),
+    Rule(
         ("gtid_strict_mode", "gtid_mode"),
         "ON",
-        _is("ON"),
+        is_("ON"),
         "two servers that have both been written to go on replicating, and differ unnoticed",
     ),
-    _Rule(
+    Rule(
         ("log_slave_updates", "log_replica_updates"),
         "ON",
-        _is("ON"),
+        is_("ON"),
         "after a promotion the other node cannot get what this one had received",
     ),
-    _Rule(
+    Rule(
         ("relay_log_recovery",),
         "ON",
-        _is("ON"),
+        is_("ON"),
         "after a crash of the machine a relay log that was half written may be applied",
         fatal=False,
     ),
-    _Rule(
+    Rule(
         ("slave_net_timeout", "replica_net_timeout"),
         f"at most {MAX_NET_TIMEOUT_S}",
-        _at_most(MAX_NET_TIMEOUT_S),
+        at_most(MAX_NET_TIMEOUT_S),
         "a replica notices only after so many seconds that its link is silent, and the active waits for it",
         fatal=False,
     ),
-    _Rule(
+    Rule(
         ("skip_replica_start",),
         "ON",
-        _is("ON"),
+        is_("ON"),
         "a server that was the primary replicates as soon as it starts, before its node has looked",
         fatal=False,
     ),
 )
 
 _STRICT: Final = (
-    _Rule(
+    Rule(
         ("rpl_semi_sync_slave_enabled", "rpl_semi_sync_replica_enabled"),
         "ON",
-        _is("ON"),
+        is_("ON"),
         "as a replica it acknowledges nothing, and the active does without it or stops to serve",
     ),
-    _Rule(
+    Rule(
         ("rpl_semi_sync_master_wait_point", "rpl_semi_sync_source_wait_point"),
         "AFTER_SYNC",
-        _is("AFTER_SYNC"),
+        is_("AFTER_SYNC"),
         "what a promotion takes back may have been read and passed on",
     ),
-    _Rule(
+    Rule(
         ("rpl_semi_sync_master_wait_no_slave", "rpl_semi_sync_source_wait_no_replica"),
         "ON",
-        _is("ON"),
+        is_("ON"),
         "without a replica commits return as though one had received them",
     ),
-    _Rule(
+    Rule(
         ("rpl_semi_sync_master_timeout", "rpl_semi_sync_source_timeout"),
         f"at least {MIN_STRICT_TIMEOUT_MS}",
-        _at_least(MIN_STRICT_TIMEOUT_MS),
+        at_least(MIN_STRICT_TIMEOUT_MS),
         "after so many milliseconds commits return that no replica has received",
     ),
 )
 
 _AVAILABLE: Final = (
-    _Rule(
+    Rule(
         ("rpl_semi_sync_master_timeout", "rpl_semi_sync_source_timeout"),
         f"at most {MAX_AVAILABLE_TIMEOUT_MS}",
-        _at_most(MAX_AVAILABLE_TIMEOUT_MS),
+        at_most(MAX_AVAILABLE_TIMEOUT_MS),
         "gateways wait for so many milliseconds when the replica is lost",
         fatal=False,
     ),
@@ -119,10 +102,10 @@ _AVAILABLE: Final = (
 
 # Of a server that takes writes only: as a replica it must not wait for one of its own.
 _PRIMARY: Final = (
-    _Rule(
+    Rule(
         ("rpl_semi_sync_master_enabled", "rpl_semi_sync_source_enabled"),
         "ON, but for the time that its node serves alone",
-        _is("ON"),
+        is_("ON"),
         "commits return that no replica has received: after each restart of the server, until its node has looked",
         fatal=False,
     ),
@@ -134,16 +117,9 @@ async def check(pool: Pool, *, strict: bool) -> list[Finding]:
     result = await pool.run("SHOW GLOBAL VARIABLES")
     found = {str(name).lower(): str(value) for name, value in result.rows}
     rules = [*_ALWAYS, *(_STRICT if strict else _AVAILABLE)]
-    if strict and _is("OFF")(found["read_only"]):
+    if strict and is_("OFF")(found["read_only"]):
         rules += _PRIMARY
-    return [*_broken(rules, found), *await _account(pool), *await _replicas(pool)]
-
-
-def _broken(rules: list[_Rule], found: Mapping[str, str]) -> Iterator[Finding]:
-    for rule in rules:
-        setting = next((name for name in rule.settings if name in found), None)
-        if setting is not None and not rule.holds(found[setting]):
-            yield Finding(setting, found[setting], rule.should, rule.risk, rule.fatal)
+    return [*broken(rules, found), *await _account(pool), *await _replicas(pool)]
 
 
 async def _account(pool: Pool) -> list[Finding]:

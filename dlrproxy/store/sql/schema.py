@@ -48,6 +48,12 @@ def creation() -> list[str]:
     return [statement.strip() for statement in bare.split(";") if statement.strip()]
 
 
+async def exists(pool: Pool, name: str) -> bool:
+    """Whether the server has a schema of that name, as far as the account may know. Raises SqlError."""
+    result = await pool.run(f"SELECT 1 FROM information_schema.schemata WHERE schema_name={literal(name)}")
+    return bool(result.rows)
+
+
 async def init(pool: Pool, holder: str | None = None) -> bytes:
     """Make what is missing; returns the store id. Harmless where everything is there. Raises SqlError, SchemaError.
 
