@@ -36,6 +36,7 @@ class Server:
     ready: bool  # it takes statements
     state: str  # "Synced", "Donor/Desynced", "Joined", "Joiner", ...
     size: int = 0  # servers in its part of the cluster
+    weight: int = 0  # of those together
     conf_id: int = 0  # counts changes of membership
     uuid: str = ""  # of the cluster's history
 

@@ -36,6 +36,27 @@ CREATE TABLE IF NOT EXISTS pair (
     alone  VARBINARY(16)    NOT NULL
 ) ENGINE=InnoDB;
 
+-- Of a quorum: the lease of each node on its own part of custody. `epoch` counts its terms of service and takeovers, `beat`
+-- counts up while it is there; `home` is the id of its data directory. Once it is `taken`, its rows go to `heir`, and
+-- `moved` counts up.
+CREATE TABLE IF NOT EXISTS members (
+    node  VARBINARY(255)   NOT NULL PRIMARY KEY,
+    epoch BIGINT UNSIGNED  NOT NULL,
+    beat  BIGINT UNSIGNED  NOT NULL,
+    home  VARBINARY(32)    NOT NULL,
+    taken TINYINT UNSIGNED NOT NULL,
+    heir  VARBINARY(255)   NOT NULL,
+    moved BIGINT UNSIGNED  NOT NULL
+) ENGINE=InnoDB;
+
+-- Of a quorum: one row, the lease of its master.
+CREATE TABLE IF NOT EXISTS lease (
+    id     TINYINT UNSIGNED NOT NULL PRIMARY KEY,
+    epoch  BIGINT UNSIGNED  NOT NULL,
+    holder VARBINARY(255)   NOT NULL,
+    beat   BIGINT UNSIGNED  NOT NULL
+) ENGINE=InnoDB;
+
 CREATE TABLE IF NOT EXISTS schema_version (
     id      TINYINT UNSIGNED NOT NULL PRIMARY KEY,
     version INT UNSIGNED     NOT NULL

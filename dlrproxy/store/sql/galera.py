@@ -1,0 +1,157 @@
+"""A node's own server of a Galera cluster: what it says, and the leases that are kept in it (`modes.lease`).
+
+Each statement is a transaction that the cluster certifies: it returns once it is ordered among all others, and
+everything that was ordered before it is committed at this server. Its row count says whether the row was as it was
+expected to be. A statement that ran on old rows is refused by certification (error 1213), and the pool runs it again
+on the new ones.
+
+As MariaDB 10.11 with Galera 26.4 was seen to do it: while servers come and go, a commit waits (1.3 s as
+docs/quorum.md sets the times, 6 s by default) and may be done after its client has given it up. Without quorum
+everything but SHOW and SET is refused with 1047; what was under way fails with 1180.
+"""
+
+from collections.abc import Mapping
+from typing import Final, cast
+
+from dlrproxy.modes.cluster import MasterRow, Member, Observation, Rows, Server
+from dlrproxy.store.sql.connection import Account, Value
+from dlrproxy.store.sql.errors import NoQuorumError
+from dlrproxy.store.sql.pool import Pool
+from dlrproxy.store.sql.statements import literal, text
+
+_STATUS: Final = (
+    "wsrep_cluster_conf_id",
+    "wsrep_cluster_size",
+    "wsrep_cluster_state_uuid",
+    "wsrep_cluster_status",
+    "wsrep_cluster_weight",
+    "wsrep_local_state_comment",
+    "wsrep_ready",
+)
+_SHOW: Final = f"SHOW GLOBAL STATUS WHERE Variable_name IN ({','.join(repr(name) for name in _STATUS)})"
+_MEMBERS: Final = "SELECT node,epoch,beat,home,taken,heir,moved FROM members"
+_MASTER: Final = "SELECT epoch,holder,beat FROM lease WHERE id=1"
+
+
+class Galera:
+    """Nothing is dialled before it is needed. Used inside trio. Everything raises SqlError."""
+
+    def __init__(self, account: Account, me: str, home: bytes, *, timeout_s: float, beat_timeout_s: float) -> None:
+        """`home` is the id of the node's data directory. A beat that takes longer than `beat_timeout_s` is worth
+        nothing."""
+        # One connection each: a commit that waits for the cluster must not keep a look waiting.
+        self._asking = Pool(account, 1, timeout_s)
+        self._acting = Pool(account, 1, timeout_s)
+        self._beating = Pool(account, 1, beat_timeout_s)
+        self._renewing = Pool(account, 1, beat_timeout_s)
+        self._me = literal(me)
+        self._home = literal(home)
+
+    async def close(self) -> None:
+        for pool in (self._asking, self._acting, self._beating, self._renewing):
+            await pool.close()
+
+    async def read(self) -> Observation:
+        """What the server says of its cluster, and of the leases, as far as it has applied them."""
+        server = server_of({str(name).lower(): value for name, value in (await self._asking.run(_SHOW)).rows})
+        if not server.primary or not server.ready:
+            return Observation(server=server)
+        try:
+            return Observation(server=server, rows=await self._rows())
+        except NoQuorumError:  # since it said that
+            return Observation(server=server)
+
+    async def _rows(self) -> Rows:
+        members = await self._asking.run(_MEMBERS)
+        master = await self._asking.run(_MASTER)
+        return Rows(
+            members={
+                text(node): Member(
+                    epoch=_int(epoch),
+                    beat=_int(beat),
+                    home=cast("bytes", home),
+                    taken=taken == 1,
+                    heir=text(heir),
+                    moved=_int(moved),
+                )
+                for node, epoch, beat, home, taken, heir, moved in members.rows
+            },
+            master=next(
+                (
+                    MasterRow(epoch=_int(epoch), holder=text(holder), beat=_int(beat))
+                    for epoch, holder, beat in master.rows
+                ),
+                MasterRow(),
+            ),
+        )
+
+    # The own part
+
+    async def claim(self, seen: Member | None) -> int | None:
+        """Begin a term of service; returns its epoch, None when the row is no longer as it was seen."""
+        if seen is None:
+            made = await self._acting.run(
+                "INSERT IGNORE INTO members (node,epoch,beat,home,taken,heir,moved) "
+                f"VALUES ({self._me},1,1,{self._home},0,'',0)"
+            )
+            return 1 if made.affected else None
+        claimed = await self._acting.run(
+            f"UPDATE members SET epoch=epoch+1,beat=beat+1,home={self._home},taken=0,heir='' "
+            f"WHERE node={self._me} AND epoch={seen.epoch} AND beat={seen.beat}"
+        )
+        return seen.epoch + 1 if claimed.affected else None
+
+    async def beat(self, epoch: int) -> bool:
+        """True: the cluster has certified that this node holds its part under `epoch`. False: it does not."""
+        counted = await self._beating.run(
+            f"UPDATE members SET beat=beat+1 WHERE node={self._me} AND epoch={epoch} AND taken=0"
+        )
+        return counted.affected == 1
+
+    # The master
+
+    async def take_lease(self, seen: MasterRow) -> int | None:
+        """Become master; returns the epoch, None when the row is no longer as it was seen."""
+        await self._acting.run("INSERT IGNORE INTO lease (id,epoch,holder,beat) VALUES (1,0,'',0)")
+        taken = await self._acting.run(
+            f"UPDATE lease SET epoch=epoch+1,beat=beat+1,holder={self._me} "
+            f"WHERE id=1 AND epoch={seen.epoch} AND beat={seen.beat}"
+        )
+        return seen.epoch + 1 if taken.affected else None
+
+    async def renew(self, epoch: int) -> bool:
+        """False: another node is master."""
+        counted = await self._renewing.run(
+            f"UPDATE lease SET beat=beat+1 WHERE id=1 AND epoch={epoch} AND holder={self._me}"
+        )
+        return counted.affected == 1
+
+    async def take(self, node: str, seen: Member, heir: str) -> bool:
+        """Fence a node that is gone. False: its row is no longer as it was seen."""
+        taken = await self._acting.run(
+            f"UPDATE members SET epoch=epoch+1,taken=1,heir={literal(heir)} "
+            f"WHERE node={literal(node)} AND epoch={seen.epoch} AND beat={seen.beat}"
+        )
+        return taken.affected == 1
+
+
+def server_of(status: Mapping[str, Value]) -> Server:
+    """From the names and values of SHOW GLOBAL STATUS. What a server does not say counts against it."""
+    said = {name: str(status.get(name, "")) for name in _STATUS}
+    return Server(
+        primary=said["wsrep_cluster_status"].lower() == "primary",
+        ready=said["wsrep_ready"].upper() == "ON",
+        state=said["wsrep_local_state_comment"],
+        size=_number(said["wsrep_cluster_size"]),
+        weight=_number(said["wsrep_cluster_weight"]),
+        conf_id=_number(said["wsrep_cluster_conf_id"]),
+        uuid=said["wsrep_cluster_state_uuid"],
+    )
+
+
+def _number(value: str) -> int:
+    return int(value) if value.isdigit() else 0
+
+
+def _int(value: Value) -> int:
+    return cast("int", value)

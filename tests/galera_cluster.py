@@ -1,0 +1,169 @@
+"""A real Galera cluster of three MariaDB servers on loopback, for tests."""
+
+import atexit
+import contextlib
+import functools
+import re
+import socket
+import subprocess
+import time
+
+import mariadb_server
+from mariadb_server import Server
+
+from dlrproxy.store.sql.connection import Account
+
+NAMES = ("a", "b", "c")
+PROVIDER = "/usr/lib/galera/libgalera_smm.so"
+
+# A lost server is noticed within about 1.5 s, and its cluster goes on. Their defaults take 6 s.
+QUICK = (
+    "evs.suspect_timeout=PT1S;evs.inactive_timeout=PT2S;evs.inactive_check_period=PT0.2S;evs.keepalive_period=PT0.3S;"
+    "evs.join_retrans_period=PT0.3S;evs.install_timeout=PT2S;gmcast.peer_timeout=PT1S"
+)
+SETTINGS = {
+    "binlog_format": "ROW",
+    "default_storage_engine": "InnoDB",
+    "innodb_autoinc_lock_mode": "2",
+    "wsrep_on": "ON",
+    "wsrep_provider": PROVIDER,
+    "wsrep_cluster_name": "test",
+    "wsrep_sst_method": "rsync",
+    "wsrep_slave_threads": "2",
+    "performance_schema": "OFF",
+}
+_SYNCED_S = 60.0
+
+
+def _free_ports(count):
+    """That many ports in a row, below those that the system gives to clients."""
+    for first in range(20000, 30000, count):
+        with contextlib.ExitStack() as probes:
+            try:
+                for port in range(first, first + count):
+                    probe = probes.enter_context(socket.socket())
+                    probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return first
+    raise RuntimeError("no free ports")
+
+
+class Cluster:
+    """`start` begins it from nothing; any of its servers may be killed, paused, isolated and started again after it."""
+
+    def __init__(self, names=NAMES, weights=None):
+        self.names = names
+        base = _free_ports(10 * len(names))
+        self.ports = {name: base + 10 * number for number, name in enumerate(names)}
+        self.weights = weights or {}
+        self.servers = {name: self._server(name) for name in names}
+
+    def _server(self, name):
+        port = self.ports[name]
+        address = f"127.0.0.1:{port}"
+        everybody = ",".join(f"127.0.0.1:{other}" for other in self.ports.values())
+        options = (
+            f"base_host=127.0.0.1;base_port={port};gmcast.listen_addr=tcp://{address};"
+            f"ist.recv_addr=127.0.0.1:{port + 1};ist.recv_bind=127.0.0.1:{port + 1};gcache.size=16M;"
+            f"pc.weight={self.weights.get(name, 1)};{QUICK}"
+        )
+        settings = {
+            **SETTINGS,
+            "wsrep_cluster_address": f"gcomm://{everybody}",
+            "wsrep_node_name": name,
+            "wsrep_node_address": address,
+            "wsrep_node_incoming_address": f"127.0.0.1:{port + 3}",
+            "wsrep_sst_receive_address": f"127.0.0.1:{port + 2}",
+            "wsrep_provider_options": options,
+        }
+        directory = mariadb_server.readable_directory() / "server"
+        return Server(directory, _template(), **settings)
+
+    def start(self):
+        first, *others = self.names
+        self.bootstrap(first)
+        for name in others:
+            self.servers[name].start()
+            self.wait_synced(name)
+        return self
+
+    def bootstrap(self, name):
+        """Begin a cluster from this server's data."""
+        self.servers[name].start("--wsrep-new-cluster")
+        self.wait_synced(name)
+
+    def restart(self, name, *extra):
+        """After a crash: from the position that it has got to, so that it needs what it has missed only."""
+        server = self.servers[name]
+        self.servers[name].start(f"--wsrep_start_position={recovered(server)}", *extra)
+
+    def status(self, name, variable):
+        answer = self.servers[name].sql(f"SHOW GLOBAL STATUS LIKE '{variable}'").split()
+        return answer[1] if len(answer) > 1 else ""
+
+    def wait_synced(self, *names, size=None):
+        deadline = time.monotonic() + _SYNCED_S
+        for name in names or self.names:
+            while self.status(name, "wsrep_local_state_comment") != "Synced" or (
+                size is not None and self.status(name, "wsrep_cluster_size") != str(size)
+            ):
+                if time.monotonic() > deadline:
+                    raise RuntimeError(f"{name} is not synced:\n{self.log(name)}")
+                time.sleep(0.05)
+
+    def log(self, name):
+        return (self.servers[name].directory / "log").read_text()
+
+    def isolate(self, name, *, isolated=True):
+        self.servers[name].sql(f"SET GLOBAL wsrep_provider_options='gmcast.isolate={int(isolated)}'")
+
+    def account(self, name, user="app"):
+        return Account(socket=self.servers[name].socket, user=user, password="secret", schema="dlrproxy")
+
+    def close(self):
+        for server in self.servers.values():
+            if server.process is not None and server.process.poll() is None:
+                server.kill()
+
+
+def recovered(server):
+    """The position that a server that was killed has got to."""
+    options = [f"--{name}={value}" for name, value in server.settings.items()]
+    command = [
+        mariadb_server.SERVER, "--no-defaults", f"--datadir={server.data}", "--wsrep-recover",
+        f"--socket={server.directory / 'r'}", f"--pid-file={server.directory / 'r.pid'}", *options,
+    ]  # fmt: skip
+    done = subprocess.run(
+        mariadb_server._as_server_user(command), check=True, capture_output=True, text=True, timeout=100
+    )
+    return re.findall(r"Recovered position: ?(\S+)", done.stderr)[-1]
+
+
+@functools.cache
+def _template():
+    """The data of a cluster of one server that has an empty schema `dlrproxy` and its accounts."""
+    port = _free_ports(10)
+    options = f"base_host=127.0.0.1;base_port={port};gmcast.listen_addr=tcp://127.0.0.1:{port};gcache.size=16M"
+    server = mariadb_server.new_server(
+        **SETTINGS,
+        wsrep_cluster_address="gcomm://",
+        wsrep_node_address=f"127.0.0.1:{port}",
+        wsrep_provider_options=options,
+    )
+    server.start("--wsrep-new-cluster")
+    server.sql(
+        "CREATE DATABASE dlrproxy; CREATE USER app@localhost IDENTIFIED BY 'secret';"
+        "GRANT ALL ON dlrproxy.* TO app@localhost;"
+    )
+    server.stop()
+    (server.data / "galera.cache").unlink()
+    return server.data
+
+
+@functools.cache
+def shared_cluster():
+    """One for all tests that leave it whole; it ends with the test run."""
+    cluster = Cluster().start()
+    atexit.register(cluster.close)
+    return cluster
