@@ -5,6 +5,7 @@ Percona XtraDB Cluster has the same names; nobody has run it here.
 """
 
 import re
+from collections.abc import Mapping
 from typing import Final
 
 from dlrproxy.store.sql.pool import Pool
@@ -78,9 +79,13 @@ _RULES: Final = (
 async def check(pool: Pool, *, lease_s: float) -> list[Finding]:
     """What puts the cluster at risk, as this node is set; `lease_s` is of [quorum]. Raises SqlError."""
     result = await pool.run("SHOW GLOBAL VARIABLES")
-    found = {str(name).lower(): str(value) for name, value in result.rows}
-    found |= options_of(found.get("wsrep_provider_options", ""))
-    return [*broken((*_RULES, *_timeouts(lease_s)), found)]
+    return findings({str(name).lower(): str(value) for name, value in result.rows}, lease_s=lease_s)
+
+
+def findings(found: Mapping[str, str], *, lease_s: float) -> list[Finding]:
+    """The same of the server's variables, by name, in small letters."""
+    options = options_of(found.get("wsrep_provider_options", ""))
+    return [*broken((*_RULES, *_timeouts(lease_s)), {**found, **options})]
 
 
 def _timeouts(lease_s: float) -> tuple[Rule, ...]:
