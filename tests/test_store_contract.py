@@ -15,7 +15,7 @@ from dlrproxy.store.rocks import open_rocks
 from dlrproxy.store.space import Space
 from dlrproxy.store.sql import schema
 from dlrproxy.store.sql.pool import Pool
-from dlrproxy.store.sql.store import open_sql
+from dlrproxy.store.sql.store import open_shared, open_sql
 from protocols.smpp.message_ids import candidates
 
 
@@ -133,13 +133,39 @@ class JournallingSqlKind(SqlKind):
         await journal.close()
 
 
+class SharedKind(SqlKind):
+    """Opens the partition of a node of a cluster, in a schema of the test."""
+
+    name = "shared"
+
+    @contextlib.asynccontextmanager
+    async def opened(self):
+        async with mariadb_server.fresh_schema() as account:
+            await make_schema(account)
+            store = await open_shared(
+                account,
+                self.clock.now,
+                "gw1",
+                1,
+                space=Space(self.directory, 1, free_bytes),
+                connections=3,
+                statement_timeout_s=30,
+                remembered=self.remembered,
+            )
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(store.run)
+                yield store
+                nursery.cancel_scope.cancel()
+            await store.close()
+
+
 async def make_schema(account):
     pool = Pool(account, 1, 30)
     await schema.init(pool)
     await pool.close()
 
 
-KINDS = [MemoryKind, RocksKind, ForgetfulRocksKind, SqlKind, ForgetfulSqlKind, JournallingSqlKind]
+KINDS = [MemoryKind, RocksKind, ForgetfulRocksKind, SqlKind, ForgetfulSqlKind, JournallingSqlKind, SharedKind]
 
 
 @pytest.fixture(params=KINDS, ids=lambda kind: kind.name)

@@ -42,7 +42,18 @@ class Closed(NamedTuple):
 class Group:
     """The changes of one commit, and the callbacks that its end releases."""
 
-    __slots__ = ("callbacks", "closed", "forms", "index", "openers", "opens", "removed", "rows", "size")
+    __slots__ = (
+        "callbacks",
+        "closed",
+        "forms",
+        "inboxes",
+        "index",
+        "openers",
+        "opens",
+        "removed",
+        "rows",
+        "size",
+    )
 
     def __init__(self) -> None:
         self.opens: dict[Key, OpenMessage] = {}
@@ -51,6 +62,7 @@ class Group:
         self.closed: dict[Key, Closed] = {}  # records that this group closes and does not itself put
         self.removed: set[Key] = set()
         self.rows: dict[Table, dict[bytes, bytes | None]] = {table: {} for table in Table}
+        self.inboxes: dict[tuple[str, bytes], bytes | None] = {}  # by node and key: rows of custody on their way to it
         self.index: dict[bytes, bytes | None] = {}  # rows of the expiry index that are done with, or shortened
         self.callbacks: deque[Callback] = deque()
         self.openers: deque[Callback] = deque()  # wait for the open messages alone: a journal may have them earlier
@@ -58,10 +70,11 @@ class Group:
 
     def __len__(self) -> int:
         """How many writes wait."""
-        return len(self.opens) + len(self.closed) + len(self.removed) + sum(map(len, self.rows.values()))
+        rows = len(self.inboxes) + sum(map(len, self.rows.values()))
+        return len(self.opens) + len(self.closed) + len(self.removed) + rows
 
     def __bool__(self) -> bool:
-        return bool(self.opens or self.closed or self.removed or self.index or any(self.rows.values()))
+        return bool(self.opens or self.closed or self.removed or self.index or self.inboxes or any(self.rows.values()))
 
     def put_open(self, key: Key, message: OpenMessage, form: bytes) -> None:
         """`form` is the normal form of the exact id."""
@@ -110,6 +123,11 @@ class Group:
     def set_row(self, table: Table, key: bytes, value: bytes | None) -> None:
         """`value` None: the row is deleted."""
         self.rows[table][key] = value
+        self.size += OVERHEAD_BYTES + len(key) + (len(value) if value is not None else 0)
+
+    def set_inbox(self, node: str, key: bytes, value: bytes | None) -> None:
+        """A row of custody for another node, or (`value` None) one of this node's that it has taken out."""
+        self.inboxes[node, key] = value
         self.size += OVERHEAD_BYTES + len(key) + (len(value) if value is not None else 0)
 
     def finish(self) -> None:

@@ -11,16 +11,23 @@ from dlrproxy.store.group import Group, Key
 from dlrproxy.store.layout import open_key, parted
 from dlrproxy.store.port import OpenMessage, Table
 from dlrproxy.store.sql import statements
-from dlrproxy.store.sql.errors import SqlError
+from dlrproxy.store.sql.errors import FencedError, SqlError
+from dlrproxy.store.sql.fence import INBOX, Fence
 from dlrproxy.store.sql.pool import Pool
 from protocols.smpp.message_ids import normal
+
+# wsrep_sync_wait, bit 1: before a read.
+_CATCH_UP = "SET STATEMENT wsrep_sync_wait=1 FOR SELECT 1 FROM schema_version"
 
 
 class SqlBackend:
     """See `grouped.Backend`. A write whose outcome is unknown is sent again: every statement may be repeated."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, fence: Fence | None = None) -> None:
+        """With `fence` custody, parked items and what a node remembers are those of its node in a cluster."""
         self._pool = pool
+        self._fence = fence
+        self._node = "" if fence is None else fence.node
 
     async def read_opens(
         self, keys: Sequence[Key], forms: Sequence[Key]
@@ -52,19 +59,35 @@ class SqlBackend:
         return [(open_key(*message.key), message) for message in map(statements.open_of, result.rows)]
 
     async def get(self, table: Table, key: bytes) -> bytes | None:
-        result = await self._pool.run(statements.get_item(table, key))
+        result = await self._pool.run(statements.get_item(table, key, self._node))
         return cast("bytes", result.rows[0][0]) if result.rows else None
 
     async def scan(self, table: Table, after: bytes, limit: int) -> list[tuple[bytes, bytes]]:
-        result = await self._pool.run(statements.scan_items(table, after, limit))
+        result = await self._pool.run(statements.scan_items(table.value, after, limit, self._node))
         return [(cast("bytes", name), cast("bytes", content)) for name, content in result.rows]
+
+    async def scan_inbox(self, limit: int) -> list[tuple[bytes, bytes]]:
+        """Rows of custody that other nodes have put there for this one, the oldest of each origin first."""
+        result = await self._pool.run(statements.scan_items(INBOX, b"", limit, self._node))
+        return [(cast("bytes", name), cast("bytes", content)) for name, content in result.rows]
+
+    async def catch_up(self) -> None:
+        """Return when this server has applied all that any of its Galera cluster had committed at the time of the call.
+
+        A server that is in no cluster has nothing to wait for. Raises SqlError.
+        """
+        await self._pool.run(_CATCH_UP)
 
     async def write(self, group: Group) -> None:
         # To its end even when cancelled: a stop would leave statements behind whose outcome nobody knows.
         try:
             with trio.CancelScope(shield=True):
-                for statement in statements.statements_of(group):
+                made = statements.statements_of(group) if self._fence is None else self._fence.statements_of(group)
+                for statement in made:
                     await self._pool.run(statement)
+        except FencedError as error:
+            why = f"another node has taken over the custody of {self._node}"
+            raise WriteError(f"{self._pool.account.server}: {why}", why=why, lost=True) from error
         except SqlError as error:
             raise WriteError(str(error), why=str(error)) from error
 

@@ -13,6 +13,7 @@ ACCESS_DENIED: Final = frozenset({1044, 1045, 1130, 1142, 1143, 1227, 1698})
 NO_SUCH_SCHEMA: Final = frozenset({1049, 1146})
 NO_SUCH_THREAD: Final = 1094
 TOO_BIG: Final = 1153  # above max_allowed_packet
+NULL_WHERE_NONE_MAY_BE: Final = 1048  # no statement here writes one, but a fence that does not hold (fence.py)
 
 
 class SqlError(StoreError):
@@ -43,6 +44,10 @@ class ReadOnlyError(SqlError):
     """The server is read-only: it is not, or no longer, the primary."""
 
 
+class FencedError(SqlError):
+    """Another node has taken over what this one writes; nothing was written."""
+
+
 class NoSuchThreadError(SqlError):
     """The connection that was to be ended is gone already."""
 
@@ -60,6 +65,8 @@ def error_of(code: int, text: str, server: str) -> SqlError:
         return NoQuorumError(said)
     if code == NO_SUCH_THREAD:
         return NoSuchThreadError(said)
+    if code == NULL_WHERE_NONE_MAY_BE:
+        return FencedError(said)
     if code in READ_ONLY:
         return ReadOnlyError(said)
     if code in ACCESS_DENIED:

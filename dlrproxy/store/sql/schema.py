@@ -16,7 +16,7 @@ from dlrproxy.store.directory import STORE_ID_KEY, STORE_ID_SIZE
 from dlrproxy.store.port import StoreError, Table
 from dlrproxy.store.sql.errors import StatementError
 from dlrproxy.store.sql.pool import Pool
-from dlrproxy.store.sql.statements import get_item, literal
+from dlrproxy.store.sql.statements import get_item, insert_item, literal
 
 # MIGRATIONS[n] takes a schema from version n + 1 to n + 2. schema.sql is what a new one is made of, at VERSION.
 MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = ()
@@ -65,10 +65,7 @@ async def init(pool: Pool, holder: str | None = None) -> bytes:
     await migrate(pool)
     fresh = secrets.token_bytes(STORE_ID_SIZE)
     # Two nodes may do this at once: the first row stays.
-    await pool.run(
-        "INSERT IGNORE INTO items (kind,name,content) VALUES "
-        f"({literal(Table.META.value)},{literal(STORE_ID_KEY)},{literal(fresh)})"
-    )
+    await pool.run(insert_item(Table.META, STORE_ID_KEY, fresh))
     if holder is not None:
         await pool.run(
             f"INSERT IGNORE INTO pair (id,epoch,holder,beat,alone) VALUES (1,1,{literal(holder)},0,{literal(Alone.NO)})"

@@ -1,4 +1,4 @@
--- The rows of one node or pair, in a schema of their own. `dlrproxy db init` runs this; every statement may be repeated.
+-- The rows of one node, pair or cluster, in a schema of their own. `dlrproxy db init` runs this; every statement may be repeated.
 
 -- An MT with an id and no final report yet. Times are seconds since 1970; `form` is the id's normal form.
 CREATE TABLE IF NOT EXISTS open_messages (
@@ -18,12 +18,14 @@ CREATE TABLE IF NOT EXISTS open_messages (
 ) ENGINE=InnoDB ROW_FORMAT=DYNAMIC;
 
 -- Custody, parked items, and what a node remembers of itself. One table, so that one statement moves a row from one kind
--- to another. Without content a row counts as deleted; it is removed soon.
+-- to another, or from one node to another. In a cluster (quorum) each node has a partition, named by `node`; the nodes of
+-- a pair share the one that has no name. Without content a row counts as deleted; it is removed soon.
 CREATE TABLE IF NOT EXISTS items (
+    node    VARBINARY(255) NOT NULL,
     kind    VARBINARY(16)  NOT NULL,
     name    VARBINARY(255) NOT NULL,
     content LONGBLOB       NULL,
-    PRIMARY KEY (kind, name)
+    PRIMARY KEY (node, kind, name)
 ) ENGINE=InnoDB ROW_FORMAT=DYNAMIC;
 
 -- Of an active-passive pair: one row, which says who was promoted last, and that it is there. `beat` counts up while it

@@ -23,7 +23,7 @@ _OR_REPLACE_OPEN: Final = " ON DUPLICATE KEY UPDATE " + ",".join(
     f"{column}=VALUES({column})" for column in f"form,{_COLUMNS}".split(",")
 )
 _SELECT_OPEN: Final = f"SELECT {_COLUMNS} FROM open_messages WHERE "
-_PUT_ITEMS: Final = "INSERT INTO items (kind,name,content) VALUES "
+PUT_ITEMS: Final = "INSERT INTO items (node,kind,name,content) VALUES "
 _OR_REPLACE_ITEM: Final = " ON DUPLICATE KEY UPDATE content=VALUES(content)"
 
 
@@ -50,12 +50,17 @@ def statements_of(group: Group) -> Iterator[str]:
     Open messages come before the rows that may refer to them. All rows of custody and of parked items change in one
     statement: a row that moves is never in both or in neither. What that leaves behind is swept up by the last ones.
     """
+    yield from statements_of_opens(group)
+    yield from _change_items(group.rows)
+
+
+def statements_of_opens(group: Group) -> Iterator[str]:
+    """What of that is about open messages."""
     written = [*group.opens.values(), *(c.message for c in group.closed.values() if c.message is not None)]
     for start in range(0, len(written), ROWS):
         yield put_opens(written[start : start + ROWS])
     yield from _close_unknown(group.closed)
     yield from delete_opens(group.removed)
-    yield from _change_items(group.rows)
 
 
 def put_opens(messages: Iterable[OpenMessage]) -> str:
@@ -94,15 +99,22 @@ def _change_items(rows: Mapping[Table, Mapping[bytes, bytes | None]]) -> Iterato
     elif len(gone) > 1:
         yield put_items((table, name, None) for table, names in gone.items() for name in names)
     for table, names in gone.items():
-        yield (f"DELETE FROM items WHERE kind={literal(table.value)} AND name IN ({','.join(map(literal, names))})")
+        yield f"DELETE FROM items WHERE {_of_kind('', table.value)} AND name IN ({','.join(map(literal, names))})"
 
 
-def put_items(items: Iterable[tuple[Table, bytes, bytes | None]]) -> str:
-    values = (
-        f"({literal(table.value)},{literal(name)},{literal(content) if content is not None else 'NULL'})"
-        for table, name, content in items
-    )
-    return _PUT_ITEMS + ",".join(values) + _OR_REPLACE_ITEM
+def put_items(items: Iterable[tuple[Table, bytes, bytes | None]], node: str = "") -> str:
+    rows = (item_values(node, table.value, name, content) for table, name, content in items)
+    return PUT_ITEMS + ",".join(rows) + _OR_REPLACE_ITEM
+
+
+def item_values(node: str, kind: str, name: bytes, content: bytes | None) -> str:
+    written = literal(content) if content is not None else "NULL"
+    return f"({literal(node)},{literal(kind)},{literal(name)},{written})"
+
+
+def insert_item(table: Table, name: bytes, content: bytes, node: str = "") -> str:
+    """If there is none of that name."""
+    return "INSERT IGNORE INTO items (node,kind,name,content) VALUES " + item_values(node, table.value, name, content)
 
 
 # --- reading
@@ -129,17 +141,21 @@ def due_opens(now: float, limit: int) -> str:
     return f"{_SELECT_OPEN}expires_at<={number(now)} ORDER BY expires_at LIMIT {limit}"
 
 
-def get_item(table: Table, name: bytes) -> str:
-    return (
-        f"SELECT content FROM items WHERE kind={literal(table.value)} AND name={literal(name)} AND content IS NOT NULL"
-    )
+def get_item(table: Table, name: bytes, node: str = "") -> str:
+    named = f"{_of_kind(node, table.value)} AND name={literal(name)}"
+    return f"SELECT content FROM items WHERE {named} AND content IS NOT NULL"
 
 
-def scan_items(table: Table, after: bytes, limit: int) -> str:
+def scan_items(kind: str, after: bytes, limit: int, node: str = "") -> str:
+    """`kind` is a table's name, or another one that a node's partition has (fence.py)."""
     return (
-        f"SELECT name,content FROM items WHERE kind={literal(table.value)} AND name>{literal(after)} "
+        f"SELECT name,content FROM items WHERE {_of_kind(node, kind)} AND name>{literal(after)} "
         f"AND content IS NOT NULL ORDER BY name LIMIT {limit}"
     )
+
+
+def _of_kind(node: str, kind: str) -> str:
+    return f"node={literal(node)} AND kind={literal(kind)}"
 
 
 def _keyed(keys: Iterable[Key], column: str) -> Iterator[str]:

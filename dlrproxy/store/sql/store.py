@@ -1,12 +1,13 @@
-"""A store whose rows are in a database server."""
+"""Stores whose rows are in a database server."""
 
 from collections.abc import Callable
 from typing import Final
 
 from dlrproxy.store.grouped import REMEMBERED, GroupedStore
 from dlrproxy.store.journal import Journal
+from dlrproxy.store.shared import GroupedSharedStore
 from dlrproxy.store.space import MIB, Space
-from dlrproxy.store.sql import schema
+from dlrproxy.store.sql import partition, schema
 from dlrproxy.store.sql.backend import SqlBackend
 from dlrproxy.store.sql.connection import Account
 from dlrproxy.store.sql.pool import Pool
@@ -41,6 +42,47 @@ async def open_sql(
         raise
     return GroupedStore(
         SqlBackend(pool),
+        store_id,
+        now,
+        name=f"the store at {account.server}",
+        space=space,
+        remembered=remembered,
+        max_waiting_bytes=MAX_WAITING_BYTES,
+        give_up_s=float("inf"),
+        journal=journal,
+        journal_after_s=journal_after_s,
+    )
+
+
+async def open_shared(
+    account: Account,
+    now: Callable[[], float],
+    node: str,
+    epoch: int,
+    *,
+    space: Space,
+    connections: int,
+    statement_timeout_s: float,
+    remembered: int = REMEMBERED,
+    journal: Journal | None = None,
+    journal_after_s: float = JOURNAL_AFTER_S,
+) -> GroupedSharedStore:
+    """Open the store of a cluster in the schema that `account` names, to work on the partition of `node` under `epoch`.
+
+    Whoever worked on that under an earlier epoch can write it no more, and so it goes with this one: after a later
+    epoch its `run` raises StoreError. Otherwise as `open_sql`. Raises FencedError, SqlError, SchemaError.
+    """
+    pool = Pool(account, connections, statement_timeout_s)
+    try:
+        await schema.ready(pool)
+        fence = await partition.fence(pool, node, epoch)
+        store_id = await partition.store_id(pool, node)
+    except BaseException:
+        await pool.close()
+        raise
+    return GroupedSharedStore(
+        SqlBackend(pool, fence),
+        node,
         store_id,
         now,
         name=f"the store at {account.server}",

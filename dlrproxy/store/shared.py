@@ -1,0 +1,107 @@
+"""A store whose open messages every node of a cluster has, and in which custody goes from one node to another.
+
+Each node has a partition for its custody, parked items and what it remembers; `Store` says what may be done with that.
+A row of custody is in one partition at any time. To give it away a node puts it into the inbox of another one, in the
+group in which it deletes its own row; that node finds it there and, in one group again, makes it its own. Nothing is
+asked and nothing answered: the database has one or the other.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from dlrproxy.store.backend import Backend
+from dlrproxy.store.grouped import REMEMBERED, GroupedStore
+from dlrproxy.store.journal import Journal
+from dlrproxy.store.port import Lookup, OpenMessage, Store
+from dlrproxy.store.space import Space
+
+Rows = list[tuple[bytes, bytes]]
+
+
+class SharedStore(Store, Protocol):
+    """See the module's docstring. Writes are as those of `Store`: they join the present group."""
+
+    def put_into_inbox(self, node: str, key: bytes, value: bytes) -> None:
+        """Give a row of custody to another node."""
+
+    def take_from_inbox(self, key: bytes) -> None:
+        """Delete it from the inbox of this node."""
+
+    async def inbox(self, limit: int = 1000) -> Rows:
+        """What other nodes have given to this one and it has not taken, the lowest keys first. Raises StoreError."""
+
+
+class SharedBackend(Backend, Protocol):
+    """What stands behind it."""
+
+    async def scan_inbox(self, limit: int) -> Rows:
+        """The first rows of this node's inbox."""
+
+    async def catch_up(self) -> None:
+        """Wait until what other nodes had committed at the time of the call can be read."""
+
+
+class GroupedSharedStore(GroupedStore):
+    """A `SharedStore`. Made by `store.sql.store.open_shared`."""
+
+    def __init__(
+        self,
+        backend: SharedBackend,
+        node: str,
+        store_id: bytes,
+        now: Callable[[], float],
+        *,
+        name: str,
+        space: Space,
+        remembered: int = REMEMBERED,
+        max_waiting_bytes: int,
+        give_up_s: float,
+        journal: Journal | None = None,
+        journal_after_s: float = 0.0,
+    ) -> None:
+        """`node` is the one whose partition it is; the rest is as for `GroupedStore`."""
+        super().__init__(
+            backend,
+            store_id,
+            now,
+            name=name,
+            space=space,
+            remembered=remembered,
+            max_waiting_bytes=max_waiting_bytes,
+            give_up_s=give_up_s,
+            journal=journal,
+            journal_after_s=journal_after_s,
+        )
+        self._shared = backend
+        self._node = node
+
+    def put_into_inbox(self, node: str, key: bytes, value: bytes) -> None:
+        self._collecting.set_inbox(node, key, value)
+        self._work.set()
+
+    def take_from_inbox(self, key: bytes) -> None:
+        self._collecting.set_inbox(self._node, key, None)
+        self._work.set()
+
+    async def inbox(self, limit: int = 1000) -> Rows:
+        # What is taken out in groups that are not committed when the backend is asked may still be seen there.
+        taken = {
+            key
+            for group in (self._collecting, self._committing)
+            if group is not None
+            for (_, key), value in group.inboxes.items()
+            if value is None
+        }
+        await self._shared.catch_up()
+        rows = await self._shared.scan_inbox(limit + len(taken))
+        return [(key, value) for key, value in rows if key not in taken][:limit]
+
+    async def find(self, lookups: Sequence[Lookup]) -> list[list[OpenMessage]]:
+        """As `Store.find`; where nothing is found it is asked again once this node has caught up with the others."""
+        found = await super().find(lookups)
+        missed = [place for place, records in enumerate(found) if not records]
+        if missed:
+            await self._shared.catch_up()
+            for place, records in zip(missed, await super().find([lookups[place] for place in missed]), strict=True):
+                found[place] = records
+        return found

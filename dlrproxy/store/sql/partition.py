@@ -1,0 +1,61 @@
+"""The partition of one node in a cluster's database: fenced by an epoch, and moved to another node."""
+
+import secrets
+from collections import Counter, defaultdict
+from typing import Final, cast
+
+from dlrproxy.store.directory import STORE_ID_KEY, STORE_ID_SIZE
+from dlrproxy.store.port import Table
+from dlrproxy.store.sql import schema
+from dlrproxy.store.sql.errors import FencedError
+from dlrproxy.store.sql.fence import Fence, epoch_of, find_fence, first_fence, to_move
+from dlrproxy.store.sql.pool import Pool
+from dlrproxy.store.sql.statements import get_item, insert_item
+
+ROWS: Final = 500  # moved by one statement: what a node of Galera replicates and certifies at a time
+
+
+async def fence(pool: Pool, node: str, epoch: int) -> Fence:
+    """Work on the partition of `node` under `epoch`: under an earlier one nobody can write it any more.
+
+    May be done again. Raises FencedError when it has been done under a later epoch; SqlError.
+    """
+    made = Fence(node, epoch)
+    await pool.run(first_fence(node))
+    while True:
+        found = cast("bytes", (await pool.run(find_fence(node))).rows[0][0])
+        if epoch_of(found) > epoch:
+            raise FencedError(f"custody of {node} is written under epoch {epoch_of(found)}, which is after {epoch}")
+        if epoch_of(found) == epoch or (await pool.run(made.raised(found))).affected:
+            return made
+        # Somebody has written it since, here or at another server of the cluster.
+
+
+async def store_id(pool: Pool, node: str) -> bytes:
+    """The store id of the partition, made when it is asked for first. Raises SqlError, SchemaError."""
+    fresh = secrets.token_bytes(STORE_ID_SIZE)
+    await pool.run(insert_item(Table.META, STORE_ID_KEY, fresh, node))
+    result = await pool.run(get_item(Table.META, STORE_ID_KEY, node))
+    if not result.rows:
+        raise schema.SchemaError(f"{pool.account.server} keeps no store id for {node}; run `dlrproxy db check`")
+    return cast("bytes", result.rows[0][0])
+
+
+async def move(pool: Pool, dead: str, epoch: int, heir: str) -> Counter[Table]:
+    """Give custody and parked items of the node `dead` to `heir`; returns how many there were. Raises SqlError.
+
+    First the dead node is fenced off, by `epoch`: what it has written moves, and it writes no more. Custody comes to
+    the heir's inbox. Each row is in one partition at any time, so this may be interrupted anywhere and done again, by
+    any node; and again while the node is away, for others may still put something into its inbox. Raises FencedError
+    when the node is back, under a later epoch: the rest is its own.
+    """
+    fenced = await fence(pool, dead, epoch)
+    moved: Counter[Table] = Counter()
+    while (found := await pool.run(to_move(dead, ROWS))).rows:
+        names: dict[str, list[bytes]] = defaultdict(list)
+        for kind, name in found.rows:
+            names[cast("bytes", kind).decode()].append(cast("bytes", name))
+        for kind, of_kind in names.items():
+            await pool.run(fenced.moved(heir, kind, of_kind))
+            moved[Table.PARKED if kind == Table.PARKED.value else Table.CUSTODY] += len(of_kind)
+    return moved
