@@ -37,7 +37,6 @@ STOPPED: Final = "stopped"  # this node's run was cancelled
 LEAVING: Final = "leaving"
 CLOSED_BY_PEER: Final = "closed by peer"
 
-Gate = Callable[[str], Awaitable[None]]
 WhenAgreed = Callable[[WebSocketConnection, GuardedStream, Agreed], Awaitable[None]]
 Machine = ListenerHandshake | DiallerHandshake
 
@@ -79,7 +78,6 @@ class Link:
         self.since = trio.current_time()
         self.outbox = Outbox(settings.outbox_frames, settings.outbox_bytes)
         self.why: str | None = None
-        self.gated = False  # we do not read just now, so the peer's silence is ours
         self.draining = False  # the peer's last heartbeat said so
         self.frames_in = self.frames_out = self.messages_in = self.messages_out = 0
         self.skipped: Counter[int] = Counter()  # frames of a later version than ours, by tag
@@ -89,11 +87,12 @@ class Link:
         self._bytes_seen = 0
         self._forced = False
         self._leaving = False
+        self._unsaid: Heartbeat | None = None  # the outbox was full
 
     def shows_life(self) -> bool:
-        """Whether anything came since the last call, a part of a message even; or nothing can, since we do not read."""
+        """Whether anything came since the last call, a part of a message even."""
         before, self._bytes_seen = self._bytes_seen, self.stream.bytes_in
-        return self.gated or self._bytes_seen > before
+        return self._bytes_seen > before
 
     def supersedes(self, old: "Link") -> bool:
         """The newest link of a peer is the one it uses; only a late attempt of the same process is not the newest."""
@@ -106,32 +105,29 @@ class Link:
             self._forced = forced
         self._scope.cancel()
 
-    def leave(self, last: Frame) -> None:
+    def say(self, heartbeat: Heartbeat) -> None:
+        """Send it behind what is queued, as soon as there is room: a busy link sends no other for a long time."""
+        self._unsaid = None if self.outbox.put(heartbeat) else heartbeat
+
+    def leave(self, last: Heartbeat) -> None:
         """Send what is queued, with `last` behind it, then close."""
         self._leaving = True
-        if not self.outbox.put(last):
-            self.close(LEAVING)
+        self.say(last)
 
-    async def run(
-        self, receive: Callable[["Link", list[Frame]], None], gate: Gate | None, heartbeat: Callable[[], Heartbeat]
-    ) -> None:
+    async def run(self, receive: Callable[["Link", list[Frame]], None], heartbeat: Callable[[], Heartbeat]) -> None:
         """Read and write until the link ends, then take leave of the peer for at most `goodbye_s`."""
         with self._scope:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._write, heartbeat)
-                await self._read(receive, gate)
+                await self._read(receive)
         if not self._forced:
             with trio.move_on_after(self._settings.goodbye_s):
                 reason = (self.why or "").encode()[:_REASON_BYTES].decode(errors="ignore")
                 await self._websocket.aclose(reason=reason)
 
-    async def _read(self, receive: Callable[["Link", list[Frame]], None], gate: Gate | None) -> None:
+    async def _read(self, receive: Callable[["Link", list[Frame]], None]) -> None:
         try:
             while True:
-                if gate is not None:
-                    self.gated = True
-                    await gate(self.peer)
-                    self.gated = False
                 message = await self._websocket.get_message()
                 if not isinstance(message, bytes):
                     raise FrameError("a text message")
@@ -155,6 +151,8 @@ class Link:
                 if not outbox:
                     outbox.put(heartbeat())
                 batch = outbox.take(settings.batch_frames, settings.batch_bytes)
+                if self._unsaid is not None:
+                    self.say(self._unsaid)
                 await self._websocket.send_message(join(batch))
                 self.messages_out += 1
                 self.frames_out += len(batch)

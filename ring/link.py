@@ -20,7 +20,7 @@ from trio_websocket import WebSocketConnection
 from protocols.peer.frames import Frame, Heartbeat, speaks
 from protocols.peer.hello import NONCE_BYTES, Hello
 from ring import peer_table
-from ring.connection import CLOSED_BY_PEER, LEAVING, STOPPED, Failure, Gate, Link, hold
+from ring.connection import CLOSED_BY_PEER, LEAVING, STOPPED, Failure, Link, hold
 from ring.entrance import Entrance
 from ring.guarded_stream import GuardedStream
 from ring.handshake import Agreed, DiallerHandshake, Terms, dials
@@ -52,9 +52,8 @@ class LinkCallbacks(Protocol):
 class Links:
     """Run it in a nursery; everything else is synchronous and may be called at any time.
 
-    `gate`, where given, is awaited before each message of a peer is read: that is back-pressure, and while it lasts
-    the peer is not blamed for silence. `on_reachable` is called whenever the reachable nodes, or the version
-    of the frames that one of them speaks, have changed: with the versions, by name.
+    `on_reachable` is called whenever the reachable nodes, or the version of the frames that one of them speaks, have
+    changed: with the versions, by name.
 
     Raises ValueError for a table that cannot be secured: wss:// without certificates or secret, ws:// off loopback.
     """
@@ -70,7 +69,6 @@ class Links:
         store_id: bytes,
         callbacks: LinkCallbacks,
         log: FilteringBoundLogger,
-        gate: Gate | None = None,
         on_reachable: Callable[[Mapping[str, int]], None] | None = None,
     ) -> None:
         peer_table.check(me, peers, tls)
@@ -81,7 +79,6 @@ class Links:
         self._tls = tls
         self._callbacks = callbacks
         self._log = log
-        self._gate = gate
         self._on_reachable = on_reachable
         self._told_reachable: Mapping[str, int] = {}
         self._peers = {name: PeerRecord(name, url) for name, url in others.items()}
@@ -142,6 +139,11 @@ class Links:
         return self._listening
 
     @property
+    def own_url(self) -> PeerUrl:
+        """The one in force; a changed one counts from the next start."""
+        return self._own_url
+
+    @property
     def tls(self) -> RingTls:
         """What the links to come are secured with."""
         return self._tls
@@ -174,7 +176,7 @@ class Links:
         self._draining = draining
         for peer in self._peers.values():
             if peer.link is not None:
-                peer.link.outbox.put(self._heartbeat())
+                peer.link.say(self._heartbeat())
 
     def set_peers(self, peers: Mapping[str, PeerUrl]) -> None:
         """Take a new table: links of nodes that stay as they are go on untouched.
@@ -311,7 +313,7 @@ class Links:
             self._log.info("peer.link_not_wanted", peer=link.peer, address=address)
             return
         try:
-            await link.run(self._received, self._gate, self._heartbeat)
+            await link.run(self._received, self._heartbeat)
         finally:
             self._drop(peer, link, STOPPED)
 
@@ -326,7 +328,7 @@ class Links:
             self._drop(peer, peer.link, "replaced by a newer link")
         peer.linked(link)
         if self._draining:
-            link.outbox.put(self._heartbeat())
+            link.say(self._heartbeat())
         self._log.info("peer.up", peer=link.peer, address=link.address, version=link.version)
         self._membership.linked(link.peer, trio.current_time())
         self._tick()

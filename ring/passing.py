@@ -4,7 +4,6 @@ What is only passed on leaves nothing on disk here: its origin has custody. It i
 submit_sm_resp that comes just after it still claims it.
 """
 
-from collections import deque
 from collections.abc import Set as AbstractSet
 
 from protocols.peer.frames import EnvelopeKey, Forward, LapDone, Place
@@ -36,8 +35,7 @@ class Passing:
         self._reachable: AbstractSet[str] = frozenset()
         self._answering: AbstractSet[str] = frozenset()  # those of them that can answer an origin in another ring
         self._asking: dict[EnvelopeKey, Forward] = {}
-        self._passed: dict[EnvelopeKey, Forward] = {}
-        self._forget_at: deque[tuple[float, EnvelopeKey]] = deque()
+        self._passed: dict[EnvelopeKey, tuple[float, Forward]] = {}  # when each is forgotten, the next one first
 
     def reachable(self, nodes: AbstractSet[str], answering: AbstractSet[str]) -> None:
         """`answering`: those that can answer an origin in another ring."""
@@ -83,7 +81,7 @@ class Passing:
         frame = self._asking.pop(key)
         if key in self._shelf.items:
             return  # its origin has handed it on to this node meanwhile
-        passed_on = self._passed.get(key) is frame  # then this was a second look, and the walk is elsewhere by now
+        passed_on = self._last_passed(key) is frame  # then this was a second look, and the walk is elsewhere by now
         envelope = frame.envelope
         if finding is not None and envelope.part is not None and not envelope.gateway:
             self._tell_conversation(frame, finding.gateway)
@@ -126,27 +124,30 @@ class Passing:
 
     def _remember(self, frame: Forward, now: float) -> None:
         key = frame.envelope.key
-        self._passed[key] = frame
+        self._passed.pop(key, None)
+        self._passed[key] = now + self._settings.watch_s, frame
         self._shelf.watch.add(frame.envelope)
-        self._forget_at.append((now + self._settings.watch_s, key))
         while len(self._passed) > self._settings.max_passing:
-            self._forget(self._forget_at.popleft()[1])
+            self._forget(next(iter(self._passed)))
 
     def appeared(self, key: EnvelopeKey) -> bool:
         """An open message that may be its owner has just been recorded here: look again."""
-        frame = self._passed.get(key)
+        frame = self._last_passed(key)
         if frame is None or key in self._asking:
             return False
         self._asking[key] = frame
         self._shelf.command(Ask(frame.envelope, frame.inexact))
         return True
 
+    def _last_passed(self, key: EnvelopeKey) -> Forward | None:
+        return self._passed[key][1] if key in self._passed else None
+
     def next_due(self) -> float | None:
-        return self._forget_at[0][0] if self._forget_at else None
+        return next((forget_at for forget_at, _ in self._passed.values()), None)
 
     def tick(self, now: float) -> None:
-        while self._forget_at and self._forget_at[0][0] <= now:
-            self._forget(self._forget_at.popleft()[1])
+        while (due := self.next_due()) is not None and due <= now:
+            self._forget(next(iter(self._passed)))
 
     def _forget(self, key: EnvelopeKey) -> None:
         if self._passed.pop(key, None) is not None and key not in self._shelf.items:

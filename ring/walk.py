@@ -363,12 +363,18 @@ class Walk:
         self._reachable = nodes
         self._crossing.reachable(nodes)
         if lost:
-            # What was last sent to a lost node may be lost with it: ask the others now, not after the time-out. If the
-            # lost node had passed it on, somebody gets it twice, and recognises it.
-            for item in [item for item in self._walking.values() if item.sent_to in lost]:
+            # What is on its way may be lost with a lost node, to which it was sent from here or passed on by another:
+            # ask those who have not answered now, not after the time-out. Who gets it twice recognises it.
+            for item in [item for item in self._walking.values() if self._may_be_with(lost, item)]:
                 self._step(item, now)
         if joined:
             self.wake_all()
+
+    def _may_be_with(self, nodes: AbstractSet[str], item: Item) -> bool:
+        """In another ring only gates are known of."""
+        if item.across or item.sent_to in nodes:
+            return item.sent_to in nodes
+        return bool(item.sent_to) and any(node in self._topology.others and node not in item.answered for node in nodes)
 
     def look_again(self, item: Item) -> None:
         """An open message that may own it has just been recorded at this node."""

@@ -121,6 +121,19 @@ def test_a_forwarder_forgets_what_passed():
     assert not machine.watching
 
 
+def test_a_forwarder_remembers_what_passed_for_so_long_after_its_last_lap():
+    world = World(2, evolve(SETTINGS, walk_retry_min_s=0.6, walk_retry_max_s=0.6))
+    world.report("n0", b"id1", "t1", owner="n1")
+    world.settle_down()
+    world.advance(0.6)  # SETTINGS.watch_s is 1 s: between the two laps, and after the second one, less has passed
+    world.settle_down()
+    world.advance(0.5)
+    world.submit("n1", b"id1")
+    world.settle_down()
+    assert [delivery.node for delivery in world.delivered] == ["n1"]
+    world.check()
+
+
 def test_reports_of_one_message_keep_their_order_whatever_the_gateway_does():
     world = World(3)
     world.submit("n1", b"id1")

@@ -84,7 +84,7 @@ class Recorder:
 class Node:
     """Links under test with their recorder; `scope.cancel()` ends them as a killed process would."""
 
-    def __init__(self, name, urls, *, tls, cluster, settings, gate):
+    def __init__(self, name, urls, *, tls, cluster, settings):
         self.name = name
         self.recorder = Recorder()
         self.links = Links(
@@ -96,7 +96,6 @@ class Node:
             store_id=name.encode().ljust(8, b"."),
             callbacks=self.recorder,
             log=structlog.wrap_logger(None, processors=[self.recorder.log], wrapper_class=structlog.BoundLogger),
-            gate=gate,
             on_reachable=self.recorder.on_reachable,
         )
         self.scope = trio.CancelScope()
@@ -128,7 +127,7 @@ class Fleet:
         self.nursery = nursery
         self.urls = {}
 
-    async def start(self, name, *others, tls=None, cluster="test", settings=PATIENT, gate=None, scheme="ws", **urls):
+    async def start(self, name, *others, tls=None, cluster="test", settings=PATIENT, scheme="ws", **urls):
         """A node that knows `others` (and every node started so far) besides itself; `urls` replace what it knows."""
         own = self.urls.get(name, f"{scheme}://127.0.0.1:0")
         known = dict.fromkeys(others, f"{scheme}://127.0.0.1:1") | self.urls | {name: own} | urls
@@ -138,7 +137,6 @@ class Fleet:
             tls=tls or ring_tls.plain(),
             cluster=cluster,
             settings=settings,
-            gate=gate,
         )
         await self.nursery.start(node.run)
         if node.links.listening:
@@ -291,30 +289,33 @@ async def test_heartbeats_stay_inside_and_tell_who_drains(fleet):
     assert [type(frame) for _, frame in two.recorder.frames] == [Learned]
 
 
-async def test_a_closed_gate_holds_the_reader_back_and_is_not_the_peers_silence(fleet, mock_clock):
-    opened = trio.Event()
-    opened.set()
-    waiting = trio.Event()
+CRAMPED = attrs.evolve(PATIENT, outbox_frames=3, batch_frames=1, heartbeat_s=20, goodbye_s=60)
 
-    async def gate(peer):
-        assert peer == "gw1"
-        if not opened.is_set():
-            waiting.set()
-            await opened.wait()
 
-    two = await fleet.start("gw2", "gw1", gate=gate, settings=FAST)
-    one = await fleet.start("gw1", settings=FAST)
-    await two.until_reaches("gw1")
-    opened = trio.Event()
-    await let_pass(mock_clock, 2 * FAST.heartbeat_s)
-    await waiting.wait()
-    one.links.send("gw2", note(1))
-    await let_pass(mock_clock, 3 * FAST.dead_after_s)  # what must not happen has this long to happen
-    assert two.recorder.frames == []
-    assert two.recorder.downs == []
-    assert two.links.reachable() == {"gw1"}
-    opened.set()
-    await two.recorder.until(lambda: two.recorder.frames)
+def fill(node, peer):
+    """How many frames its outbox takes."""
+    count = 0
+    while node.links.send(peer, note(count)):
+        count += 1
+    return count
+
+
+async def test_who_drains_says_so_also_where_its_outbox_is_full_at_that_moment(fleet):
+    one, two = await fleet.pair(settings=CRAMPED)
+    count = fill(one, "gw2")
+    one.links.set_draining(draining=True)
+    while not one.links.send("gw2", note(count)):
+        await trio.lowlevel.checkpoint()
+    await two.recorder.until(lambda: len(two.recorder.frames) > count)
+    assert two.status_of("gw1").draining
+
+
+async def test_who_leaves_with_a_full_outbox_sends_all_of_it_first(fleet):
+    one, two = await fleet.pair(settings=CRAMPED)
+    count = fill(one, "gw2")
+    await one.links.leave()
+    await two.recorder.until(lambda: two.recorder.downs)
+    assert two.numbers_from("gw1") == list(range(count))
 
 
 # Who is refused
@@ -522,7 +523,6 @@ async def test_plain_links_stay_on_loopback():
             tls=tls or ring_tls.plain(),
             cluster="test",
             settings=attrs.evolve(FAST, **settings),
-            gate=None,
         ).links
 
     with pytest.raises(ValueError, match=r"gw1: ws://10\.0\.0\.1:7301 would leave this machine unencrypted"):
@@ -741,7 +741,6 @@ async def test_a_port_that_is_taken_is_named(fleet):
                 tls=ring_tls.plain(),
                 cluster="test",
                 settings=FAST,
-                gate=None,
             ).links.run()
 
 

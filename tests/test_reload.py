@@ -315,6 +315,24 @@ async def test_a_node_that_was_alone_goes_on_where_the_address_for_the_others_is
     assert node.started.is_set()
 
 
+async def test_a_node_whose_file_names_no_other_node_any_more_goes_on_alone_and_may_be_joined_again(before, nursery):
+    with reserved(2) as ports:
+        peers = tuple(PeerTable(name=f"gw{n}", url=f"wss://{LOOPBACK}:{at}") for n, at in enumerate(ports, start=1))
+        secured = evolve(before, peers=peers, ring=Ring(secret=Secret(b"x" * 16)))
+        node, other = RunningNode(secured), RunningNode(as_gw2(secured, peers))
+        await nursery.start(node.run)
+        await nursery.start(other.run)
+        await until(lambda: [peer.state for peer in node.term.ring.peers()] == ["alive"])
+        await node.reload(before)  # no [[peers]], and no secret
+        assert node.term.ring.peers() == []
+        assert node.config.peers == ()
+        await until(lambda: [peer.linked for peer in other.term.ring.peers()] == [False])
+        await node.reload(secured)
+        await until(lambda: [peer.state for peer in node.term.ring.peers()] == ["alive"])
+        node.stop()
+        other.stop()
+
+
 async def test_a_node_alone_refuses_a_table_that_it_cannot_secure_and_stays_alone(node, before):
     bare = tuple(PeerTable(name=f"gw{n}", url=f"ws://10.0.0.{n}:7301") for n in (1, 2))
     with pytest.raises(ValueError, match="would leave this machine unencrypted"):

@@ -75,6 +75,19 @@ def test_a_forwarder_that_dies_with_the_copy_in_hand_costs_no_time_out():
     world.check()
 
 
+def test_a_node_that_dies_two_hops_away_with_the_copy_in_hand_costs_no_time_out():
+    world = World(4)
+    world.submit("n3", b"id1")
+    world.report("n0", b"id1", "t1", owner="n3")
+    world.commit("n0")
+    world.deliver_frame(("n0", "n1"))
+    assert route(world) == [("n0", "n1"), ("n1", "n2")]
+    world.crash("n2")  # with what was on its way to it
+    world.settle_down()
+    assert [delivery.node for delivery in world.delivered] == ["n3"]
+    world.check()
+
+
 def test_a_forwarder_that_is_stuck_with_the_copy_in_hand_costs_one_lap_and_its_late_copy_nothing():
     world = World(4)
     world.submit("n2", b"id1")

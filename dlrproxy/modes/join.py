@@ -105,6 +105,11 @@ class JoinMode:
     def links(self) -> list[PeerStatus]:
         return [] if self._links is None else self._links.status()
 
+    @property
+    def turned_away(self) -> Mapping[str, int]:
+        """Incoming connections that did not become links to gates of the other ring, by reason."""
+        return {} if self._links is None else self._links.turned_away
+
     def near(self, nodes: frozenset[str]) -> None:
         """The nodes of this ring that can be reached, and know what crosses, have changed."""
         self._carrier.near(nodes)

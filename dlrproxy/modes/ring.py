@@ -4,6 +4,7 @@ This file ties the links between nodes to custody and to summaries, and shares w
 message ids.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 
 import attrs
@@ -73,6 +74,7 @@ def custody_settings(config: Config, operators: Mapping[str, OperatorPolicy]) ->
 
 
 def _peer_urls(config: Config) -> dict[str, PeerUrl]:
+    """Empty for a node alone that has no [[peers]]."""
     return {peer.name: PeerUrl.parse(peer.url) for peer in config.peers}
 
 
@@ -133,11 +135,11 @@ class RingMode:
 
         Raises TlsError, ValueError, and then nothing has changed.
         """
-        if self._links is None and not config.other_peers:
+        if not config.other_peers:
             self._renew_certificates_of_join(config)
+            self._reload_alone(config)
             return
         in_force = None if self._links is None else self._links.tls
-        nodes = attrs.evolve(topology(config), gates=self._gates)  # another join counts from the next start
         peers, security = _peer_urls(config), link_security(config, in_force)
         peer_table.check(config.node.name, peers, security)
         self._renew_certificates_of_join(config)
@@ -145,6 +147,16 @@ class RingMode:
             self._links = await self._begin_links(config, peers[config.node.name])
         self._links.set_tls(security)  # raises, too, where the table in force does not go with it
         self._links.set_peers(peers)
+        self._retopologize(config)
+
+    def _reload_alone(self, config: Config) -> None:
+        """Its file need not say any more what the links were secured with, nor have [[peers]]."""
+        if self._links is not None:
+            self._links.set_peers({config.node.name: self._links.own_url})
+            self._retopologize(config)
+
+    def _retopologize(self, config: Config) -> None:
+        nodes = attrs.evolve(topology(config), gates=self._gates)  # another join counts from the next start
         self._keeper.retopologize(nodes)
         if self._summaries is not None:
             self._summaries.retopologize(nodes)
@@ -194,8 +206,10 @@ class RingMode:
         return self._join
 
     def turned_away(self) -> Mapping[str, int]:
-        """Incoming connections that did not become links, by reason."""
-        return {} if self._links is None else self._links.turned_away
+        """Incoming connections that did not become links, of this ring or of the join, by reason."""
+        near = {} if self._links is None else self._links.turned_away
+        across = {} if self._join is None else self._join.turned_away
+        return Counter(near) + Counter(across)
 
     def learned(self, operator: str, rule: Rule, evidence: int) -> None:
         """This node has learned a rule: the others need not find out for themselves."""
