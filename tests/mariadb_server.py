@@ -50,7 +50,9 @@ def make_data(directory):
     """An empty data directory, to be copied for each server: making one takes seconds."""
     command = [INSTALL, "--no-defaults", f"--datadir={directory}", "--skip-test-db", "--skip-name-resolve"]
     command += ["--auth-root-authentication-method=normal", "--force"]  # also where the host's own name is unknown
-    done = subprocess.run(_as_server_user(command), capture_output=True, text=True, check=False, timeout=100)
+    # A server that starts clears its directory for temporary files: no other one may use the same.
+    env = {**os.environ, "TMPDIR": str(directory)}
+    done = subprocess.run(_as_server_user(command), capture_output=True, text=True, check=False, timeout=100, env=env)
     if done.returncode != 0:
         raise RuntimeError(f"mariadb-install-db: {done.stdout}{done.stderr}")
 
@@ -76,7 +78,7 @@ class Server:
         command = [
             SERVER, self.defaults, f"--datadir={self.data}", f"--socket={self.socket}", f"--port={self.port}",
             "--bind-address=127.0.0.1", f"--pid-file={self.directory / 'pid'}",
-            f"--log-error={self.directory / 'log'}", *options, *extra,
+            f"--log-error={self.directory / 'log'}", f"--tmpdir={self.directory}", *options, *extra,
         ]  # fmt: skip
         self.process = subprocess.Popen(_as_server_user(command), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 60

@@ -22,6 +22,12 @@ _INSERT_OPEN: Final = f"INSERT INTO open_messages (form,{_COLUMNS}) VALUES "
 _OR_REPLACE_OPEN: Final = " ON DUPLICATE KEY UPDATE " + ",".join(
     f"{column}=VALUES({column})" for column in f"form,{_COLUMNS}".split(",")
 )
+# Assignments run from left to right: the columns that are compared come last, the first-compared one at the very end.
+_NEWER: Final = "VALUES(submitted_at)>submitted_at OR (VALUES(submitted_at)=submitted_at AND VALUES(final_at)>final_at)"
+_UNLESS_OLDER: Final = " ON DUPLICATE KEY UPDATE " + ",".join(
+    f"{column}=IF({_NEWER},VALUES({column}),{column})"
+    for column in ("form", "owner", "destination", "source", "session", "expires_at", "final_at", "submitted_at")
+)
 _SELECT_OPEN: Final = f"SELECT {_COLUMNS} FROM open_messages WHERE "
 PUT_ITEMS: Final = "INSERT INTO items (node,kind,name,content) VALUES "
 _OR_REPLACE_ITEM: Final = " ON DUPLICATE KEY UPDATE content=VALUES(content)"
@@ -65,6 +71,14 @@ def statements_of_opens(group: Group) -> Iterator[str]:
 
 def put_opens(messages: Iterable[OpenMessage]) -> str:
     return _INSERT_OPEN + ",".join(map(_open_values, messages)) + _OR_REPLACE_OPEN
+
+
+def merge_opens(messages: Iterable[OpenMessage]) -> str:
+    """Like `put_opens`, but a row that is as new or newer stays (`journal.version`).
+
+    So the rows of two databases, or of a journal, come together in any order, and may be sent again at any time.
+    """
+    return _INSERT_OPEN + ",".join(map(_open_values, messages)) + _UNLESS_OLDER
 
 
 def _open_values(message: OpenMessage) -> str:

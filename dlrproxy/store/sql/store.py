@@ -10,6 +10,7 @@ from dlrproxy.store.space import MIB, Space
 from dlrproxy.store.sql import partition, schema
 from dlrproxy.store.sql.backend import SqlBackend
 from dlrproxy.store.sql.connection import Account
+from dlrproxy.store.sql.homecoming import bring_home
 from dlrproxy.store.sql.pool import Pool
 
 # What may wait for a server that stands still: one statement must carry it, in hexadecimal.
@@ -29,14 +30,16 @@ async def open_sql(
     journal: Journal | None = None,
     journal_after_s: float = JOURNAL_AFTER_S,
 ) -> GroupedStore:
-    """Open the store in the schema that `account` names. Raises SqlError, SchemaError.
+    """Open the store in the schema that `account` names. Raises SqlError, SchemaError, JournalError.
 
-    It never gives the server up: until that is back nothing is accepted. Open messages are journalled when a commit
-    takes longer than `journal_after_s`.
+    What a crash has left in the journal is written into the database first. Later, open messages are journalled when a
+    commit takes longer than `journal_after_s`. It never gives the server up: until that is back nothing is accepted.
     """
     pool = Pool(account, connections, statement_timeout_s)
     try:
         store_id = await schema.ready(pool)
+        if journal is not None:
+            await bring_home(journal, pool)
     except BaseException:
         await pool.close()
         raise

@@ -1,0 +1,56 @@
+"""What a node's journal still holds reaches the database: its own when it serves again, else that of who does.
+
+A row in the database that is as new or newer stays, and the journal forgets only what the database has: so this may be
+interrupted anywhere, and done again by either way.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+import trio
+
+from dlrproxy.store.journal import Journal, JournalError
+from dlrproxy.store.sql import statements
+from dlrproxy.store.sql.connection import Account
+from dlrproxy.store.sql.errors import SqlError
+from dlrproxy.store.sql.pool import Pool
+
+TRY_AGAIN_S: Final = 5.0
+
+_log = structlog.get_logger()
+
+
+async def bring_home(journal: Journal, pool: Pool) -> int:
+    """Write all of the journal into the database, then forget it. How many it was. Raises SqlError, JournalError."""
+    brought, after = 0, b""
+    while page := await journal.rows(after, statements.ROWS):
+        messages = [message for _, message in page]
+        await pool.run(statements.merge_opens(messages))
+        await journal.forget(messages)
+        brought += len(messages)
+        after = page[-1][0]
+    if brought:
+        _log.warning("journal.brought_home", messages=brought, to=pool.account.server)
+    return brought
+
+
+async def bring_home_elsewhere(
+    journal: Journal, account: Account, may: Callable[[], bool], *, statement_timeout_s: float
+) -> None:
+    """For a node that does not serve: bring its journal to the database of the one that does. Until cancelled.
+
+    `may` says that this node does not serve, nor is about to, and that `account` is at the server of the one that does.
+    That server must refuse the account while it is read-only.
+    """
+    while True:
+        if journal.size and may():
+            pool = Pool(account, 1, statement_timeout_s)
+            try:
+                await bring_home(journal, pool)
+            except (SqlError, JournalError) as error:
+                _log.warning("journal.not_brought_home", why=str(error), messages=journal.size)
+            finally:
+                with trio.CancelScope(shield=True, deadline=trio.current_time() + 1.0):
+                    await pool.close()
+        await trio.sleep(TRY_AGAIN_S)
