@@ -56,7 +56,7 @@ class Term:
         self._reload_scope: trio.CancelScope | None = None
         self._log = logger("node")
         self._stop = trio.Event()
-        self._nodes = len(config.node_names)
+        self._nodes = config.serving_nodes
         self._alone = not config.other_peers
         self._policies = ring.policies(config)
         self._settings = ring.custody_settings(config, self._policies)
@@ -213,7 +213,7 @@ class Term:
         await self.ring.reload(config)
         self._say_what_waits(config, found)
         self._policies.update(ring.policies(config))
-        self._nodes = len(config.node_names)
+        self._nodes = config.serving_nodes
         self._alone = not config.other_peers
         for front in self.fronts.values():
             front.renew_certificates()

@@ -3,6 +3,7 @@
 import json
 from functools import partial
 
+import galera_cluster
 import mariadb_pair
 import mariadb_server
 import pytest
@@ -269,3 +270,15 @@ async def test_an_account_that_cannot_be_used_is_told_how_to_be_changed(command,
         assert "caching_sha2_password for dlrproxy" in output
         assert "ALTER USER" in output
         nursery.cancel_scope.cancel()
+
+
+def test_a_node_of_a_cluster_is_found_sound(tmp_path):
+    cluster = galera_cluster.shared_cluster()
+    cluster.wait_synced()
+    file = quorum_file(tmp_path, cluster.servers["a"])
+    file.write_text(file.read_text().replace('password = "one"', 'user = "app"\npassword = "secret"'))
+    cluster.servers["a"].sql("DROP DATABASE dlrproxy")
+    assert "is made" in db("init", file)
+    assert "was there already" in db("init", file)
+    found = json.loads(db("check", file, "--json"))
+    assert [(finding["setting"], finding["value"]) for finding in found["findings"]] == [("wsrep_sst_method", "rsync")]

@@ -411,9 +411,11 @@ async def test_a_replica_that_was_restarted_knows_nothing_of_what_it_had_receive
         seen = await nodes.until(nodes.b, lambda seen: True)
         assert seen.server.replica == Replica(receiving=False, applying=False, all_applied=False)
         assert seen.source_id == 0
+        assert seen.server.writable
         await nodes.b.carry_out(p.StartReceiving())
         seen = await nodes.until(nodes.b, lambda seen: seen.server.replica.all_applied)
         assert (seen.connected, seen.source_id) == (False, 0)
+        assert not seen.server.writable
         nodes.pair.links["a"].heal()
         await nodes.until(nodes.b, lambda seen: seen.connected and seen.source_id)
 

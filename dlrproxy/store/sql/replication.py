@@ -230,6 +230,8 @@ class Replication:
 
     async def _start_receiving(self) -> None:
         names = await self._names()
+        # Restarted, it takes writes: what would be written here by itself would end the replication.
+        await self._set_read_only()
         # What is applied would wait for a replica that this server does not have.
         await self._set_semi_sync(self._acting, on=False)
         await self._acting.run(f"SET GLOBAL {names.semi_sync_replica}=ON")  # heeded as it connects

@@ -2,7 +2,8 @@
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Final
 
@@ -16,6 +17,7 @@ from dlrproxy.store.sql.schema import Finding
 ROWS: Final = ("SELECT", "INSERT", "UPDATE", "DELETE", "CREATE", "ALTER", "DROP", "INDEX")
 REPLICATION: Final = ("REPLICATION SLAVE",)
 
+_PIECE: Final = re.compile(r"\\?.")  # of a pattern: a character, or one that is escaped
 _GRANT: Final = re.compile(r"GRANT (?P<rights>.+) ON (?P<where>\S+) TO .*")
 
 
@@ -121,17 +123,33 @@ _RISKS: Final = {
 }
 
 
-def _held(shown: Sequence[str], dialect: Dialect) -> dict[str, set[str]]:
+def _held(shown: Sequence[str], dialect: Dialect) -> Mapping[str, set[str]]:
     """Rights by where, as SHOW GRANTS has them."""
-    held: dict[str, set[str]] = {}
+    held: defaultdict[str, set[str]] = defaultdict(set)
     for line in shown:
         if (found := _GRANT.fullmatch(line)) is not None:
             rights = (right.strip() for right in found["rights"].split(","))
-            held.setdefault(found["where"], set()).update(dialect.old_names.get(right, right) for right in rights)
+            held[found["where"]].update(dialect.old_names.get(right, right) for right in rights)
     return held
 
 
-def _has(held: dict[str, set[str]], right: str, where: str) -> bool:
-    plain = where.replace(r"\_", "_")
-    rights = held.get("*.*", set()) | held.get(where, set()) | held.get(plain, set())
-    return bool({right, "ALL PRIVILEGES"} & rights)
+def _has(held: Mapping[str, set[str]], right: str, where: str) -> bool:
+    return any({right, "ALL PRIVILEGES"} & rights for pattern, rights in held.items() if _covers(pattern, where))
+
+
+def _covers(pattern: str, where: str) -> bool:
+    """Whether what is granted on `pattern`, "`dlr%`.*", holds on `where`. A pattern has SQL's wildcards."""
+    if pattern in {"*.*", where}:
+        return True
+    name, dot, tables = pattern.replace("`", "").partition(".")
+    if where == "*.*" or dot + tables != ".*":
+        return False
+    return re.fullmatch("".join(map(_as_expression, _PIECE.findall(name))), _plain(where)) is not None
+
+
+def _plain(where: str) -> str:
+    return where.removesuffix(".*").strip("`").replace(r"\_", "_")
+
+
+def _as_expression(piece: str) -> str:
+    return {"%": ".*", "_": "."}.get(piece) or re.escape(piece.removeprefix("\\"))
