@@ -1,13 +1,16 @@
 """[database], [pair] and [quorum]: what they mean, and what is wrong with them, alone and together."""
 
+import json
 import ssl
 from pathlib import Path
 
 import pytest
 import trustme
 from attrs import evolve
+from click.testing import CliRunner
 from test_config import OPERATOR, PEERS, problems, warnings
 
+from dlrproxy.cli import main
 from dlrproxy.config import Address, Secret, accounts, check, parse
 
 NODE = '[node]\nname = "gw1"\nmode = "{}"\ndata_dir = "data"\n'
@@ -172,7 +175,6 @@ def test_each_mode_needs_its_tables():
         (pair('schema = "my-schema"\n'), "database.schema"),
         (pair('user = ""\n'), "database.user"),
         (pair('cert_file = "own.pem"\ntls = true\n'), "database.key_file"),
-        (pair("connect_timeout_s = 9\n"), "database.connect_timeout_s"),
         (pair(pair="manage_database = true\n"), "database.admin_user"),
         (pair(pair="promote_after_s = 7.9\n"), "pair.promote_after_s"),
         (pair(pair="heartbeat_s = 2.1\n"), "pair.heartbeat_s"),
@@ -229,3 +231,22 @@ def test_relative_paths_are_meant_from_the_file(tmp_path):
     assert read.database.socket == tmp_path / "one.sock"
     assert read.pair.server_data_dir is None
     assert parse(pair(pair='server_data_dir = "/srv"\n')).pair.server_data_dir == Path("/srv")
+
+
+def test_check_config_says_where_the_rows_are_and_who_changes_the_replication(tmp_path):
+    file = tmp_path / "gw1.toml"
+
+    def said(text, *options):
+        file.write_text(text)
+        return CliRunner().invoke(main, ["check-config", str(file), *options]).output
+
+    shown = said(pair(ADMIN, "manage_database = true\n"))
+    assert "database server at localhost:3306, schema dlrproxy, as dlrproxy; boss for the replication" in shown
+    assert "replicates with the one at 10.0.0.2:3306; strict; this node changes it" in shown
+    assert "another tool changes it" in said(pair())
+    assert json.loads(said(pair('socket = "/run/one"\n'), "--json"))["database"] == {
+        "server": "/run/one", "schema": "dlrproxy", "user": "dlrproxy",
+    }  # fmt: skip
+    ring = PAIR.replace("active-passive", "ring") + DATABASE
+    assert "  database" not in said(ring)
+    assert "database" not in json.loads(said(ring, "--json"))

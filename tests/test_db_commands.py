@@ -264,7 +264,7 @@ async def test_an_account_that_cannot_be_used_is_told_how_to_be_changed(command,
         path.write_text(
             '[node]\nname = "gw1"\nmode = "active-passive"\ndata_dir = "data"\n' + OPERATOR + NODES +
             f'[database]\nhost = "127.0.0.1"\nport = {port}\npassword = "one"\nconnect_timeout_s = 60\n'
-            '[pair]\npeer_host = "127.0.0.1"\npeer_port = 1\npromote_after_s = 100\n'
+            '[pair]\npeer_host = "127.0.0.1"\npeer_port = 1\n'
         )  # fmt: skip
         output = await trio.to_thread.run_sync(partial(db, command, path, code=1))
         assert "caching_sha2_password for dlrproxy" in output

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from dlrproxy.config import Config, ConfigError, Operator, Problem, load
+from dlrproxy.config import Address, Config, ConfigError, Operator, Problem, load
 from dlrproxy.config.sample import sample
 
 
@@ -58,6 +58,7 @@ def _facts(config: Config) -> dict[str, object]:
         "node": config.node.name,
         "mode": config.node.mode,
         "peers": list(config.node_names),
+        **_database_facts(config),
         "operators": [
             {
                 "name": operator.name,
@@ -73,14 +74,38 @@ def _facts(config: Config) -> dict[str, object]:
     }
 
 
+def _database_facts(config: Config) -> dict[str, object]:
+    """Of the modes that have one."""
+    database = config.database
+    if database is None or config.node.mode == "ring":
+        return {}
+    where = str(database.socket or Address(database.host, database.port))
+    return {"database": {"server": where, "schema": database.schema, "user": database.user}}
+
+
 def _summary(config: Config) -> Iterator[str]:
     names = config.node_names
     nodes = f"with {', '.join(name for name in names if name != config.node.name)}" if len(names) > 1 else "alone"
     yield f"  node {config.node.name}, mode {config.node.mode}, {nodes}; data in {config.node.data_dir}"
+    yield from _database(config)
     for operator in config.operators:
         yield f"  operator {operator.name}: {_binds(operator)}{_pace(operator, config.serving_nodes)}"
         for gateway, where in operator.listen.items():
             yield f"    gateway {gateway} dials {where}"
+
+
+def _database(config: Config) -> Iterator[str]:
+    """Of the modes that have one."""
+    database, pair = config.database, config.pair
+    if database is None or config.node.mode == "ring":
+        return
+    where = database.socket or Address(database.host, database.port)
+    admin = f"; {database.admin_user} for the replication" if database.admin_user is not None else ""
+    yield f"  database server at {where}, schema {database.schema}, as {database.user}{admin}"
+    if pair is not None and config.node.mode == "active-passive":
+        other = pair.peer_socket or Address(pair.peer_host or "", pair.peer_port)
+        who = "this node changes it" if pair.manage_database else "another tool changes it, and this node follows"
+        yield f"    replicates with the one at {other}; {pair.safety}; {who}"
 
 
 def _pace(operator: Operator, nodes: int) -> str:

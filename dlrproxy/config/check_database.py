@@ -73,7 +73,7 @@ def _pair(draft: Draft) -> Iterator[Problem]:
             yield Problem("database.admin_user", "is required with pair.manage_database = true")
         if draft.database.admin_user == draft.database.user:
             yield Problem("database.admin_user", "must be another account than user, which read_only must bind")
-    yield from _pair_times(pair, draft.database)
+    yield from _pair_times(pair)
     yield from _witness(pair)
 
 
@@ -85,7 +85,7 @@ def _same_server(database: Database, pair: Pair) -> Iterator[Problem]:
         yield Problem("pair.peer_host", "is this node's own server")
 
 
-def _pair_times(pair: Pair, database: Database | None) -> Iterator[Problem]:
+def _pair_times(pair: Pair) -> Iterator[Problem]:
     """The standby must not begin before the active has let go: it does so after fence_after_s, within RELEASE_S."""
     if pair.promote_after_s < pair.fence_after_s + RELEASE_S:
         yield Problem(
@@ -98,11 +98,6 @@ def _pair_times(pair: Pair, database: Database | None) -> Iterator[Problem]:
             "pair.heartbeat_s",
             f"{pair.heartbeat_s:g} must be at most a third of fence_after_s ({pair.fence_after_s:g}), or one late "
             "heartbeat fences the active",
-        )
-    if database is not None and database.connect_timeout_s >= pair.promote_after_s:
-        yield Problem(
-            "database.connect_timeout_s",
-            f"{database.connect_timeout_s:g} must be less than pair.promote_after_s ({pair.promote_after_s:g})",
         )
 
 
