@@ -8,6 +8,7 @@ from dlrproxy.config.check import SHORTEST_RING_SECRET, Check, Draft
 from dlrproxy.config.database import Database, Pair, Quorum
 from dlrproxy.config.problems import Problem
 from dlrproxy.config.tables import Mode
+from dlrproxy.modes.cluster import RATE_MARGIN
 
 RELEASE_S: Final = 2.0  # the longest that a node takes to let go of its binds
 _NEEDED: Final[Mapping[Mode, tuple[str, ...]]] = {
@@ -112,12 +113,19 @@ def _quorum(draft: Draft) -> Iterator[Problem]:
     quorum = draft.quorum
     if quorum is None or draft.node is None or draft.node.mode != "quorum":
         return
-    if quorum.takeover_after_s < quorum.lease_s + RELEASE_S:
+    if RATE_MARGIN * quorum.takeover_after_s < quorum.fence_after_s + RELEASE_S:
         yield Problem(
             "quorum.takeover_after_s",
-            f"{quorum.takeover_after_s:g} must be at least lease_s + {RELEASE_S:g} ({quorum.lease_s:g} + "
-            f"{RELEASE_S:g}), so that a node that was cut off has stopped by then",
+            f"{RATE_MARGIN:g} of {quorum.takeover_after_s:g} must be at least fence_after_s + {RELEASE_S:g} "
+            f"({quorum.fence_after_s:g} + {RELEASE_S:g}), so that a node that was cut off has stopped by then",
         )
+    for name, longest_s in (("fence_after_s", quorum.fence_after_s), ("lease_s", RATE_MARGIN * quorum.lease_s)):
+        if quorum.heartbeat_s > longest_s / 3:
+            yield Problem(
+                "quorum.heartbeat_s",
+                f"{quorum.heartbeat_s:g} must be at most a third of {name} ({longest_s:g}), or one late heartbeat "
+                "ends it",
+            )
     if not draft.incomplete:
         yield from _stand_ins(quorum, draft)
         yield from _nodes(quorum, draft)

@@ -242,15 +242,25 @@ class Quorum:
     """In the mode quorum: what is done once for all nodes, and what becomes of a node's reports when it dies. The same
     on every node; the [[peers]] are the nodes, each beside its own server of one Galera cluster."""
 
+    heartbeat_s: float = field(
+        default=1.0,
+        validator=above(0),
+        metadata=key("How often a node writes that it is there, and looks at its server."),
+    )
+    fence_after_s: float = field(
+        default=8.0,  # above the 6 s that writes wait when a server dies, with Galera's own timeouts
+        validator=above(0),
+        metadata=key("A node that could write nothing for so long releases its binds."),
+    )
+    takeover_after_s: float = field(
+        default=12.0,
+        validator=above(0),
+        metadata=key("A node that was silent for so long is dead: its custody goes to a living one."),
+    )
     lease_s: float = field(
         default=6.0,  # three times evs.inactive_timeout as docs/quorum.md sets it
         validator=above(0),
-        metadata=key("A node that could not renew its lease for so long serves no more."),
-    )
-    takeover_after_s: float = field(
-        default=15.0,
-        validator=above(0),
-        metadata=key("A node that was silent for so long is dead: its custody goes to a living one."),
+        metadata=key("When the master dies, another node does so long after what is to be done once."),
     )
     stand_in: Mapping[str, str] = field(
         factory=dict,

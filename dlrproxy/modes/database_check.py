@@ -33,7 +33,10 @@ async def look(config: Config) -> Report:
     async with connected(config, ordinary, to_schema=False) as pool:
         findings = [*_version(version), *await schema.check(pool)]
         if config.node.mode == "quorum" and config.quorum is not None:
-            findings += await galera_check.check(pool, lease_s=config.quorum.lease_s)
+            quorum = config.quorum
+            findings += await galera_check.check(
+                pool, fence_after_s=quorum.fence_after_s, weight=quorum.weight(config.node.name)
+            )
         if config.node.mode == PAIR and config.pair is not None:
             findings += await replication_check.check(pool, strict=config.pair.safety == "strict")
     findings += await _schema(config)

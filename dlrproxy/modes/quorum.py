@@ -50,8 +50,10 @@ class Quorum:
         self.role = Role.JOINING
         self.why = "it has just started"  # of the role, for people
         self.epoch = 0  # of the present term, claimed or served; 0: there is none
-        self.serve_until = _NEVER  # after this nothing may be sent or answered, however late a process wakes up
+        # After this nothing may be sent or answered in the present or the last term, however late a process wakes up.
+        self.serve_until = _NEVER
         self._over = 0  # epochs up to this one are done with
+        self.ended = ""  # why the last term is over
         self._own_row = Watch()
         self._inherited: frozenset[tuple[str, int, int]] = frozenset()
 
@@ -68,8 +70,18 @@ class Quorum:
 
     def refused(self, epoch: int) -> None:
         """A write under `epoch` has found another epoch in the row: the term is over, whatever else is seen."""
+        self._end(epoch, "another node has taken over from it")
+        if not self.epoch:
+            self.serve_until = _NEVER
+
+    def ran_out(self, epoch: int) -> None:
+        """Its service was ended at `serve_until`: the term is over, even if a beat has returned since."""
+        self._end(epoch, self._out_of_time())
+
+    def _end(self, epoch: int, why: str) -> None:
         if epoch == self.epoch:
             self._end_term()
+            self.ended = why
 
     def may_act(self, epoch: int, now: float) -> bool:
         """Whether the term under `epoch` may send and answer at this moment."""
@@ -90,23 +102,27 @@ class Quorum:
     def _serving(self, seen: Observation, now: float) -> list[Command]:
         server = seen.server
         if not self.epoch:
-            return self._stop(Role.JOINING, "another node has taken over from it")
+            return self._stop(Role.JOINING, self.ended)
         if server is not None and (out := _out_of(server)) is not None:
             return self._stop(*out)
         if now >= self.serve_until:
             role = Role.UNREACHABLE if server is None else Role.NO_QUORUM
-            return self._stop(role, f"nothing that it wrote was certified for {self._settings.fence_after_s:g} s")
+            return self._stop(role, self._out_of_time())
         return self._adopt(seen.rows)
+
+    def _out_of_time(self) -> str:
+        return f"nothing that it wrote was certified for {self._settings.fence_after_s:g} s"
 
     def _stop(self, role: Role, why: str) -> list[Command]:
         self._become(role, why)
         self._end_term()
+        self.ended = why
         return [Release(why)]
 
     def _end_term(self) -> None:
+        """By its lease it may go on to answer until `serve_until`, but for one that was refused."""
         self._over = max(self._over, self.epoch)
         self.epoch = 0
-        self.serve_until = _NEVER
 
     # To begin
 

@@ -14,8 +14,9 @@ from collections.abc import Mapping
 from typing import Final, cast
 
 from dlrproxy.modes.cluster import MasterRow, Member, Observation, Rows, Server
+from dlrproxy.store.sql import partition
 from dlrproxy.store.sql.connection import Account, Value
-from dlrproxy.store.sql.errors import NoQuorumError
+from dlrproxy.store.sql.errors import FencedError, NoQuorumError
 from dlrproxy.store.sql.pool import Pool
 from dlrproxy.store.sql.statements import literal, text
 
@@ -133,6 +134,23 @@ class Galera:
             f"WHERE node={literal(node)} AND epoch={seen.epoch} AND beat={seen.beat}"
         )
         return taken.affected == 1
+
+    async def move(self, node: str, epoch: int) -> int:
+        """Give the rows of a taken node to its heir; returns how many there were. 0, too, when it is back."""
+        found = await self._acting.run(
+            f"SELECT heir FROM members WHERE node={literal(node)} AND epoch={epoch} AND taken=1"
+        )
+        if not found.rows:
+            return 0
+        try:
+            moved = await partition.move(self._acting, node, epoch, text(found.rows[0][0]))
+        except FencedError:
+            return 0
+        if moved:
+            await self._acting.run(
+                f"UPDATE members SET moved=moved+1 WHERE node={literal(node)} AND epoch={epoch} AND taken=1"
+            )
+        return moved.total()
 
 
 def server_of(status: Mapping[str, Value]) -> Server:

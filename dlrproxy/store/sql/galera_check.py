@@ -12,8 +12,8 @@ from dlrproxy.store.sql.pool import Pool
 from dlrproxy.store.sql.rules import Rule, broken, is_
 from dlrproxy.store.sql.schema import Finding
 
-# A lease must outlast the stall of one dead node, twice over (see docs/quorum.md).
-TIMEOUTS_IN_LEASE: Final = 3
+# Writes wait for about evs.suspect_timeout when a server dies, and longer when two do (see docs/quorum.md).
+TIMEOUTS_IN_FENCE: Final = 3
 
 _DURATION: Final = re.compile(
     r"P(?:(\d+)D)?T?(?:(\d+)H)?(?:(\d+)M)?(?:(\d+(?:\.\d+)?)S)?"
@@ -76,23 +76,34 @@ _RULES: Final = (
 )
 
 
-async def check(pool: Pool, *, lease_s: float) -> list[Finding]:
-    """What puts the cluster at risk, as this node is set; `lease_s` is of [quorum]. Raises SqlError."""
+async def check(pool: Pool, *, fence_after_s: float, weight: int) -> list[Finding]:
+    """What puts the cluster at risk, as this node is set in [quorum]. Raises SqlError."""
     result = await pool.run("SHOW GLOBAL VARIABLES")
-    return findings({str(name).lower(): str(value) for name, value in result.rows}, lease_s=lease_s)
+    found = {str(name).lower(): str(value) for name, value in result.rows}
+    return findings(found, fence_after_s=fence_after_s, weight=weight)
 
 
-def findings(found: Mapping[str, str], *, lease_s: float) -> list[Finding]:
+def findings(found: Mapping[str, str], *, fence_after_s: float, weight: int) -> list[Finding]:
     """The same of the server's variables, by name, in small letters."""
     options = options_of(found.get("wsrep_provider_options", ""))
-    return [*broken((*_RULES, *_timeouts(lease_s)), {**found, **options})]
+    return [*broken((*_RULES, *_timeouts(fence_after_s), _weight(weight)), {**found, **options})]
 
 
-def _timeouts(lease_s: float) -> tuple[Rule, ...]:
-    longest_s = lease_s / TIMEOUTS_IN_LEASE
+def _weight(weight: int) -> Rule:
+    return Rule(
+        ("pc.weight",),
+        f"{weight}, as [quorum] has it",
+        lambda found: found == str(weight),
+        "`check-config` and `status` say of the wrong losses that the cluster survives them",
+        fatal=False,
+    )
+
+
+def _timeouts(fence_after_s: float) -> tuple[Rule, ...]:
+    longest_s = fence_after_s / TIMEOUTS_IN_FENCE
     risk = (
-        f"when a node dies all writes stand still for so long, and with quorum.lease_s = {lease_s:g} the nodes that "
-        "live may release their binds as well"
+        f"when a node dies all writes stand still for so long, and with quorum.fence_after_s = {fence_after_s:g} the "
+        "nodes that live may release their binds as well"
     )
     return tuple(
         Rule(

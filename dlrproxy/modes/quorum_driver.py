@@ -1,0 +1,258 @@
+"""Runs the machines of `quorum.py` and `lease.py`: looks at the own server, beats, and does what they want done.
+
+Nothing is decided here. What it promises to the machines: an observation holds answers to questions that were sent
+after the last one; a beat or a claim counts from when it was sent; a command that fails ends the list it came in, and
+nothing is observed while one is carried out; and after `serve_until` nothing is served, whatever else hangs.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, Protocol
+
+import trio
+
+from dlrproxy.logs import logger
+from dlrproxy.modes.cluster import (
+    Adopt,
+    Claim,
+    Command,
+    MasterRow,
+    Member,
+    Move,
+    Observation,
+    QuorumSettings,
+    Release,
+    Role,
+    Serve,
+    Take,
+    TakeLease,
+)
+from dlrproxy.modes.lease import Master
+from dlrproxy.modes.pair_driver import Service as PairService
+from dlrproxy.modes.quorum import Quorum
+from dlrproxy.store.sql.errors import SqlError
+
+RENEWALS: Final = 3  # in the time that a lease goes
+
+
+class Service(PairService, Protocol):
+    """What only a node that serves does."""
+
+    async def adopt(self) -> None:
+        """Rows of a node that is gone have come to the own part of custody: it returns at once."""
+
+
+class Owned(Protocol):
+    """The node's own server. Everything raises SqlError."""
+
+    async def read(self) -> Observation: ...
+
+    async def claim(self, seen: Member | None) -> int | None: ...
+
+    async def beat(self, epoch: int) -> bool: ...
+
+    async def take_lease(self, seen: MasterRow) -> int | None: ...
+
+    async def renew(self, epoch: int) -> bool: ...
+
+    async def take(self, node: str, seen: Member, heir: str) -> bool: ...
+
+    async def move(self, node: str, epoch: int) -> int: ...
+
+
+class QuorumDriver:
+    """One node of a quorum, from its start to its end. Used inside trio."""
+
+    def __init__(
+        self, settings: QuorumSettings, own: Owned, service: Service, *, heartbeat_s: float, reach_s: float
+    ) -> None:
+        """A server that has not answered within `reach_s` counts as out of reach. Beats and looks are `heartbeat_s`
+        apart, which is less than `fence_after_s`."""
+        self.machine = Quorum(settings)
+        self.master = Master(settings)
+        self.seen = Observation(server=None)  # the last one
+        self._settings = settings
+        self._own = own
+        self._service = service
+        self._heartbeat_s = heartbeat_s
+        self._reach_s = reach_s
+        self._serving = 0  # the epoch of the term that is served
+        self._changing = trio.Lock()
+        self._look = trio.Event()
+        self._looked = trio.Event()
+        self._served = trio.Event()
+        self._told: tuple[Role, str] | None = None  # what the log has been told
+        self._log = logger("quorum")
+
+    # What it tells
+
+    @property
+    def is_master(self) -> bool:
+        """What is to be done once is this node's to do, at this moment."""
+        return self.machine.role is Role.SERVING and self.master.holds(trio.current_time())
+
+    @property
+    def serving(self) -> int:
+        """The epoch of the term that the service was told to serve, and not to release; 0: none."""
+        return self._serving
+
+    async def looked(self) -> None:
+        """Wait until it has looked at its server again, and done what follows from that."""
+        await self._looked.wait()
+
+    # What it is told
+
+    def refused(self, epoch: int) -> None:
+        """A write of the term under `epoch` was refused: it is over."""
+        self.machine.refused(epoch)
+        self._look.set()
+
+    def look(self) -> None:
+        """Something may have changed: look at the server at once."""
+        self._look.set()
+
+    # What it does
+
+    async def run(self) -> None:
+        """Until it is cancelled; then nothing is served any more."""
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._observe)
+                nursery.start_soon(self._repeat, self._beat, self._heartbeat_s)
+                nursery.start_soon(self._repeat, self._renew, self._settings.lease_s / RENEWALS)
+                nursery.start_soon(self._end_in_time)
+        finally:
+            with trio.CancelScope(shield=True):  # bounded by what the service promises
+                await self._release("it is stopping")
+
+    async def _observe(self) -> None:
+        while True:
+            self._look = trio.Event()
+            self.seen = await self._see()
+            await self._decide(self.seen)
+            self._looked.set()
+            self._looked = trio.Event()
+            with trio.move_on_after(self._heartbeat_s):
+                await self._look.wait()
+
+    async def _see(self) -> Observation:
+        try:
+            with trio.move_on_after(self._reach_s):
+                return await self._own.read()
+        except SqlError as error:
+            self._log.debug("quorum.unreachable", error=str(error))
+        return Observation(server=None)
+
+    async def _decide(self, seen: Observation) -> None:
+        commands = self.machine.observe(seen, trio.current_time())
+        self._tell()
+        await self._carry_out(commands)
+        serving = self.machine.role is Role.SERVING
+        await self._carry_out(self.master.observe(seen.rows, trio.current_time(), serving=serving))
+
+    async def _carry_out(self, commands: Sequence[Command]) -> None:
+        for command in commands:
+            try:
+                await self._do(command)
+            except SqlError as error:
+                self._log.warning("quorum.command_failed", command=str(command), error=str(error))
+                return
+
+    async def _do(self, command: Command) -> None:
+        sent_at = trio.current_time()
+        match command:
+            case Serve(epoch):
+                await self._serve(epoch)
+            case Release(why):
+                await self._release(why)
+            case Adopt():
+                await self._service.adopt()
+            case Claim(seen):
+                if (claimed := await self._own.claim(seen)) is not None:
+                    self._log.info("quorum.claimed", epoch=claimed)
+                    self.machine.vouched(claimed, sent_at)
+                    self._look.set()
+            case TakeLease(seen):
+                if (taken := await self._own.take_lease(seen)) is not None:
+                    self.master.renewed(taken, sent_at)
+                    self._log.info("quorum.master", epoch=taken, before=seen.holder)
+            case Take(node, seen, heir):
+                if await self._own.take(node, seen, heir):
+                    self._log.warning("quorum.node_gone", node=node, epoch=seen.epoch, heir=heir)
+                    self._look.set()
+            case Move(node, epoch):
+                if rows := await self._own.move(node, epoch):
+                    self._log.warning("quorum.custody_moved", node=node, rows=rows)
+
+    # Leases
+
+    async def _repeat(self, what: Callable[[], Awaitable[None]], every_s: float) -> None:
+        while True:
+            began_at = trio.current_time()
+            await what()
+            await trio.sleep_until(began_at + every_s)
+
+    async def _beat(self) -> None:
+        epoch, sent_at = self.machine.epoch, trio.current_time()
+        if not epoch:
+            return
+        try:
+            held = await self._own.beat(epoch)
+        except SqlError as error:
+            self._log.warning("quorum.beat_failed", error=str(error))
+            return
+        if held:
+            self.machine.vouched(epoch, sent_at)
+        else:
+            self.refused(epoch)
+
+    async def _renew(self) -> None:
+        epoch, sent_at = self.master.epoch, trio.current_time()
+        if not self.master.holds(sent_at):
+            return
+        try:
+            held = await self._own.renew(epoch)
+        except SqlError as error:
+            self._log.warning("quorum.lease_not_renewed", error=str(error))
+            return
+        if held:
+            self.master.renewed(epoch, sent_at)
+        else:
+            self.master.lost()
+
+    # Serving
+
+    async def _serve(self, epoch: int) -> None:
+        async with self._changing:
+            if self.machine.may_act(epoch, trio.current_time()):
+                self._serving = epoch
+                self._served.set()
+                await self._service.serve(epoch)
+            else:
+                self.machine.ran_out(epoch)
+
+    async def _release(self, why: str) -> None:
+        """Return when nothing is served any more, whoever has begun to end it."""
+        async with self._changing:
+            if self._serving:
+                await self._service.release(why)
+                self._serving = 0
+
+    async def _end_in_time(self) -> None:
+        while True:
+            if not self._serving:
+                self._served = trio.Event()
+                await self._served.wait()
+            epoch = self._serving
+            # It may also come nearer, but never within a heartbeat: `fence_after_s` is longer.
+            await trio.sleep_until(min(self.machine.serve_until, trio.current_time() + self._heartbeat_s))
+            if epoch and not self.machine.may_act(epoch, trio.current_time()):
+                self.machine.ran_out(epoch)
+                await self._release(self.machine.ended)
+                self._look.set()
+
+    def _tell(self) -> None:
+        """Every change of the role, once."""
+        told = self.machine.role, self.machine.why
+        if told != self._told:
+            self._told = told
+            self._log.info("quorum.role", role=told[0].value, why=told[1], epoch=self.machine.epoch)
