@@ -3,6 +3,7 @@
 import atexit
 import contextlib
 import functools
+import random
 import re
 import socket
 import subprocess
@@ -36,17 +37,13 @@ _SYNCED_S = 60.0
 
 
 def _free_ports(count):
-    """That many ports in a row, below those that the system gives to clients."""
-    for first in range(20000, 30000, count):
-        with contextlib.ExitStack() as probes:
-            try:
-                for port in range(first, first + count):
-                    probe = probes.enter_context(socket.socket())
-                    probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
+    """That many ports in a row, below those that the system gives to clients; at random, for others look as well."""
+    while True:
+        first = random.randrange(20000, 32000 - count)
+        with contextlib.ExitStack() as probes, contextlib.suppress(OSError):
+            for port in range(first, first + count):
+                probes.enter_context(socket.socket()).bind(("127.0.0.1", port))
             return first
-    raise RuntimeError("no free ports")
 
 
 class Cluster:

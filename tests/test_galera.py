@@ -9,10 +9,12 @@ import trio
 from galera_cluster import NAMES, shared_cluster
 
 from dlrproxy.modes.cluster import MasterRow, Member
-from dlrproxy.store.sql import schema
-from dlrproxy.store.sql.errors import NoQuorumError, SqlError
+from dlrproxy.store.port import Table
+from dlrproxy.store.sql import partition, schema
+from dlrproxy.store.sql.errors import FencedError, NoQuorumError, SqlError
 from dlrproxy.store.sql.galera import Galera, server_of
 from dlrproxy.store.sql.pool import Pool
+from dlrproxy.store.sql.statements import put_items
 
 TIMEOUT_S = 30.0
 RACES = 20
@@ -92,6 +94,30 @@ async def test_a_term_begins_with_a_claim_and_is_ended_by_a_taking():
         assert await a.claim(row) == 3
         assert await a.beat(3)
         assert (await a.read()).rows.members["a"] == Member(epoch=3, beat=5, home=b"a")
+
+
+async def test_rows_of_a_taken_node_go_to_its_heir_until_it_is_back():
+    async with a_cluster() as (cluster, views):
+        a, b = views["a"], views["b"]
+        assert await a.claim(None) == 1
+        pool = Pool(cluster.account("a"), 1, TIMEOUT_S)
+        await partition.fence(pool, "a", 1)
+        await pool.run(put_items([(Table.CUSTODY, b"1", b"x"), (Table.PARKED, b"2", b"y")], "a"))
+        assert await b.move("a", 2) == 0  # it is not taken
+        assert await b.take("a", (await caught_up(b)).rows.members["a"], "b")
+        assert await b.move("a", 2) == 2
+        assert await b.move("a", 2) == 0
+        assert (await caught_up(a)).rows.members["a"].moved == 1
+        assert set((await pool.run("SELECT node,kind FROM items WHERE kind IN ('inbox','parked')")).rows) == {
+            (b"b", b"inbox"), (b"b", b"parked"),
+        }  # fmt: skip
+        assert await a.claim((await a.read()).rows.members["a"]) == 3
+        await partition.fence(pool, "a", 3)
+        await pool.run(put_items([(Table.CUSTODY, b"3", b"z")], "a"))
+        assert await b.move("a", 2) == 0
+        with pytest.raises(FencedError):
+            await partition.move(pool, "a", 2, "b")
+        await pool.close()
 
 
 async def test_of_three_that_want_the_lease_at_once_exactly_one_gets_it():

@@ -17,7 +17,7 @@ SOUND = {
 def found(options=(), **settings):
     options = "; ".join(f"{name} = {value}" for name, value in {**OPTIONS, **dict(options)}.items())
     variables = {**SOUND, **settings, "wsrep_provider_options": f"base_dir = /var/lib/mysql/; {options}; "}
-    return {finding.setting: finding for finding in findings(variables, lease_s=6.0)}
+    return {finding.setting: finding for finding in findings(variables, fence_after_s=6.0, weight=1)}
 
 
 def test_a_sound_node_is_found_sound():
@@ -48,6 +48,7 @@ def test_a_setting_that_is_wrong_is_named_with_its_risk(setting, value, fatal):
     [
         ("pc.ignore_quorum", "true", True),
         ("pc.ignore_sb", "YES", True),
+        ("pc.weight", "3", False),
         ("evs.suspect_timeout", "PT5S", False),
         ("evs.inactive_timeout", "PT15S", False),
     ],
@@ -57,10 +58,10 @@ def test_an_option_of_the_provider_is_named_like_a_setting(option, value, fatal)
     assert (finding.setting, finding.value, finding.fatal) == (option, value, fatal)
 
 
-def test_time_outs_are_measured_by_the_lease():
+def test_time_outs_are_measured_by_the_fence():
     assert found({"evs.inactive_timeout": "PT2.5S"})["evs.inactive_timeout"].should == "at most PT2S"
     variables = {"wsrep_provider_options": "evs.inactive_timeout = PT2.5S"}
-    assert findings(variables, lease_s=9.0) == []
+    assert findings(variables, fence_after_s=9.0, weight=1) == []
 
 
 @pytest.mark.parametrize(

@@ -189,9 +189,7 @@ async def test_a_write_of_custody_that_is_refused_ends_the_term_as_well(autojump
     async with running() as node:
         await trio.sleep(10)
         node.driver.refused(1)
-        await trio.sleep(0.5)
-        assert node.service.epoch == 0
-        await trio.sleep(2)
+        await trio.sleep(3)
         assert [what for _, what, _ in node.service.calls] == ["serve", "release", "serve"]
 
 
