@@ -218,6 +218,12 @@ def test_what_cannot_be_read_is_named_by_its_file():
     assert "No such file" in found["database.ca_file"]
 
 
+def test_a_password_is_text(tmp_path):
+    (tmp_path / "secret").write_bytes(b"\xff\xfe")
+    text = pair().replace('password = "one"', 'password_file = "secret"')
+    assert problems(text, base=tmp_path) == {"database.password": "must be text in UTF-8"}
+
+
 def test_keys_without_effect_are_warned_of(tmp_path):
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")

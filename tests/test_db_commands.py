@@ -198,7 +198,7 @@ def test_rights_that_are_missing_are_told_as_the_statement_that_grants_them(pair
         "GRANT REPLICA MONITOR, PROCESS ON *.* TO boss@localhost; GRANT ALL ON my_rows.* TO boss@localhost;"
     )
     try:
-        assert "CREATE command denied" in db("init", file, code=1) or "Access denied" in db("init", file, code=1)
+        assert "GRANT UPDATE, DELETE, CREATE, ALTER, DROP, INDEX ON `my\\_rows`.*" in db("init", file, code=1)
         found = {finding["setting"]: finding for finding in json.loads(db("check", file, "--json", code=1))["findings"]}
         ordinary, admin = found["privileges of dlrproxy"], found["privileges of boss"]
         assert ordinary["should"] == (
@@ -244,6 +244,11 @@ def test_the_statements_for_mysql_have_its_names(pair_file):
     assert "'copy'@'10.0.0.%'" in statements
     assert "'one'" not in statements
     assert "three" not in statements
+
+
+def test_no_account_is_made_that_lets_everybody_in(pair_file):
+    settings = {key: value for key, value in COPY.items() if key != "replication_password"}
+    assert "copy has no password" in db("grants", pair_file("gw1", "/one", "/two", **settings), code=1)
 
 
 def test_a_ring_has_no_database_server(tmp_path):

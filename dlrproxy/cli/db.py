@@ -42,6 +42,9 @@ def grants(config: Path, hosts: tuple[str, ...], server: str) -> None:
     cluster at any one. The passwords are in it as the servers keep them, hashed.
     """
     found = _loaded(config)
+    for need in database.needs(found):
+        if not need.password:
+            raise click.ClickException(f"the account {need.user} has no password, and would let everybody in")
     pair = found.node.mode == "active-passive"
     schema = database.database_of(found).schema
     for line in rights.statements(database.needs(found), schema, hosts or ("%",), _DIALECTS[server], unlogged=pair):

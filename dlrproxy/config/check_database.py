@@ -51,6 +51,22 @@ def _needed_tables(draft: Draft) -> Iterator[Problem]:
             yield Problem(name, f'mode = "{draft.node.mode}" needs a [{name}] table')
 
 
+def _passwords(draft: Draft) -> Iterator[Problem]:
+    for path, table in (("database", draft.database), ("pair", draft.pair)):
+        for name in _PASSWORDS:
+            password = getattr(table, name, None)
+            if password is not None and not _is_text(password.reveal()):
+                yield Problem(f"{path}.{name}", "must be text in UTF-8")
+
+
+def _is_text(value: bytes) -> bool:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def _tls(draft: Draft) -> Iterator[Problem]:
     database = draft.database
     if database is None:
@@ -173,5 +189,5 @@ def _unused_keys(draft: Draft) -> Iterator[Problem]:
         yield Problem("pair.witness_secret_file", "has no effect without witness")
 
 
-ERRORS: Final[tuple[Check, ...]] = (_needed_tables, _tls, _pair, _quorum)
+ERRORS: Final[tuple[Check, ...]] = (_needed_tables, _passwords, _tls, _pair, _quorum)
 WARNINGS: Final[tuple[Check, ...]] = (_unused_tables, _unused_keys)

@@ -8,12 +8,13 @@ import attrs
 
 from dlrproxy.config import Config, accounts
 from dlrproxy.config.database import Database
-from dlrproxy.store.sql import schema
+from dlrproxy.store.sql import rights, schema
 from dlrproxy.store.sql.connection import Account
-from dlrproxy.store.sql.errors import ReadOnlyError, SqlError, StatementError
+from dlrproxy.store.sql.dialect import dialect_of
+from dlrproxy.store.sql.errors import ReadOnlyError, RefusedError, SqlError, StatementError
 from dlrproxy.store.sql.pool import Pool
 from dlrproxy.store.sql.rights import Need, Task
-from dlrproxy.store.sql.schema import SchemaError
+from dlrproxy.store.sql.schema import Finding, SchemaError
 from dlrproxy.store.sql.statements import text
 
 PAIR: Final = "active-passive"
@@ -79,7 +80,27 @@ async def connected(config: Config, account: Account, *, to_schema: bool = True)
 
 
 async def make(config: Config) -> Made:
-    """Make what is missing of the schema at this node's server. Raises SqlError, SchemaError, ElsewhereError."""
+    """Make what is missing of the schema at this node's server.
+
+    Raises SqlError, SchemaError, ElsewhereError, and RefusedError with the GRANT that is missing.
+    """
+    try:
+        return await _make(config)
+    except RefusedError as error:
+        lacking = await lacking_rights(config)
+        if lacking is None:
+            raise
+        raise RefusedError(f"{error}\n{lacking.setting}: {lacking.value}; {lacking.should}") from error
+
+
+async def lacking_rights(config: Config) -> Finding | None:
+    """What the ordinary account would need. Raises SqlError when it cannot get in."""
+    async with connected(config, accounts.ordinary(config), to_schema=False) as pool:
+        version = str((await pool.run("SELECT VERSION()")).rows[0][0])
+        return await rights.missing(pool, needs(config)[0], database_of(config).schema, dialect_of(version))
+
+
+async def _make(config: Config) -> Made:
     account = accounts.ordinary(config)
     async with connected(config, account, to_schema=False) as pool:
         if (await pool.run("SELECT @@global.read_only")).rows[0][0]:

@@ -90,9 +90,7 @@ def quoted_pattern(schema: str) -> str:
 
 
 def native(password: str) -> str:
-    """What a server keeps of a password for mysql_native_password; nothing of none."""
-    if not password:
-        return ""
+    """What a server keeps of a password for mysql_native_password."""
     once = hashlib.sha1(password.encode(), usedforsecurity=False).digest()
     return "*" + hashlib.sha1(once, usedforsecurity=False).hexdigest().upper()
 
