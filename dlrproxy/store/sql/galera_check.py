@@ -15,9 +15,8 @@ from dlrproxy.store.sql.schema import Finding
 # Writes wait for about evs.suspect_timeout when a server dies, and longer when two do (see docs/quorum.md).
 TIMEOUTS_IN_FENCE: Final = 3
 
-_DURATION: Final = re.compile(
-    r"P(?:(\d+)D)?T?(?:(\d+)H)?(?:(\d+)M)?(?:(\d+(?:\.\d+)?)S)?"
-)  # ISO 8601, as Galera has it
+# ISO 8601, as far as Galera has it.
+_DURATION: Final = re.compile(r"P(?:(\d+)D)?T?(?:(\d+)H)?(?:(\d+)M)?(?:(\d+(?:\.\d+)?)S)?")
 _UNITS_S: Final = (86_400, 3600, 60, 1)
 
 _RULES: Final = (
