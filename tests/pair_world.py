@@ -6,15 +6,18 @@ product; what it wants done is done command by command, so that a node may die b
 """
 
 import random
+import zlib
 
 from attrs import define, evolve, field
 
 from dlrproxy.modes import pair as p
 from dlrproxy.modes.pair import Alone, Observation, PairSettings, Replica, Role, Server
 from dlrproxy.modes.replication import Pair
+from dlrproxy.store.sql.replication import Completeness, Reading, SemiSync
 
 SETTINGS = PairSettings(me="", manage_database=True, fence_after_s=6.0, promote_after_s=9.0)
 BEAT_S = 1.0
+SEMI_SYNC = SemiSync(enabled=True, on=True, replicas=1, acknowledged=0, unacknowledged=0, degraded=0)
 LEASE_S = 7.0  # longer than fence_after_s
 BORN = ("row", 1, "a", 0, Alone.NO)
 
@@ -30,6 +33,8 @@ class FakeServer:
     receiving: bool = False
     applying: bool = True
     up: bool = True
+    heard: str = ""  # from this source, since it was started
+    started_at: float = 0.0
     waiting: list = field(factory=list)  # semi-synchronous writes that have not returned: (length of the log, callback)
 
     @property
@@ -55,11 +60,23 @@ class FakeServer:
         self.up = False
         self.waiting = []
         self.receiving = False
+        self.applying = False
+        self.heard = ""
 
-    def start(self):
+    def start(self, now):
         self.up = True
-        self.receiving = self.source is not None  # as relay_log_recovery has it; skip_slave_start is the node's to undo
+        self.started_at = now
+        self.start_replication()
+
+    def start_replication(self):
+        """Whichever thread starts after both had stopped throws away what is not applied."""
+        if not self.receiving and not self.applying and self.source is not None:
+            self.throw_away()
+        self.receiving = self.source is not None
         self.applying = True
+
+    def throw_away(self):
+        del self.log[self.applied :]
 
 
 @define
@@ -73,6 +90,7 @@ class Node:
     serving: bool = False
     frozen: bool = False
     starts: int = 0
+    completeness: Completeness = field(factory=Completeness)
 
 
 class World:
@@ -114,6 +132,7 @@ class World:
         node.starts += 1
         node.machine = self.make(evolve(self.settings, me=node.name), self.clock(node))
         node.todo = []
+        node.completeness = Completeness()
         if node.asked == "promote":
             node.machine.promote()
 
@@ -125,7 +144,7 @@ class World:
     def note(self, *what):
         self.trace.append((round(self.now, 2), *what))
 
-    def view(self, server, asker):
+    def reading(self, server, asker):
         if not server.up or (server.name != asker.name and not self.linked):
             return None
         _, epoch, holder, beat, alone = server.row
@@ -141,16 +160,32 @@ class World:
             fetching.up and fetching.source == server.name and fetching.receiving and self.linked
             and len(fetching.log) == len(server.log)
         )  # fmt: skip
-        return Server(
+        said = Server(
             writable=server.writable,
             epoch=epoch,
             holder=holder,
             beat=beat,
             alone=alone,
-            position=f"{server.applied} {server.log[server.applied - 1]}",
+            position=f"0-{zlib.crc32(repr(server.log[server.applied - 1]).encode())}-{server.applied}",
             replica=replica,
             has_replica=has_replica,
         )
+        return Reading(
+            server=said,
+            server_id=ord(server.name),
+            semi_sync=SEMI_SYNC,
+            received=f"0-0-{len(server.log)}",
+            source_id=ord(server.heard or "\0"),
+            connected=server.receiving and self.linked and server.source is not None and fetching.up,
+            uptime_s=int(self.now - server.started_at),
+        )
+
+    def view(self, node):
+        """Both servers, as the driver shows them to the machine of the node."""
+        own, peer = self.reading(node.server, node), self.reading(self.other(node.name).server, node)
+        if own is not None:
+            own = node.completeness.judge(own, peer)
+        return [None if one is None else one.server for one in (own, peer)]
 
     def observe(self, node):
         if node.machine is None or node.frozen:
@@ -158,7 +193,8 @@ class World:
         now = self.clock(node)
         if now >= node.machine.serve_until:
             node.serving = False  # what a process does first when it wakes up
-        seen = Observation(own=self.view(node.server, node), peer=self.view(self.other(node.name).server, node))
+        own, peer = self.view(node)
+        seen = Observation(own=own, peer=peer)
         node.todo = node.machine.observe(seen, now)
         if node.todo:
             self.note(node.name, node.machine.role.value, *node.todo)
@@ -180,7 +216,7 @@ class World:
             case p.StopReceiving():
                 server.receiving = False
             case p.StartReceiving():
-                server.receiving = True
+                server.start_replication()
             case p.BecomePrimary(epoch, alone):
                 self.become_primary(node, epoch, alone)
             case p.AcceptWrites():
@@ -274,6 +310,8 @@ class World:
     def fetch(self, server):
         if server.up and server.receiving and server.source is not None and self.linked:
             source = self.servers[server.source]
+            if source.up:
+                server.heard = source.name
             length = len(server.log)
             same = len(source.log) > length and source.log[length - 1] is server.log[-1]  # no row is ever written twice
             if source.up and same:
@@ -296,7 +334,7 @@ class World:
         server.applied = len(server.log)
         server.writable = False
         server.waiting = []
-        server.source, server.receiving, server.applying = source.name, True, True
+        server.source, server.receiving, server.applying, server.heard = source.name, True, True, ""
         self.note("rejoin", name)
 
     # What must hold

@@ -4,7 +4,7 @@ import pytest
 from attrs import evolve
 from pair_world import BEAT_S, SETTINGS, World
 
-from dlrproxy.modes.pair import Role
+from dlrproxy.modes.pair import Role, Safety
 from dlrproxy.modes.replication import Pair
 
 
@@ -56,7 +56,7 @@ def disturb(world):
         case "kill server":
             node.server.kill()
         case "start server" if not node.server.up:
-            node.server.start()
+            node.server.start(world.now)
         case "freeze" if node.machine is not None:
             node.frozen = True
         case "thaw":
@@ -176,6 +176,62 @@ def test_the_standby_takes_over_when_the_active_and_its_server_die():
     world.check_nothing_lost()
 
 
+def lose_the_relay_log(world):
+    """B has acknowledged what it has not applied; then both servers and the active die, and B's server starts again."""
+    settle(world)
+    a, b = world.servers["a"], world.servers["b"]
+    world.message(world.nodes["a"])
+    world.fetch(b)
+    assert world.acknowledged[-1] == b.log[-1]
+    assert b.applied < len(b.log)
+    world.kill(world.nodes["a"])
+    a.kill()
+    b.kill()
+    settle(world, 2)
+    b.start(world.now)
+    world.nodes["b"].machine.promote()
+    settle(world, 60)
+
+
+def test_a_standby_that_threw_away_what_it_had_acknowledged_is_not_promoted():
+    world = World()
+    lose_the_relay_log(world)
+    assert roles(world) == {"b": Role.STANDBY}
+    assert "threw away what it had received" in world.nodes["b"].machine.refused
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_it_is_promoted_when_it_has_fetched_that_again(restarted):
+    world = World()
+    lose_the_relay_log(world)
+    if restarted:
+        world.kill(world.nodes["b"])
+        world.start(world.nodes["b"])
+        settle(world, 20)
+    world.servers["a"].start(world.now)
+    settle(world, 3)
+    world.servers["a"].kill()
+    world.nodes["b"].machine.promote()
+    settle(world, 20)
+    assert roles(world) == {"b": Role.ACTIVE}
+    world.check_nothing_lost()
+
+
+def test_it_is_promoted_without_that_by_force():
+    world = World()
+    lose_the_relay_log(world)
+    world.nodes["b"].machine.promote(force=True)
+    settle(world, 3)
+    assert roles(world) == {"b": Role.ACTIVE}
+    assert set(world.acknowledged) - set(world.servers["b"].log)  # what it says is lost is
+
+
+def test_where_safety_is_availability_it_is_promoted_all_the_same():
+    world = World(settings=evolve(SETTINGS, safety=Safety.AVAILABLE))
+    lose_the_relay_log(world)
+    assert roles(world) == {"b": Role.ACTIVE}
+
+
 def test_a_cut_link_fences_the_active_before_the_standby_promotes():
     world = World()
     settle(world)
@@ -250,7 +306,7 @@ def test_the_witness_lets_an_active_that_loses_its_replica_go_on():
     world.servers["b"].kill()
     settle(world, 60)
     assert roles(world) == {"a": Role.ACTIVE}
-    world.servers["b"].start()
+    world.servers["b"].start(world.now)
     world.start(world.nodes["b"])
     settle(world, 30)
     assert roles(world) == {"a": Role.ACTIVE, "b": Role.STANDBY}
@@ -274,6 +330,15 @@ class ThrowsAway(Pair):
         return super()._take_over(seen, own, now)
 
 
+class Forgetful(Pair):
+    """Takes a replica that was started again for one that has all it has acknowledged."""
+
+    def _passive(self, seen, own, now):
+        if own.replica is not None:
+            own = evolve(own, replica=evolve(own.replica, complete=True))
+        return super()._passive(seen, own, now)
+
+
 class Deaf(Pair):
     """Counts a beat from when it returned."""
 
@@ -289,7 +354,7 @@ class Trusting(Pair):
         self._acknowledged_at = now
 
 
-@pytest.mark.parametrize("bug", [TooEager, ThrowsAway, Deaf, Trusting])
+@pytest.mark.parametrize("bug", [TooEager, ThrowsAway, Forgetful, Deaf, Trusting])
 def test_a_planted_bug_is_caught(bug):
     def all_seeds():
         for seed in range(300):

@@ -14,7 +14,13 @@ from dlrproxy.store.sql.connection import Account, Connection
 from dlrproxy.store.sql.dialect import includes
 from dlrproxy.store.sql.errors import ReadOnlyError, SqlError, UnknownOutcomeError
 from dlrproxy.store.sql.pool import Pool
-from dlrproxy.store.sql.replication import NotAppliedError, NotHolderError, Replication, with_replica
+from dlrproxy.store.sql.replication import (
+    Completeness,
+    NotAppliedError,
+    NotHolderError,
+    Replication,
+    with_replica,
+)
 
 LONG_S = 60
 RUNNING = Replica(receiving=True, applying=True, all_applied=True)
@@ -307,9 +313,12 @@ async def write_on(account, numbers, acknowledged):
     """Until the server is gone."""
     with contextlib.suppress(SqlError):
         connection = await Connection.open(account)
-        for number in numbers:
-            await connection.run(f"INSERT INTO t VALUES ({number})", LONG_S)  # noqa: S608 - a number
-            acknowledged.append(number)
+        try:
+            for number in numbers:
+                await connection.run(f"INSERT INTO t VALUES ({number})", LONG_S)  # noqa: S608 - a number
+                acknowledged.append(number)
+        finally:
+            await connection.close()
 
 
 @pytest.mark.parametrize("enough", [30, 300])
@@ -418,6 +427,41 @@ async def test_a_replica_that_was_restarted_knows_nothing_of_what_it_had_receive
         assert not seen.server.writable
         nodes.pair.links["a"].heal()
         await nodes.until(nodes.b, lambda seen: seen.connected and seen.source_id)
+
+
+async def test_a_replica_that_threw_away_what_it_had_acknowledged_is_complete_once_it_has_fetched_it_again():
+    async with a_pair() as nodes:
+        assert await nodes.a.beat()
+        completeness, acknowledged = Completeness(), []
+
+        async def judged(peer):
+            reading = await nodes.until(nodes.b, lambda seen: True)
+            return completeness.judge(reading, peer).server.replica
+
+        a = await nodes.a.read()
+        assert (await judged(a)).complete
+        async with trio.open_nursery() as nursery, held_back(nodes):
+            nursery.start_soon(write_on, nodes.pair.account("a", "app"), range(20), acknowledged)
+            with trio.fail_after(LONG_S):
+                while len(acknowledged) < 20:  # noqa: ASYNC110 - counted by another task
+                    await trio.sleep(0.01)
+            nodes.servers["a"].kill()
+            nodes.servers["b"].kill()
+        await trio.to_thread.run_sync(nodes.servers["b"].start)
+        assert not (await judged(None)).complete
+        await nodes.b.carry_out(p.StartReceiving())
+        await nodes.until(nodes.b, lambda seen: seen.server.replica.all_applied)
+        lacking = attrs.evolve(await judged(None), error="")  # that it cannot reach its source
+        assert lacking == attrs.evolve(RUNNING, complete=False)  # nothing else shows it
+        assert set(nodes.servers["b"].sql("SELECT id FROM dlrproxy.t").split()) < set(map(str, acknowledged))
+        await trio.to_thread.run_sync(nodes.servers["a"].start)
+        a = await nodes.until(nodes.a, lambda seen: True)
+        await judged(a)
+        await nodes.until(nodes.b, lambda seen: seen.connected and includes(seen.received, a.server.position))
+        await judged(a)
+        assert (await judged(a)).complete
+        await promote(nodes, nodes.b)
+        assert set(map(int, nodes.servers["b"].sql("SELECT id FROM dlrproxy.t").split())) == set(acknowledged)
 
 
 async def test_serving_is_not_done_at_a_database_server():

@@ -49,6 +49,7 @@ class Replica:
     receiving: bool  # the thread that fetches runs
     applying: bool  # the thread that applies runs
     all_applied: bool  # nothing that it has received is unapplied
+    complete: bool = True  # it has not thrown away what it had received, or has fetched that again
     error: str = ""
 
 

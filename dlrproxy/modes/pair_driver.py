@@ -15,7 +15,7 @@ from dlrproxy.logs import logger
 from dlrproxy.modes.pair import Command, Observation, PairSettings, Release, Role, Serve
 from dlrproxy.modes.replication import Pair
 from dlrproxy.store.sql.errors import SqlError
-from dlrproxy.store.sql.replication import Reading, with_replica
+from dlrproxy.store.sql.replication import Completeness, Reading, with_replica
 
 
 class Service(Protocol):
@@ -62,6 +62,7 @@ class PairDriver:
         self._reach_s = reach_s
         self._peer_epoch = 0
         self._last: Reading | None = None  # what the own server has said
+        self._completeness = Completeness()
         self._serving = False
         self._changing = trio.Lock()
         self._look = trio.Event()
@@ -112,6 +113,8 @@ class PairDriver:
             nursery.start_soon(partial(self._ask, self._own, "own", seen))
             nursery.start_soon(partial(self._ask, self._peer, "peer", seen))
         own, peer, before = seen.get("own"), seen.get("peer"), self._last
+        if own is not None:
+            own = self._completeness.judge(own, peer)
         self._last = own
         return Observation(
             own=with_replica(own, before, peer) if own is not None else None,

@@ -270,6 +270,11 @@ class Pair:
             return "its database server replicates from nobody: what it has may be old"
         if peer is not None and peer.writable and peer.replica is None:
             return "the peer's database server takes writes: it is active, or may be at once"
+        if replica is not None and not replica.complete and self._settings.strict and not _handed_over(seen, own):
+            return (
+                "its database server was restarted, and threw away what it had received and not applied; the peer's "
+                "server has that; `--force` takes over without it"
+            )
         if own.alone is not Alone.NO and self._settings.strict:
             return "the active may have gone on without this replica; `--force` takes over with what is here"
         return ""

@@ -71,6 +71,39 @@ class Reading:
     received: str = ""  # a GTID position
     source_id: int = 0  # of the server that it receives from; 0: it has not heard from it since it was started
     connected: bool = False  # to that server
+    uptime_s: int = 0  # since the server was started
+
+
+class Completeness:
+    """Whether a replica still has all that it has acknowledged.
+
+    One that is started again throws away what it had received and not applied, and says nothing of it. It is complete
+    again when it has received all that its source had, as that says itself at a later time. A new object knows of a
+    restart only what shows: that the replica has not heard from its source since.
+    """
+
+    def __init__(self) -> None:
+        self._lacking = False
+        self._wanted: str | None = None  # the source's position, asked for after the loss
+        self._uptime_s = 0
+
+    def judge(self, own: Reading, peer: Reading | None) -> Reading:
+        """The own server's, with `Replica.complete`. To be called with every two readings, in their order."""
+        replica = own.server.replica
+        if replica is None:
+            self._lacking = False
+            return own
+        stopped = not replica.receiving and not replica.applying and not replica.all_applied
+        if own.source_id == 0 or stopped or own.uptime_s < self._uptime_s:
+            self._lacking, self._wanted = True, None
+        elif self._lacking and peer is not None and own.connected and own.source_id == peer.server_id:
+            if self._wanted is None:
+                self._wanted = peer.server.position
+            elif includes(own.received, self._wanted):
+                self._lacking = False
+        self._uptime_s = own.uptime_s
+        complete = attrs.evolve(replica, complete=not self._lacking)
+        return attrs.evolve(own, server=attrs.evolve(own.server, replica=complete))
 
 
 def with_replica(own: Reading, before: Reading | None, peer: Reading | None) -> Server:
@@ -119,7 +152,7 @@ class Replication:
         names = await self._names()
         # In this order: what is applied by the time that the row is read includes what was received before.
         status = next(_named(await pool.run(names.show_replica)), None)
-        semi_sync = await self._semi_sync(pool)
+        semi_sync, uptime_s = await self._semi_sync(pool)
         (row,) = _named(
             await pool.run(
                 "SELECT @@global.read_only AS read_only,@@server_id AS server_id,"
@@ -136,7 +169,7 @@ class Replication:
             position=str(row["position"] or ""),
             replica=_replica(status, str(row["applied"] or ""), names) if status is not None else None,
         )
-        reading = Reading(server=server, server_id=_int(row["server_id"]), semi_sync=semi_sync)
+        reading = Reading(server=server, server_id=_int(row["server_id"]), semi_sync=semi_sync, uptime_s=uptime_s)
         if status is None:
             return reading
         return attrs.evolve(
@@ -152,13 +185,14 @@ class Replication:
             self._dialect = dialect_of(str(version))
         return self._dialect
 
-    async def _semi_sync(self, pool: Pool) -> SemiSync:
+    async def _semi_sync(self, pool: Pool) -> tuple[SemiSync, int]:
+        """And for how many seconds the server has been up."""
         names = await self._names()
         prefix = names.semi_sync_status
-        result = await pool.run(f"SHOW GLOBAL STATUS LIKE '{prefix}%'")
+        result = await pool.run(f"SHOW GLOBAL STATUS WHERE variable_name LIKE '{prefix}%' OR variable_name='Uptime'")
         said = {str(name).lower().removeprefix(prefix): value for name, value in result.rows}
         enabled = (await pool.run(f"SELECT @@{names.semi_sync}")).rows[0][0]
-        return SemiSync(
+        semi_sync = SemiSync(
             enabled=enabled == 1,
             on=said["status"] == "ON",
             replicas=_int(said["clients"]),
@@ -166,6 +200,7 @@ class Replication:
             unacknowledged=_int(said["no_tx"]),
             degraded=_int(said["no_times"]),
         )
+        return semi_sync, _int(said["uptime"])
 
     # Beats
 
@@ -177,13 +212,14 @@ class Replication:
         async with self._settling:
             seen = await self._read(self._beating)
             await self._settle(self._beating, seen)
-            before = await self._semi_sync(self._beating)
+            before, _ = await self._semi_sync(self._beating)
         result = await self._beating.run(
             f"UPDATE pair SET beat=beat+1 WHERE id=1 AND epoch={seen.server.epoch} AND holder={literal(self._me)}"
         )
         if not result.affected:
             raise self._not_holder()
-        return _was_acknowledged(before, await self._semi_sync(self._beating))
+        after, _ = await self._semi_sync(self._beating)
+        return _was_acknowledged(before, after)
 
     async def _settle(self, pool: Pool, seen: Reading) -> None:
         """Wait for the replica as the row says: what is interrupted, or restarted with other settings, comes right."""
