@@ -15,18 +15,20 @@ from dlrproxy.clock import NodeClock
 from dlrproxy.custody_port import Accepted, Deliveries, Wanted
 from dlrproxy.logs import RouteLog, logger
 from dlrproxy.store.port import OpenMessage, Store, StoreError, Table
-from protocols.peer.frames import EnvelopeKey, Finished, Forgotten, Frame
+from protocols.peer.frames import Envelope, EnvelopeKey, Finished, Forgotten, Frame
 from protocols.smpp.message_ids import Inexact, Match, Verdict, digits
 from ring import commands
-from ring.commands import Ask, Closed, Finding, Recall
+from ring.commands import Ask, Closed, Finding, Reason, Recall
 from ring.custody import Custody as Machine
 from ring.custody import Offer
-from ring.rows import decode_custody, decode_parked, encode_key
+from ring.rows import CustodyRow, ParkedRow, decode_custody, decode_parked, encode_key
 from ring.topology import Topology
 
 _TICK_S = 0.1  # alarms are for seconds; ten wake-ups a second cost next to nothing
 _LOOK_AGAIN_S = 0.5  # after the store could not be read
 _SCAN = 1000  # rows read at a time while starting
+
+_NOT_OWNED: Final = frozenset({Reason.UNCLAIMED.value, Reason.OWNER_UNREACHABLE.value})
 
 _TABLES: Final = {table: Table(table.value) for table in commands.Table}
 
@@ -195,6 +197,60 @@ class Keeper:
             out = [] if value is None else self._machine.drop_parked(decode_parked(value), self._clock.now())
             self._do(out)
             return bool(out)
+
+    # What another node of a pair had, and this one has not
+
+    def take_in(self, row: CustodyRow) -> bool:
+        """Take custody of it, under a name of this node's own. False: there is no room, and nothing was done.
+
+        Without an await: what the caller writes just before or after becomes durable with it.
+        """
+        envelope = row.envelope
+        offer = Offer(
+            envelope.operator,
+            envelope.kind,
+            envelope.message_id,
+            envelope.destination,
+            envelope.pdu,
+            envelope.final,
+            envelope.trace,
+            gateway=row.gateway or envelope.gateway,
+            local=row.gateway != "",
+            part=envelope.part,
+        )
+        key, out = self._machine.accept(offer, self._clock.now())
+        self._do(out)
+        return key is not None
+
+    def take_in_parked(self, row: ParkedRow) -> bool:
+        """Likewise, of a parked item."""
+        taken, out = self._machine.adopt_parked(row, self._clock.now())
+        self._do(out)
+        return taken
+
+    async def look_again_at_parked(self) -> int:
+        """Take back into custody what nobody owned, and whose open message is known now; returns how many.
+
+        Raises StoreError, RowError.
+        """
+        count, after = 0, b""
+        while rows := await self._store.scan(Table.PARKED, after, _SCAN):
+            parked = {name: decode_parked(value) for name, value in rows}
+            sought = {name: row.envelope for name, row in parked.items() if row.reason in _NOT_OWNED}
+            for name in await self._owned(sought):
+                count += await self.replay(name, "")
+            after = rows[-1][0]
+        return count
+
+    async def _owned(self, sought: Mapping[bytes, Envelope]) -> list[bytes]:
+        """Those whose open message is here. Raises StoreError."""
+        found = []
+        for operator, relay in self._relays.items():
+            names = [name for name, envelope in sought.items() if envelope.operator == operator and envelope.is_sought]
+            wanted = [Wanted(sought[name].message_id, sought[name].destination) for name in names]
+            verdicts = await relay.find_owners(wanted)
+            found += [name for name, verdict in zip(names, verdicts, strict=True) if isinstance(verdict, Match)]
+        return found
 
     # Tasks
 

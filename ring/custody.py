@@ -79,7 +79,7 @@ from ring.inheritance import Inheritance
 from ring.next_hop import Owners
 from ring.passing import Passing
 from ring.presence import Presence
-from ring.rows import CustodyRow, Kind, ParkedRow, encode_key
+from ring.rows import CustodyRow, Kind, ParkedRow, encode_key, encode_row
 from ring.settings import CustodySettings
 from ring.shelf import Alarm, Item, Shelf, State
 from ring.topology import Topology
@@ -457,6 +457,21 @@ class Custody:
         self._shelf.note("dropped", item, reason="by_hand", parked=parked.reason)
         self._shelf.write(Row(Table.PARKED, encode_key(parked.envelope.key), None))
         return self._done(now)
+
+    def adopt_parked(self, parked: ParkedRow, now: float) -> tuple[bool, list[Command]]:
+        """Set aside what another node of this store has set aside, under a name that is not used here.
+
+        False when the parked quota is full: nothing was done.
+        """
+        if self._delivery.parked >= self._settings.max_parked:
+            return False, []
+        self._delivery.parked += 1
+        envelope = msgspec.structs.replace(parked.envelope, key=self._next_key(), origin=self._me)
+        row = msgspec.structs.replace(parked, envelope=envelope)
+        item = Item(envelope, parked.accepted_at, State.DELIVERED, claimed=False)
+        self._shelf.note("parked", item, reason=parked.reason)
+        self._shelf.write(Row(Table.PARKED, encode_key(envelope.key), encode_row(row)))
+        return True, self._done(now)
 
     def restore(self, row: CustodyRow, now: float) -> None:
         """A row found on disk at start, in key order; `resume` follows after the last one."""

@@ -73,14 +73,18 @@ class Server:
         for path in (self.directory, self.data, *self.data.rglob("*")):
             _give_to_server_user(path)
 
-    def start(self, *extra):
+    def command(self, *extra):
         options = [f"--{name}={value}" for name, value in self.settings.items()]
         command = [
             SERVER, self.defaults, f"--datadir={self.data}", f"--socket={self.socket}", f"--port={self.port}",
             "--bind-address=127.0.0.1", f"--pid-file={self.directory / 'pid'}",
             f"--log-error={self.directory / 'log'}", f"--tmpdir={self.directory}", *options, *extra,
         ]  # fmt: skip
-        self.process = subprocess.Popen(_as_server_user(command), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        return _as_server_user(command)
+
+    def start(self, *extra):
+        command = self.command(*extra)
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 60
         while not self._answers():
             if self.process.poll() is not None or time.monotonic() > deadline:

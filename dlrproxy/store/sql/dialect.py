@@ -10,7 +10,7 @@ from typing import Final
 
 import attrs
 
-_MARIADB_GTID: Final = re.compile(r"(\d+)-\d+-(\d+)")  # domain, server, number
+_MARIADB_GTID: Final = re.compile(r"(\d+)-(\d+)-(\d+)")  # domain, server, number
 
 
 @attrs.frozen(kw_only=True)
@@ -124,12 +124,29 @@ def includes(position: str, part: str) -> bool:
     return all(have.get(source, 0) >= number for source, number in _numbers(part).items())
 
 
+def holds(history: str, position: str) -> bool:
+    """Whether every transaction that MariaDB's `position` names is in `history`: GTIDs, of each domain and server the
+    newest that a server has (its gtid_binlog_state, and its gtid_slave_pos).
+
+    Each number of a domain is used once in a history, by one server. So a server that is at a transaction of this
+    history has what comes before it here, and nothing else.
+    """
+    have: dict[tuple[str, str], int] = {}
+    for domain, server, number in _gtids(history):
+        have[domain, server] = max(have.get((domain, server), 0), number)
+    return all(have.get((domain, server), 0) >= number for domain, server, number in _gtids(position))
+
+
+def _gtids(position: str) -> list[tuple[str, str, int]]:
+    return [(domain, server, int(number)) for domain, server, number in _MARIADB_GTID.findall(position)]
+
+
 def _numbers(position: str) -> dict[str, int]:
     """The highest number of each domain (MariaDB), or of each server (MySQL)."""
     found: dict[str, int] = {}
     for item in filter(None, (item.strip() for item in position.split(","))):
         if of_mariadb := _MARIADB_GTID.fullmatch(item):
-            source, number = of_mariadb[1], int(of_mariadb[2])
+            source, number = of_mariadb[1], int(of_mariadb[3])
         else:
             source, *intervals = item.split(":")
             number = int(intervals[-1].rpartition("-")[2])

@@ -12,6 +12,7 @@ READ_ONLY: Final = frozenset({1290, 1836})  # read_only; the second is MySQL's s
 ACCESS_DENIED: Final = frozenset({1044, 1045, 1130, 1142, 1143, 1227, 1698})
 NO_SUCH_SCHEMA: Final = frozenset({1049, 1146})
 NO_SUCH_THREAD: Final = 1094
+DUPLICATE_KEY: Final = 1062
 TOO_BIG: Final = 1153  # above max_allowed_packet
 NULL_WHERE_NONE_MAY_BE: Final = 1048  # no statement here writes one, but a fence that does not hold (fence.py)
 
@@ -56,6 +57,10 @@ class StatementError(SqlError):
     """The server does not take the statement: a wrong schema, a wrong value, a packet above max_allowed_packet."""
 
 
+class DuplicateKeyError(StatementError):
+    """A row with that key is there already: nothing of the statement was done."""
+
+
 def error_of(code: int, text: str, server: str) -> SqlError:
     """What the error `code` of the server named `server` means."""
     said = f"{server} says {code}: {text}"
@@ -67,6 +72,8 @@ def error_of(code: int, text: str, server: str) -> SqlError:
         return NoSuchThreadError(said)
     if code == NULL_WHERE_NONE_MAY_BE:
         return FencedError(said)
+    if code == DUPLICATE_KEY:
+        return DuplicateKeyError(said)
     if code in READ_ONLY:
         return ReadOnlyError(said)
     if code in ACCESS_DENIED:

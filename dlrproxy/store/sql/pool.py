@@ -14,6 +14,7 @@ import trio
 
 from dlrproxy.store.sql.connection import Account, Connection, Result
 from dlrproxy.store.sql.errors import AgainError, NoSuchThreadError, SqlError, UnknownOutcomeError, UnreachableError
+from dlrproxy.store.sql.statements import literal
 
 TRIES: Final = 5  # of a statement that met a deadlock or a lock wait
 # A server that is away is not dialled more often than this: whoever asks meanwhile is told at once.
@@ -100,16 +101,35 @@ class Pool:
                 return
             started_at = await _started_at(connection, timeout_s)
             ids = [doubt.thread_id for doubt in doubts if doubt.opened_at >= started_at]
-            for thread_id in await _running(connection, ids, timeout_s):
+            for thread_id in await self._running(connection, ids, timeout_s):
                 with suppress(NoSuchThreadError):
                     await connection.run(f"KILL CONNECTION {thread_id}", timeout_s)
-            if await _ended(connection, ids, timeout_s):
+            if await self._ended(connection, ids, timeout_s):
                 self._doubts = [doubt for doubt in self._doubts if doubt not in doubts]
                 return
             raise UnreachableError(
                 f"{self.account.server} is still busy with a statement of a connection that broke; nothing is sent "
                 "until that has ended"
             )
+
+    async def _ended(self, connection: Connection, thread_ids: list[int], timeout_s: float) -> bool:
+        """Wait until none of them runs any more, for so long."""
+        deadline = trio.current_time() + timeout_s
+        while await self._running(connection, thread_ids, timeout_s):
+            if trio.current_time() >= deadline:
+                return False
+            await trio.sleep(SETTLE_POLL_S)
+        return True
+
+    async def _running(self, connection: Connection, thread_ids: list[int], timeout_s: float) -> list[int]:
+        """Of this account alone: a server that was restarted a moment ago may use their numbers for its own threads."""
+        if not thread_ids:
+            return []
+        wanted, mine = ",".join(map(str, thread_ids)), literal(self.account.user)
+        result = await connection.run(
+            f"SELECT id FROM information_schema.processlist WHERE id IN ({wanted}) AND user={mine}", timeout_s
+        )
+        return [cast("int", row[0]) for row in result.rows]
 
     async def _drop_idle(self) -> None:
         while self._idle:
@@ -125,21 +145,3 @@ async def _started_at(connection: Connection, timeout_s: float) -> float:
     """When the server started, a second early at most, on trio's clock: its connections before that are gone."""
     result = await connection.run("SHOW GLOBAL STATUS LIKE 'Uptime'", timeout_s)
     return trio.current_time() - int(cast("str", result.rows[0][1])) - 1.0
-
-
-async def _ended(connection: Connection, thread_ids: list[int], timeout_s: float) -> bool:
-    """Wait until none of them runs any more, for so long."""
-    deadline = trio.current_time() + timeout_s
-    while await _running(connection, thread_ids, timeout_s):
-        if trio.current_time() >= deadline:
-            return False
-        await trio.sleep(SETTLE_POLL_S)
-    return True
-
-
-async def _running(connection: Connection, thread_ids: list[int], timeout_s: float) -> list[int]:
-    if not thread_ids:
-        return []
-    wanted = ",".join(map(str, thread_ids))
-    result = await connection.run(f"SELECT id FROM information_schema.processlist WHERE id IN ({wanted})", timeout_s)
-    return [cast("int", row[0]) for row in result.rows]

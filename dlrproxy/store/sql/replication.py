@@ -33,6 +33,7 @@ from dlrproxy.modes.pair import Alone, Command, Replica, Server
 from dlrproxy.store.sql.connection import Account, Result, Value
 from dlrproxy.store.sql.dialect import Dialect, dialect_of, includes
 from dlrproxy.store.sql.errors import AgainError, SqlError
+from dlrproxy.store.sql.merge import note_known
 from dlrproxy.store.sql.pool import Pool
 from dlrproxy.store.sql.statements import literal, text
 
@@ -317,6 +318,7 @@ class Replication:
     # The row, and semi-sync
 
     async def _write_row(self, epoch: int, alone: Alone) -> None:
+        await note_known(self._acting, epoch, self._me)  # nobody serves from this server before the row is written
         await self._acting.run("INSERT IGNORE INTO pair (id,epoch,holder,beat,alone) VALUES (1,0,'',0,'no')")
         await self._change_row(
             f"epoch={epoch},holder={literal(self._me)},alone={literal(alone.value)}", f"epoch<={epoch}"

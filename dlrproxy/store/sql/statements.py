@@ -117,8 +117,12 @@ def _change_items(rows: Mapping[Table, Mapping[bytes, bytes | None]]) -> Iterato
 
 
 def put_items(items: Iterable[tuple[Table, bytes, bytes | None]], node: str = "") -> str:
-    rows = (item_values(node, table.value, name, content) for table, name, content in items)
-    return PUT_ITEMS + ",".join(rows) + _OR_REPLACE_ITEM
+    return insert_items(items, node) + _OR_REPLACE_ITEM
+
+
+def insert_items(items: Iterable[tuple[Table, bytes, bytes | None]], node: str = "") -> str:
+    """All of them, or none if any is there already."""
+    return PUT_ITEMS + ",".join(item_values(node, table.value, name, content) for table, name, content in items)
 
 
 def item_values(node: str, kind: str, name: bytes, content: bytes | None) -> str:
@@ -143,10 +147,10 @@ def find_opens(keys: Sequence[Key], forms: Sequence[Key]) -> str | None:
     return " UNION ".join(parts) or None
 
 
-def scan_opens(after: Key, limit: int) -> str:
+def scan_opens(after: Key, limit: int, condition: str = "TRUE") -> str:
     operator, message_id = literal(after[0]), literal(after[1])
     return (
-        f"{_SELECT_OPEN}(operator>{operator} OR (operator={operator} AND message_id>{message_id})) "
+        f"{_SELECT_OPEN}(operator>{operator} OR (operator={operator} AND message_id>{message_id})) AND {condition} "
         f"ORDER BY operator,message_id LIMIT {limit}"
     )
 
@@ -170,6 +174,25 @@ def scan_items(kind: str, after: bytes, limit: int, node: str = "") -> str:
 
 def _of_kind(node: str, kind: str) -> str:
     return f"node={literal(node)} AND kind={literal(kind)}"
+
+
+def newest_item(tables: Iterable[Table], prefix: bytes, node: str = "") -> str:
+    """The highest name in these tables that begins with `prefix`; NULL: there is none."""
+    kinds = ",".join(literal(table.value) for table in tables)
+    return (
+        f"SELECT MAX(name) FROM items WHERE node={literal(node)} AND kind IN ({kinds}) "
+        f"AND LEFT(name,{len(prefix)})={literal(prefix)}"
+    )
+
+
+def delete_items(table: Table, after: bytes, before: bytes, node: str = "") -> str:
+    """Those with a name between the two."""
+    between = f"name>{literal(after)} AND name<{literal(before)}"
+    return f"DELETE FROM items WHERE {_of_kind(node, table.value)} AND {between}"
+
+
+def get_pair(schema: str) -> str:
+    return f"SELECT epoch,holder FROM `{schema}`.pair WHERE id=1"
 
 
 def _keyed(keys: Iterable[Key], column: str) -> Iterator[str]:

@@ -1,0 +1,67 @@
+"""What was merged into this node's store from the other node of a pair: taken into its own custody.
+
+`dlrproxy rejoin` puts custody and parked items of the old primary down as META rows (`modes/merging.py`). Each is taken
+into custody under a name of this node's own and its row is deleted, in one commit: it is in one of the two, whatever
+is interrupted. What is in the way of one, a full custody, is tried again.
+"""
+
+from typing import Final
+
+import trio
+
+from dlrproxy.custody import Keeper
+from dlrproxy.logs import logger
+from dlrproxy.modes.merging import INBOX, OF_CUSTODY, OF_PARKED, letter_of
+from dlrproxy.store.port import Store, StoreError, Table
+from ring.rows import RowError, decode_custody, decode_parked
+
+LOOK_S: Final = 5.0
+PAGE: Final = 100  # rows of up to 64 KiB
+
+
+class Inbox:
+    """Of one term of service. `run` begins when custody has been restored and the relays are attached."""
+
+    def __init__(self, store: Store, keeper: Keeper) -> None:
+        self._store = store
+        self._keeper = keeper
+        self._log = logger("custody")
+
+    async def run(self) -> None:
+        """Look every few seconds, until cancelled."""
+        while True:
+            try:
+                await self.take_in()
+            except StoreError as error:  # the store decides itself when it is lost (`Store.run`)
+                self._log.warning("custody.merge_put_off", detail=str(error))
+            except RowError as error:
+                self._log.error("custody.merge_unreadable", detail=str(error))
+            await trio.sleep(LOOK_S)
+
+    async def take_in(self) -> int:
+        """Returns how many rows were taken in. Raises StoreError, RowError: at a row that stays where it is."""
+        count, after = 0, INBOX
+        while rows := await self._store.scan(Table.META, after, PAGE):
+            for name, content in rows:
+                if not name.startswith(INBOX):
+                    return count
+                if not await self._take(name, content):
+                    self._log.warning("custody.merge_put_off", detail="custody, or the parked quota, is full")
+                    return count
+                count += 1
+            after = rows[-1][0]
+        return count
+
+    async def _take(self, name: bytes, content: bytes) -> bool:
+        match letter_of(name):
+            case letter if letter == OF_CUSTODY:
+                taken = self._keeper.take_in(decode_custody(content))
+            case letter if letter == OF_PARKED:
+                taken = self._keeper.take_in_parked(decode_parked(content))
+            case _:
+                found = await self._keeper.look_again_at_parked()
+                self._log.info("custody.merged", owned_now=found)
+                taken = True
+        if taken:
+            self._store.delete(Table.META, name)  # in the same commit: nothing was awaited since
+        return taken

@@ -1,0 +1,147 @@
+"""What the active node of a pair takes in of what was merged into its store."""
+
+import pytest
+from test_keeper import FakeRelay, open_message
+
+from dlrproxy.clock import NodeClock
+from dlrproxy.custody import Keeper, count_rows
+from dlrproxy.inbox import Inbox
+from dlrproxy.logs import RouteLog
+from dlrproxy.modes.merging import OF_CUSTODY, OF_OPENS, OF_PARKED, inbox_name
+from dlrproxy.store.memory import MemoryStore
+from dlrproxy.store.port import Table
+from protocols.peer.frames import Envelope, EnvelopeKey
+from protocols.smpp.constants import ESME_ROK
+from ring.custody import Custody as Machine
+from ring.rows import CustodyRow, Kind, ParkedRow, RowError, decode_parked, encode_key, encode_row
+from ring.settings import CustodySettings, OperatorPolicy
+from ring.topology import Topology
+
+MERGE = b"m" * 32
+STORE = b"pair" * 2
+
+
+class Node:
+    """A node alone, whose store is the pair's."""
+
+    def __init__(self, **settings):
+        clock = NodeClock(wall=lambda: 1000.0, monotonic=lambda: 1000.0)
+        self.store = MemoryStore(clock.now)
+        settings = CustodySettings(operators={"acme": OperatorPolicy()}, claim_for_s=0.0, **settings)
+        machine = Machine(topology=Topology(("b",), "b"), store_id=STORE, run=2, settings=settings)
+        self.keeper = Keeper(machine, self.store, clock, RouteLog("b"))
+        self.relay = FakeRelay("gw1")
+        self.keeper.attach({"acme": self.relay}, lambda peer, frame: False)
+        self.inbox = Inbox(self.store, self.keeper)
+
+    def merge(self, letter, row=None):
+        if row is None:
+            self.store.put(Table.META, inbox_name(MERGE, letter), b"1")
+        else:
+            self.store.put(Table.META, inbox_name(MERGE, letter, encode_key(row.envelope.key)), encode_row(row))
+
+    async def settle(self):
+        while self.keeper.wants_lookup:
+            assert await self.keeper.look_up()
+            self.keeper.tick()
+
+    async def waiting(self):
+        return [name for name, _ in await self.store.scan(Table.META)]
+
+
+def envelope(number, message_id=b"id1"):
+    # A name that this node uses itself: both were active, and counted alike.
+    key = EnvelopeKey(STORE, 2 << 32 | number)
+    return Envelope(key, "a", "acme", "dlr", message_id, b"4670", b"pdu %d" % number, f"t{number}", final=True)
+
+
+def of_custody(number, gateway="gw1"):
+    return CustodyRow(Kind.ORIGIN, envelope(number), 900.0, gateway)
+
+
+def of_parked(number, reason="refused", message_id=b"id1"):
+    return ParkedRow(envelope(number, message_id), reason, 900.0, 950.0, "gw1", 8)
+
+
+async def test_what_was_in_custody_is_delivered_and_its_row_goes_with_it():
+    node = Node()
+    node.merge(OF_CUSTODY, of_custody(1))
+    node.merge(OF_CUSTODY, of_custody(2))
+    assert await node.inbox.take_in() == 2
+    assert await node.waiting() == []
+    assert await count_rows(node.store, Table.CUSTODY) == 2
+    delivered = []
+    while node.relay.delivered:
+        _, pdu, done = node.relay.delivered.pop(0)
+        delivered.append(pdu)
+        done(ESME_ROK)
+    assert delivered == [b"pdu 1", b"pdu 2"]
+    assert node.keeper.in_custody() == 0
+    assert await node.inbox.take_in() == 0
+
+
+async def test_what_has_a_name_that_is_in_use_here_becomes_another_row():
+    node = Node()
+    node.relay.bound = False
+    node.keeper.take_in(of_custody(7))
+    assert list(node.keeper.machine._shelf.items) == [envelope(1).key]
+    node.merge(OF_CUSTODY, of_custody(1))
+    await node.inbox.take_in()
+    assert await count_rows(node.store, Table.CUSTODY) == 2
+
+
+async def test_what_has_no_owner_yet_finds_it():
+    node = Node()
+    node.relay.owned[b"id1"] = open_message(b"id1", "gw1")
+    node.merge(OF_CUSTODY, of_custody(1, gateway=""))
+    await node.inbox.take_in()
+    await node.settle()
+    assert [pdu for _, pdu, _ in node.relay.delivered] == [b"pdu 1"]
+
+
+async def test_parked_items_are_parked_again():
+    node = Node()
+    node.merge(OF_PARKED, of_parked(9))
+    assert await node.inbox.take_in() == 1
+    [(name, content)] = await node.store.scan(Table.PARKED)
+    row = decode_parked(content)
+    assert (row.reason, row.status, row.accepted_at, row.envelope.pdu) == ("refused", 8, 900.0, b"pdu 9")
+    assert name == encode_key(row.envelope.key)
+    assert node.keeper.machine.count().parked == 1
+    assert await node.waiting() == []
+
+
+async def test_a_report_that_nobody_owned_goes_to_its_owner_when_its_message_is_merged():
+    node = Node()
+    for number, message_id in ((1, b"id1"), (2, b"id2")):
+        assert node.keeper.take_in_parked(of_parked(number, "unclaimed", message_id))
+    assert node.keeper.take_in_parked(of_parked(3, "refused"))
+    node.relay.owned[b"id1"] = open_message(b"id1", "gw1")
+    node.merge(OF_OPENS)
+    await node.inbox.take_in()
+    await node.settle()
+    assert [pdu for _, pdu, _ in node.relay.delivered] == [b"pdu 1"]
+    assert node.keeper.machine.count().parked == 2
+    assert await node.waiting() == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "letter", "row"),
+    [({"max_messages": 1}, OF_CUSTODY, of_custody), ({"max_parked": 1}, OF_PARKED, of_parked)],
+)
+async def test_what_there_is_no_room_for_waits_where_it_is(settings, letter, row):
+    node = Node(**settings)
+    node.relay.bound = False
+    node.merge(letter, row(1))
+    node.merge(letter, row(2))
+    assert await node.inbox.take_in() == 1
+    assert await node.waiting() == [inbox_name(MERGE, letter, encode_key(envelope(2).key))]
+
+
+async def test_a_row_that_cannot_be_read_stays():
+    node = Node()
+    node.store.put(Table.META, inbox_name(MERGE, OF_CUSTODY, b"x"), b"nothing of the kind")
+    node.store.put(Table.META, b"rule/acme", b"exact 9")
+    with pytest.raises(RowError):
+        await node.inbox.take_in()
+    assert len(await node.waiting()) == 2
