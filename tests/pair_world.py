@@ -11,7 +11,7 @@ import zlib
 from attrs import define, evolve, field
 
 from dlrproxy.modes import pair as p
-from dlrproxy.modes.pair import Alone, Observation, PairSettings, Replica, Role, Server
+from dlrproxy.modes.pair import Alone, Observation, PairSettings, Replica, Server
 from dlrproxy.modes.replication import Pair
 from dlrproxy.store.sql.replication import Completeness, Reading, SemiSync
 
@@ -281,9 +281,12 @@ class World:
     def ask_witness(self, node):
         if not self.settings.witness or node.machine is None or node.frozen or not self.witness_linked[node.name]:
             return
-        wants = node.machine.role is Role.ACTIVE or node.machine.role is Role.FENCED or node.asked == "promote"
         holder, until = self.lease
-        if wants and (holder == node.name or until <= self.now):
+        if not node.machine.wants_witness:
+            if holder == node.name and not node.serving:
+                node.machine.gives_back()
+                self.lease = ("", -1.0)
+        elif holder == node.name or until <= self.now:
             self.lease = (node.name, self.now + LEASE_S)
             node.machine.lent(self.clock(node))
 

@@ -26,6 +26,7 @@ COMMANDS: Final[Mapping[str, Entry]] = MappingProxyType(
         "drain": Entry("dlrproxy.cli.drain", "drain", "Take a running node out of service."),
         "db": Entry("dlrproxy.cli.db", "db", "Make and check the schema and accounts at a database server."),
         "rejoin": Entry("dlrproxy.cli.rejoin", "rejoin", "Make a former primary the replica of the new one."),
+        "witness": Entry("dlrproxy.cli.witness", "witness", "Be the third place of a pair."),
         "explain": Entry("dlrproxy.cli.explain", "explain", "Show what the proxy sees in a PDU or a receipt's text."),
         "demo": Entry("dlrproxy.cli.demo", "demo", "Run a ring on this machine and watch it work."),
         "simulate": Entry("dlrproxy.cli.simulate", "simulate", "Play an operator or a gateway, to try a set-up."),

@@ -14,6 +14,7 @@ import trio
 from dlrproxy.logs import logger
 from dlrproxy.modes.pair import Command, Observation, PairSettings, Release, Role, Serve
 from dlrproxy.modes.replication import Pair
+from dlrproxy.modes.witness_link import Lender
 from dlrproxy.store.sql.errors import SqlError
 from dlrproxy.store.sql.replication import Completeness, Reading, with_replica
 
@@ -49,10 +50,18 @@ class PairDriver:
     """One node of a pair, from its start to its end. Used inside trio."""
 
     def __init__(
-        self, settings: PairSettings, own: Owned, peer: Watched, service: Service, *, heartbeat_s: float, reach_s: float
+        self,
+        settings: PairSettings,
+        own: Owned,
+        peer: Watched,
+        service: Service,
+        *,
+        heartbeat_s: float,
+        reach_s: float,
+        witness: Lender | None = None,
     ) -> None:
         """A server that has not answered within `reach_s` counts as out of reach. Beats and looks are `heartbeat_s`
-        apart, which is less than `fence_after_s`."""
+        apart, which is less than `fence_after_s`. `witness` goes with `settings.witness`."""
         self.machine = Pair(settings, trio.current_time())
         self._me = settings.me
         self._own = own
@@ -60,6 +69,8 @@ class PairDriver:
         self._service = service
         self._heartbeat_s = heartbeat_s
         self._reach_s = reach_s
+        self._witness = witness
+        self._lent: bool | None = None  # what the log has been told of the witness
         self._peer_epoch = 0
         self._last: Reading | None = None  # what the own server has said
         self._completeness = Completeness()
@@ -95,6 +106,8 @@ class PairDriver:
                 nursery.start_soon(self._observe)
                 nursery.start_soon(self._beat)
                 nursery.start_soon(self._end_in_time)
+                if self._witness is not None:
+                    nursery.start_soon(self._borrow, self._witness)
         finally:
             with trio.CancelScope(shield=True):  # bounded by what the service promises
                 await self._release("it is stopping")
@@ -167,6 +180,33 @@ class PairDriver:
             return False
         server = self._last.server
         return server.writable and server.replica is None and server.holder == self._me
+
+    # The witness
+
+    async def _borrow(self, witness: Lender) -> None:
+        """Keep it while the machine wants it; give it back once nothing is served any more."""
+        borrowed = False
+        while True:
+            if self.machine.wants_witness:
+                borrowed = await self._renew(witness) or borrowed
+            elif borrowed and not self._serving:
+                self.machine.gives_back()
+                borrowed = not await witness.give_back(self._heartbeat_s)
+            await trio.sleep(self._heartbeat_s)
+
+    async def _renew(self, witness: Lender) -> bool:
+        sent_at = await witness.borrow(self._heartbeat_s)
+        if sent_at is not None:
+            self.machine.lent(sent_at)
+        if self._lent != (sent_at is not None):
+            self._lent = sent_at is not None
+            self._log.info("pair.witness", lent=self._lent, why=witness.refused)
+        return self._lent
+
+    @property
+    def lent(self) -> bool | None:
+        """Whether the witness has granted the last request; None: there is none, or it was not asked yet."""
+        return self._lent
 
     # Serving
 

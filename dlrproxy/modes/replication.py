@@ -64,6 +64,7 @@ class Pair:
         self._seen_at = _NEVER  # when the own server was last seen while active
         self._acknowledged_at = _NEVER  # when the last beat that returned was sent
         self._lent_at = _NEVER  # when the last request that the witness granted was sent
+        self.wants_witness = False  # its word is needed now, or may be soon
         self._beat = (0, 0)  # the newest epoch and beat seen on either server
         self._moved_at = now  # when that was first seen; nobody knows what happened before the start
         self._wanted = False
@@ -91,12 +92,17 @@ class Pair:
         """The witness has granted a request that was sent then, for longer than `fence_after_s`."""
         self._lent_at = max(self._lent_at, sent_at)
 
+    def gives_back(self) -> None:
+        """The witness is about to be told that it may lend itself to the other node."""
+        self._lent_at = _NEVER
+
     # Decisions
 
     def observe(self, seen: Observation, now: float) -> list[Command]:
         """To be called every second or so, and at `serve_until`."""
         self._watch(seen, now)
         own = seen.own
+        self.wants_witness = self.role is Role.ACTIVE
         if own is None:
             return self._without_database(now)
         if self.role is Role.ACTIVE:
@@ -180,6 +186,7 @@ class Pair:
             return self._read_only(own)
         if own.holder != self._settings.me:
             return self._found_promoted(own)
+        self.wants_witness = True
         if self._vouched(own.alone, now):
             return self._serve(own, now)
         self._become(Role.FENCED, self._unvouched(own.alone))
@@ -232,6 +239,7 @@ class Pair:
         if replica is None and own.holder == self._settings.me and not self._forced:
             self._become(Role.CATCHING_UP, "it takes back what it has handed over")
             return [AcceptWrites()]  # the peer may be promoting: whether it may serve is seen then
+        self.wants_witness = True
         self.refused = self._too_early(seen, own, now)
         if self.refused and self.role is not Role.CATCHING_UP:
             return self._stand_by(own)
