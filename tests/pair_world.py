@@ -218,7 +218,7 @@ class World:
             case p.StartReceiving():
                 server.start_replication()
             case p.BecomePrimary(epoch, alone):
-                self.become_primary(node, epoch, alone)
+                self.become_primary(node, epoch, alone, self.promotion_steps(node))
             case p.AcceptWrites():
                 server.writable = True
                 server.semi_sync = True
@@ -240,11 +240,15 @@ class World:
                 node.serving = False
         self.note(node.name, "did", command)
 
-    def become_primary(self, node, epoch, alone):
-        """Step by step: a later call of `step` may find it anywhere in between."""
+    def promotion_steps(self, node):
+        """How many of the three that a promotion takes are done before it is interrupted."""
+        return self.random.choice([1, 2, 3, 3, 3])
+
+    def become_primary(self, node, epoch, alone, how_many):
+        """Step by step: a later call may find it anywhere in between."""
         server = node.server
         steps = ["row", "reset", "writable"]
-        for step in steps[: self.random.choice([1, 2, 3, 3, 3])]:
+        for step in steps[:how_many]:
             if step == "row":
                 server.applying = False
                 server.semi_sync = False
@@ -349,6 +353,9 @@ class World:
             if node.serving and not node.frozen and self.clock(node) < node.machine.serve_until
         ]
         assert len(active) <= 1 or self.forced, f"both are active\n{self.story()}"
+        for name in active:
+            server = self.servers[name]
+            assert server.writable or not server.up, f"{name} is active on a read-only server\n{self.story()}"
         for node in self.nodes.values():
             if node.machine is not None and node.todo and isinstance(node.todo[0], p.Serve):
                 assert node.server.writable or not node.server.up, f"{node.name} serves read-only\n{self.story()}"
