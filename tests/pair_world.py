@@ -193,6 +193,8 @@ class World:
         now = self.clock(node)
         if now >= node.machine.serve_until:
             node.serving = False  # what a process does first when it wakes up
+        if any(isinstance(command, p.Release) for command in node.todo):
+            node.serving = False  # the driver does not look again before it has released; all else may fail
         own, peer = self.view(node)
         seen = Observation(own=own, peer=peer)
         node.todo = node.machine.observe(seen, now)
