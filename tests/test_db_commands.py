@@ -187,8 +187,8 @@ def test_an_older_schema_is_migrated_at_the_primary_only(two, pair_file, monkeyp
     assert db("migrate", gw1) == "it is up to date\n"
 
 
-def test_rights_that_are_missing_are_told_as_the_statement_that_grants_them(pair_file):
-    server = mariadb_server.shared_server()
+def test_rights_that_are_missing_are_told_as_the_statement_that_grants_them(two, pair_file):
+    server, _ = two
     file = pair_file("gw1", server.socket, "/nowhere", manage_database="true")
     assert "dlrproxy db grants" in db("init", file, code=1)
     assert "dlrproxy db grants" in db("check", file, code=1)
@@ -197,26 +197,34 @@ def test_rights_that_are_missing_are_told_as_the_statement_that_grants_them(pair
         "GRANT SELECT, INSERT ON `my\\_rows`.* TO dlrproxy@localhost;"
         "GRANT REPLICA MONITOR, PROCESS ON *.* TO boss@localhost; GRANT ALL ON my_rows.* TO boss@localhost;"
     )
+    assert "GRANT UPDATE, DELETE, CREATE, ALTER, DROP, INDEX ON `my\\_rows`.*" in db("init", file, code=1)
+    found = {finding["setting"]: finding for finding in json.loads(db("check", file, "--json", code=1))["findings"]}
+    ordinary, admin = found["privileges of dlrproxy"], found["privileges of boss"]
+    assert ordinary["should"] == (
+        "GRANT UPDATE, DELETE, CREATE, ALTER, DROP, INDEX ON `my\\_rows`.* TO 'dlrproxy'@'localhost';"
+    )
+    assert admin["should"] == (
+        "GRANT BINLOG MONITOR, REPLICATION MASTER ADMIN, REPLICATION SLAVE ADMIN, READ_ONLY ADMIN, "
+        "CONNECTION ADMIN, RELOAD ON *.* TO 'boss'@'localhost';"
+    )
+    server.sql(ordinary["should"] + admin["should"])
+    db("init", file)
+    found = {finding["setting"] for finding in json.loads(db("check", file, "--json"))["findings"]}
+    assert not [setting for setting in found if setting.startswith("privileges")]
+    server.sql("SET PASSWORD FOR boss@localhost = PASSWORD('changed')")
+    found = {finding["setting"]: finding for finding in json.loads(db("check", file, "--json", code=1))["findings"]}
+    assert "Access denied" in found["account boss"]["value"]
+
+
+def test_a_schema_that_could_not_be_replicated_is_not_made(pair_file):
+    server = mariadb_server.shared_server()
+    file = pair_file("gw1", server.socket, "/nowhere")
+    server.sql(db("grants", file, "--from", "localhost"))
     try:
-        assert "GRANT UPDATE, DELETE, CREATE, ALTER, DROP, INDEX ON `my\\_rows`.*" in db("init", file, code=1)
-        found = {finding["setting"]: finding for finding in json.loads(db("check", file, "--json", code=1))["findings"]}
-        ordinary, admin = found["privileges of dlrproxy"], found["privileges of boss"]
-        assert ordinary["should"] == (
-            "GRANT UPDATE, DELETE, CREATE, ALTER, DROP, INDEX ON `my\\_rows`.* TO 'dlrproxy'@'localhost';"
-        )
-        assert admin["should"] == (
-            "GRANT BINLOG MONITOR, REPLICATION MASTER ADMIN, REPLICATION SLAVE ADMIN, READ_ONLY ADMIN, "
-            "CONNECTION ADMIN, RELOAD ON *.* TO 'boss'@'localhost';"
-        )
-        server.sql(ordinary["should"] + admin["should"])
-        db("init", file)
-        found = {finding["setting"] for finding in json.loads(db("check", file, "--json", code=1))["findings"]}
-        assert not [setting for setting in found if setting.startswith("privileges")]
-        server.sql("SET PASSWORD FOR boss@localhost = PASSWORD('changed')")
-        found = {finding["setting"]: finding for finding in json.loads(db("check", file, "--json", code=1))["findings"]}
-        assert "Access denied" in found["account boss"]["value"]
+        assert "writes no binary log" in db("init", file, code=1)
+        assert server.sql("SHOW TABLES FROM my_rows").strip() == ""
     finally:
-        server.sql("DROP USER dlrproxy@localhost, boss@localhost; DROP DATABASE IF EXISTS my_rows;")
+        server.sql("DROP USER dlrproxy@localhost, boss@localhost; DROP DATABASE my_rows;")
 
 
 def test_a_server_that_is_in_no_cluster_is_not_fit_for_a_quorum(tmp_path):

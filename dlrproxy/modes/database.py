@@ -36,6 +36,10 @@ class ElsewhereError(SqlError):
     """The schema of a pair is made and changed at the server that takes the writes, which is the other node's."""
 
 
+class UnfitServerError(SqlError):
+    """What would be made at this server could not be used."""
+
+
 def database_of(config: Config) -> Database:
     """Raises ValueError where the mode uses none."""
     if config.node.mode == "ring" or config.database is None:
@@ -82,7 +86,7 @@ async def connected(config: Config, account: Account, *, to_schema: bool = True)
 async def make(config: Config) -> Made:
     """Make what is missing of the schema at this node's server.
 
-    Raises SqlError, SchemaError, ElsewhereError, and RefusedError with the GRANT that is missing.
+    Raises SqlError, SchemaError, ElsewhereError, UnfitServerError, and RefusedError with the GRANT that is missing.
     """
     try:
         return await _make(config)
@@ -105,6 +109,11 @@ async def _make(config: Config) -> Made:
     async with connected(config, account, to_schema=False) as pool:
         if (await pool.run("SELECT @@global.read_only")).rows[0][0]:
             return await _replicated(config)
+        if config.node.mode == PAIR and not (await pool.run("SELECT @@global.log_bin")).rows[0][0]:
+            raise UnfitServerError(
+                f"{account.server} writes no binary log: the schema would never reach the other server; `dlrproxy db "
+                "check` says which settings are wrong"
+            )
         name = database_of(config).schema
         if not await schema.exists(pool, name):
             await _refuse_a_second(config)
