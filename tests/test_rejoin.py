@@ -193,6 +193,20 @@ def test_a_server_that_another_tool_manages_is_merged_and_otherwise_left_alone()
     assert "manage_database" in step.why
 
 
+def test_a_server_that_is_new_gets_everything_from_the_primary():
+    new = OwnServer(writable=False)
+    seen = attrs.evolve(AFTER_A_CRASH, own=new, missing=MISSING)
+    assert next_step(seen, MANAGED) == r.Replicate(cloned=False)
+    refused = attrs.evolve(new, source=SOURCE, beyond_repair=True)  # it no longer has its first transactions
+    assert isinstance(next_step(attrs.evolve(seen, own=refused), MANAGED), Refused)
+    assert next_step(attrs.evolve(seen, own=refused, missing=()), MANAGED) == r.Fetch()
+
+
+def test_a_server_without_a_history_that_has_rows_is_cloned():
+    old = OwnServer(writable=False, epoch=1, holder="a")
+    assert next_step(attrs.evolve(AFTER_A_CRASH, own=old), MANAGED) == r.Fetch()
+
+
 def test_a_replica_that_the_primary_can_no_longer_serve_is_cloned():
     behind = OwnServer(writable=False, epoch=1, holder="a", position="0-1-7", source=SOURCE, error="1236")
     seen = attrs.evolve(AFTER_A_CRASH, own=behind)

@@ -5,6 +5,7 @@ It is given what both servers and the disk say now (`Seen`), and answers with th
 is remembered in between, so that a run that was cut short goes on where it stood.
 
     own server                                   the steps that lead to Done
+    is new                                       MakeReadOnly, Replicate
     has nothing that the primary has not         MakeReadOnly, Replicate
     has transactions that the primary has not    MakeReadOnly, Merge, Fetch, Prepare, SwapIn, MakeReadOnly, Replicate
     cannot be read any more, and is given up     Fetch, Prepare, SwapIn, MakeReadOnly, Replicate
@@ -206,7 +207,9 @@ def _with_server(seen: Seen, own: OwnServer, wishes: Wishes) -> Step | Refused |
             "pair.manage_database is false: make the database server a replica with the tool that manages it"
             + ("; what only it had is merged, and its data may be replaced" if seen.diverged else "")
         )
-    if seen.diverged or wishes.clone or not own.position or (follows and own.beyond_repair):
+    # Without a history it may have old data all the same, unless it is new: then the primary gives it everything.
+    unknown = not own.position and own.epoch > 0
+    if seen.diverged or wishes.clone or unknown or (follows and own.beyond_repair):
         return _clone(seen)
     return Replicate(cloned=False)
 
