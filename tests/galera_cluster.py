@@ -137,6 +137,16 @@ def recovered(server):
     return re.findall(r"Recovered position: ?(\S+)", done.stderr)[-1]
 
 
+def _wait_ready(server):
+    """It lets clients in before it takes their statements."""
+    deadline = time.monotonic() + _SYNCED_S
+    while server.sql("SHOW GLOBAL STATUS LIKE 'wsrep_ready'").split()[1:] != ["ON"]:
+        if time.monotonic() > deadline:
+            server.kill()
+            raise RuntimeError(f"it is not ready:\n{(server.directory / 'log').read_text()}")
+        time.sleep(0.05)
+
+
 @functools.cache
 def _template():
     """The data of a cluster of one server that has an empty schema `dlrproxy` and its accounts."""
@@ -149,6 +159,7 @@ def _template():
         wsrep_provider_options=options,
     )
     server.start("--wsrep-new-cluster")
+    _wait_ready(server)
     server.sql(
         "CREATE DATABASE dlrproxy; CREATE USER app@localhost IDENTIFIED BY 'secret';"
         "GRANT ALL ON dlrproxy.* TO app@localhost;"
