@@ -55,6 +55,7 @@ class Arrivals:
         self._mo = around.mo
         self._routes = around.routes
         self._new_trace = around.new_trace
+        self._roaming = around.roaming
         self._responses = responses
         self._unwritten = responses.unwritten
         self._passing = passing
@@ -155,7 +156,7 @@ class Arrivals:
             self._counters.late_intermediate += 1
             self._owed.close(arrival, c.ESME_ROK)
         elif self._custody.holds(self._operator.name, arrival.message_id):
-            self._owed.keep(arrival, owner=record.owner)
+            self._keep_for(arrival, record.owner)
         elif record.message_id in self._unwritten:
             self._counters.before_response += 1
             arrival.stage = Stage.PLACED
@@ -250,7 +251,11 @@ class Arrivals:
             return
         session = self._passing.choose(record.owner, record.session)
         if session is None:
-            self._owed.not_now(arrival, None, record.owner)
+            bound = self._passing.is_bound(record.owner)
+            if routing.without_session(bound=bound, roaming=self._roaming) is Step.KEEP:
+                self._keep_for(arrival, record.owner)
+            else:
+                self._owed.not_now(arrival, None, record.owner)
         elif (
             session.token != record.session
             and (ready_at := self._responses.ready_elsewhere_at(record.message_id)) > now
@@ -260,6 +265,14 @@ class Arrivals:
             self._passing.later(ready_at, partial(self._pass_to_owner, arrival, record))
         else:
             self._write(arrival, session, now)
+
+    def _keep_for(self, arrival: Arrival, gateway: str) -> None:
+        """In custody for that gateway: here, or wherever it is bound."""
+        if self._roaming and not self._passing.is_bound(gateway):
+            self._counters.matched_elsewhere += 1
+            self._owed.keep(arrival, designated=gateway)
+        else:
+            self._owed.keep(arrival, owner=gateway)
 
     def _write(self, arrival: Arrival, session: GatewaySession, now: float) -> None:
         arrival.stage = Stage.PASSED

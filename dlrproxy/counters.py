@@ -32,6 +32,7 @@ class Counters:
     reports: int = 0
     mo: int = 0
     matched: int = 0  # reports whose message is this node's
+    matched_elsewhere: int = 0  # of these: its gateway is not bound at this node; kept for wherever it is
     missed: int = 0  # reports that no open message of this node answers to
     ambiguous: int = 0  # of these: several messages could be meant
     inexact: int = 0  # of these: one could be meant, by a rule that is not in force

@@ -15,6 +15,7 @@ from dlrproxy.clock import NodeClock
 from dlrproxy.custody_port import Accepted, Deliveries, Wanted
 from dlrproxy.logs import RouteLog, logger
 from dlrproxy.store.port import OpenMessage, Store, StoreError, Table
+from dlrproxy.store.shared import SharedStore
 from protocols.peer.frames import Envelope, EnvelopeKey, Finished, Forgotten, Frame
 from protocols.smpp.message_ids import Inexact, Match, Verdict, digits
 from ring import commands
@@ -27,6 +28,7 @@ from ring.topology import Topology
 _TICK_S = 0.1  # alarms are for seconds; ten wake-ups a second cost next to nothing
 _LOOK_AGAIN_S = 0.5  # after the store could not be read
 _SCAN = 1000  # rows read at a time while starting
+_COLLECT_EVERY_S = 5.0  # as a rule another node says that it has put something into the inbox; its frame may be lost
 
 _NOT_OWNED: Final = frozenset({Reason.UNCLAIMED.value, Reason.OWNER_UNREACHABLE.value})
 
@@ -44,9 +46,12 @@ class Keeper:
         store: Store,
         clock: NodeClock,
         route_log: RouteLog,
+        shared: SharedStore | None = None,
     ) -> None:
+        """`shared` is `store`, in a cluster: custody comes from other nodes and goes to them through it."""
         self._machine = machine
         self._store = store
+        self._shared = shared
         self._clock = clock
         self._route_log = route_log
         self._log = logger("custody")
@@ -62,6 +67,7 @@ class Keeper:
         self._group = -1
         self._lookups: list[Lookup] = []
         self._lookups_wanted = trio.Event()
+        self._collect_wanted = trio.Event()
         self._emptied = trio.Event()
         self._handed_on: trio.Event | None = None  # somebody waits for it
         self._parked_rows = trio.Lock()  # reading a parked row and deciding about it are one step
@@ -268,6 +274,8 @@ class Keeper:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._tick)
             nursery.start_soon(self._look_up)
+            if self._shared is not None:
+                nursery.start_soon(self._collect_now_and_then)
 
     async def _tick(self) -> None:
         while True:
@@ -310,6 +318,36 @@ class Keeper:
             # The store itself decides when it is lost (`Store.run`); until then it is asked again.
             self._log.warning("custody.lookup_failed", waiting=len(wanted), detail=str(error))
             self._lookups = wanted + self._lookups
+            return False
+        return True
+
+    async def _collect_now_and_then(self) -> None:
+        while True:
+            with trio.move_on_after(_COLLECT_EVERY_S):
+                await self._collect_wanted.wait()
+            if not await self.collect():
+                await trio.sleep(_LOOK_AGAIN_S)
+
+    @property
+    def wants_collecting(self) -> bool:
+        """Something is said to be in this node's inbox."""
+        return self._collect_wanted.is_set()
+
+    def look_into_inbox(self) -> None:
+        """Something may have come there. Cheap."""
+        self._collect_wanted.set()
+
+    async def collect(self) -> bool:
+        """Take over what is in this node's inbox. False: the store could not be read. `run` does this by itself."""
+        if self._shared is None:
+            return True
+        self._collect_wanted = trio.Event()
+        try:
+            while rows := await self._shared.inbox(_SCAN):
+                self._do(self._machine.arrived([decode_custody(value) for _, value in rows], self._clock.now()))
+        except StoreError as error:
+            self._log.warning("custody.collecting_failed", detail=str(error))
+            self._collect_wanted.set()
             return False
         return True
 
@@ -401,6 +439,8 @@ class Keeper:
             case Ask() | Recall() | Closed():
                 self._lookups.append(command)
                 self._lookups_wanted.set()
+            case commands.Collect():
+                self._collect_wanted.set()
             case _:
                 assert_never(command)
 
@@ -415,7 +455,9 @@ class Keeper:
     def _write(self, write: commands.Write) -> None:
         for row in write.rows:
             table = _TABLES[row.table]
-            if row.value is None:
+            if row.inbox:
+                self._write_inbox(row)
+            elif row.value is None:
                 self._store.delete(table, row.key)
             else:
                 self._store.put(table, row.key, row.value)
@@ -426,6 +468,14 @@ class Keeper:
             self._group = self._store.group
             self._tickets = [write.ticket]
             self._store.after_durable(partial(self._durable, self._tickets))
+
+    def _write_inbox(self, row: commands.Row) -> None:
+        if self._shared is None:
+            raise TypeError("only a node of a cluster has an inbox")
+        if row.value is None:
+            self._shared.take_from_inbox(row.key)
+        else:
+            self._shared.put_into_inbox(row.inbox, row.key, row.value)
 
     def _durable(self, tickets: list[int]) -> None:
         now = self._clock.now()

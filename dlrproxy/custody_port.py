@@ -26,7 +26,7 @@ class Accepted:
     final: bool  # nothing follows this report
     trace: str
     owner: str | None = None  # the gateway of this node that it is for; None: to be resolved by the mode
-    designated: str = ""  # an MO for this gateway, wherever it is bound
+    designated: str = ""  # for this gateway, wherever it is bound: an MO; in a cluster, a report of its message
     part: PartOf | None = None  # one part of a concatenated MO: it goes where all its parts go
     session: int | None = (
         None  # it is unanswered on this session: not sent again until `Custody.answered` tells its end

@@ -70,6 +70,10 @@ class Passing:
         """Those with a session that takes deliver_sm, in the order of the configuration."""
         return [gateway for gateway, receivers in self._receivers.items() if receivers]
 
+    def is_bound(self, gateway: str) -> bool:
+        """It has a session that takes deliver_sm."""
+        return bool(self._receivers.get(gateway))
+
     def choose(self, gateway: str, token: int) -> GatewaySession | None:
         """The session with that token, else another receiver of the gateway; None if none has room."""
         return choose(gateway, self.sessions.get(token), self._receivers.get(gateway, ()))

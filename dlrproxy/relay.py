@@ -66,10 +66,12 @@ class Relay:
         learned: Callable[[Change], None] = lambda _: None,
         mo: MoRouting | None = None,
         nodes: int = 1,
+        roaming: bool = False,
     ) -> None:
         """`now` is the node's clock. `learned` is told when the rule for message ids has changed.
 
-        Without `mo` every MO is for the gateways of this node, the first that is bound.
+        Without `mo` every MO is for the gateways of this node, the first that is bound. `roaming`: the store has the
+        messages of every node, and a gateway may be bound at any of them.
         """
         self.operator = operator
         self.counters = Counters()
@@ -95,7 +97,7 @@ class Relay:
         self._traces = itertools.count(secrets.randbits(32) << 32)
         self.mo = mo or MoRouting(operator, Mo(), Conversations(0), alone=True)
         around = Surroundings(
-            operator, store, custody, self.counters, self.mo, routes, now, self._new_trace, self.wrap_up
+            operator, store, custody, self.counters, self.mo, routes, now, self._new_trace, roaming, self.wrap_up
         )
         self._responses = Responses(around)
         self._submissions = Submissions(around, self._responses, self._opened, nodes)

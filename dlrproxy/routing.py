@@ -2,6 +2,7 @@
 
 report   unanswered earlier report of its message     queue behind it                    (arrivals.py)
          its message is known here                    `matched`: PASS or SWALLOW
+         it is, and its gateway is not bound here     `without_session`: ANSWER or KEEP
          it is not                                    `unmatched`: LOCAL or KEEP
          it names no message                          `placed_locally`: LOCAL or KEEP
 MO                                                    `placed_locally`: LOCAL or KEEP
@@ -22,6 +23,7 @@ class Step(Enum):
     SWALLOW = auto()  # answer ESME_ROK and deliver nothing: nothing intermediate follows a final report (promise 4)
     RELAY = auto()  # the gateway's answer to the operator, as it is
     RETRY = auto()  # the operator is answered retry_status
+    ANSWER = auto()  # as when the gateway has not answered (`after_answer`)
 
 
 def matched(*, final: bool, finished: bool) -> Step:
@@ -32,6 +34,11 @@ def matched(*, final: bool, finished: bool) -> Step:
 def unmatched(*, observe: bool) -> Step:
     """No open message of this node is meant, and none is to come."""
     return Step.LOCAL if observe else Step.KEEP
+
+
+def without_session(*, bound: bool, roaming: bool) -> Step:
+    """No session takes it, and its gateway is `bound` here or not. `roaming`: it may be bound at another node."""
+    return Step.KEEP if roaming and not bound else Step.ANSWER
 
 
 def placed_locally(*, bound: bool) -> Step:

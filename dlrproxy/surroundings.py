@@ -22,4 +22,5 @@ class Surroundings:
     routes: RouteLog
     now: Callable[[], float]  # the node's clock
     new_trace: Callable[[], str]
+    roaming: bool  # every node knows the messages of all, and a gateway may be bound at another one
     wrap_up: Callable[[], None]  # to be called when something was done outside of a batch

@@ -31,6 +31,7 @@ from dlrproxy.mo_routing import MoRouting
 from dlrproxy.modes import ring
 from dlrproxy.relay import Relay
 from dlrproxy.store.port import Store, Table
+from dlrproxy.store.shared import GroupedSharedStore
 from protocols.smpp.message_ids import Change, Learner, Rule
 from ring.custody import Custody as Machine
 from ring.tls import TlsError
@@ -145,7 +146,8 @@ class Term:
             parked=await count_rows(store, Table.PARKED),
             owners=self.summaries,
         )
-        return Keeper(machine, store, self.clock, self._routes)
+        shared = store if isinstance(store, GroupedSharedStore) else None
+        return Keeper(machine, store, self.clock, self._routes, shared)
 
     def _with_expired_events(self) -> frozenset[str]:
         return frozenset(operator.name for operator in self.config.operators if operator.expired_events)
@@ -163,6 +165,7 @@ class Term:
             learned=partial(self._rule_changed, operator.name, learner),
             mo=MoRouting(operator, self.config.mo, self._conversations, alone=self._alone),
             nodes=self._nodes,
+            roaming=self._settings.cluster is not None,
         )
         return Front(relay, logger("smpp"))
 

@@ -20,11 +20,15 @@ class Table(StrEnum):
 
 
 class Row(msgspec.Struct, frozen=True, gc=False):
-    """One change of one row; `value` None deletes it."""
+    """One change of one row; `value` None deletes it.
+
+    In a cluster a row of custody may go into the `inbox` of another node, and is taken out of this node's own.
+    """
 
     table: Table
     key: bytes
     value: bytes | None
+    inbox: str = ""  # the node
 
 
 class Write(msgspec.Struct, frozen=True, gc=False):
@@ -68,6 +72,10 @@ class Recall(msgspec.Struct, frozen=True, gc=False):
     key: EnvelopeKey
 
 
+class Collect(msgspec.Struct, frozen=True, gc=False):
+    """Read the inbox of this node; then call `arrived(rows)`."""
+
+
 class Deliver(msgspec.Struct, frozen=True, gc=False):
     """Write it to a session of that gateway, and later call `answered(key, status)`.
 
@@ -94,11 +102,14 @@ class Reason(Enum):
     """Why something was parked. The same words in events, counters and documents (promise 7)."""
 
     UNCLAIMED = "unclaimed"  # every node has answered after claim_for_s: nobody owns it
-    OWNER_UNREACHABLE = "owner_unreachable"  # claim_for_s is over and some node has not answered
+    OWNER_UNREACHABLE = (
+        "owner_unreachable"  # time is over, and some node has not answered, or its gateway was not bound
+    )
     REFUSED = "refused"  # the gateway answered with a permanent error
     ORIGIN_LOST = "origin_lost"  # it waited for a grant, and its origin came back with another data directory
     ORIGIN_REMOVED = "origin_removed"  # it was claimed from a node that is configured no more, before that let go
     NO_MESSAGE_ID = "no_message_id"  # a report that names no message, with no gateway to take it
+    MAYBE_DELIVERED = "maybe_delivered"  # its node was taken over from while a gateway had it, or was about to get it
 
 
 EventName = Literal[
@@ -121,6 +132,9 @@ EventName = Literal[
     "busy",
     "gathered",
     "split",
+    "moved",
+    "arrived",
+    "stood_in",
 ]
 
 
@@ -134,4 +148,4 @@ class Note(msgspec.Struct, frozen=True, gc=False):
     fields: tuple[tuple[str, str | int | float | bool], ...] = ()
 
 
-Command = Write | Send | Ask | Recall | Deliver | Accepted | Closed | Note
+Command = Write | Send | Ask | Recall | Collect | Deliver | Accepted | Closed | Note

@@ -36,14 +36,23 @@ An item moves through these states; what is not listed cannot happen, and a late
     DELIVERED   origin has forgotten   -> gone
                 origin long removed    -> gone
 
+    in a cluster (`sharing.py`), instead of all that
+    LINED_UP    first in its line      -> SEEKING, or as a gateway is found for it: QUEUED, MOVING, WAITING
+                an MO without a rule   -> READY
+    SEEKING     its owner is found     -> QUEUED, MOVING, WAITING
+                nobody                 -> WAITING, or by policy
+    WAITING     time, or a gateway has bound -> as LINED_UP
+    MOVING      row written            -> gone: another node has it
+
     at both
-    QUEUED      sent to a session      -> DELIVERING
+    QUEUED      sent to a session      -> DELIVERING; in a cluster MARKING, and with its row written DELIVERING
+                not bound, in a cluster -> MOVING, WAITING
     DELIVERING  answered               -> gone (a claim: DELIVERED), QUEUED again, or parked
                 session ended          -> QUEUED
 """
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -52,6 +61,7 @@ from attrs import frozen
 from protocols.peer.frames import (
     SINCE,
     Bound,
+    Brought,
     Claimed,
     Decided,
     Declined,
@@ -70,7 +80,7 @@ from protocols.peer.frames import (
 )
 from protocols.smpp.message_ids import normal
 from ring.claims import Claims
-from ring.commands import Accepted, Command, Finding, Reason, Row, Table
+from ring.commands import Accepted, Collect, Command, Finding, Reason, Row, Table
 from ring.delivery import Delivery
 from ring.far import is_far
 from ring.gathering import Gathering
@@ -81,6 +91,7 @@ from ring.passing import Passing
 from ring.presence import Presence
 from ring.rows import CustodyRow, Kind, ParkedRow, encode_key, encode_row
 from ring.settings import CustodySettings
+from ring.sharing import Sharing
 from ring.shelf import Alarm, Item, Shelf, State
 from ring.topology import Topology
 from ring.walk import Walk
@@ -147,13 +158,22 @@ class Custody:
         self._count = 0
         self._versions: Mapping[str, int] = {}
         self._shelf = Shelf()
-        self._delivery = Delivery(self._shelf, settings, self._proceed, self._finished)
+        self._delivery = Delivery(self._shelf, settings, self._proceed, self._finished, self._go_elsewhere)
         self._delivery.parked = parked
         self._presence = Presence(self._shelf, settings, topology)
         self._gathering = Gathering(
             self._shelf, settings, topology, self._presence, self._next_key, self._placed, self._unplaced
         )
-        self._walk = Walk(self._shelf, settings, topology, run, self._delivery, self._gathering, owners, self._hand_on)
+        self._walk = Walk(
+            self._shelf, settings, topology, run, self._delivery, self._gathering, owners, self._hand_on,
+            self._placed_at,
+        )  # fmt: skip
+        self._sharing: Sharing | None = None
+        if settings.cluster is not None:
+            self._sharing = Sharing(
+                self._shelf, settings, settings.cluster, topology, self._presence, self._delivery, self._walk,
+                self._next_key, self._proceed,
+            )  # fmt: skip
         self._handing_on = HandingOn(self._shelf, settings, topology, self._walk)
         self._claims = Claims(
             self._shelf, settings, self._me, store_id, self._delivery, self._walk, self._proceed,
@@ -174,7 +194,8 @@ class Custody:
         return len(self._shelf.watch) > 0
 
     def count(self) -> Count:
-        return Count(len(self._shelf.items), self._walk.walking, self._walk.waiting, self._delivery.parked)
+        waiting = self._walk.waiting + (0 if self._sharing is None else self._sharing.waiting)
+        return Count(len(self._shelf.items), self._walk.walking, waiting, self._delivery.parked)
 
     def by_operator(self) -> Counter[str]:
         """How many items of each operator still want something of it. For people: slow."""
@@ -232,6 +253,7 @@ class Custody:
         self._shelf.lines.join(item)
         if gateway:
             if offer.sent:
+                item.marked = self._sharing is not None
                 self._delivery.with_session(item)
         else:
             self._shelf.watch.add(envelope)
@@ -268,6 +290,8 @@ class Custody:
             self._delivery.start(item, now)
         elif item.envelope.is_sought and not item.envelope.message_id:
             self._delivery.park(item, Reason.NO_MESSAGE_ID, now)
+        elif self._sharing is not None:
+            self._sharing.ready(item, now)
         elif not (self._handing_on.follows(item) and self._handing_on.take(item, now)):
             self._walk.ready(item)
 
@@ -275,7 +299,17 @@ class Custody:
         self._claims.repeat(item, now)
 
     def _placed(self, item: Item, now: float) -> None:
-        self._walk.ready(item)
+        if self._sharing is not None:
+            self._sharing.ready(item, now)
+        else:
+            self._walk.ready(item)
+
+    def _placed_at(self, item: Item, gateway: str, now: float) -> None:
+        if self._sharing is not None:
+            self._sharing.placed(item, gateway, now)
+
+    def _go_elsewhere(self, item: Item, now: float) -> bool:
+        return self._sharing is not None and self._sharing.go_elsewhere(item, now)
 
     def _unplaced(self, item: Item, now: float) -> None:
         self._walk.unplaced(item, now)
@@ -314,11 +348,13 @@ class Custody:
                 self._gathering.told(frame, now)
             case Bound():
                 for gateway in self._presence.heard(sender, frame):
-                    self._walk.gateway_bound(frame.operator, gateway)
+                    self._gateway_bound(frame.operator, gateway, now)
             case HandOver():
                 self._inheritance.offered(frame, sender, now, taking=taking, leaving=self._handing_on.leaving)
             case Declined():
                 self._handing_on.declined(frame, sender, now)
+            case Brought():
+                self._shelf.command(Collect())
             case _:
                 raise TypeError(f"{type(frame).__name__} is no frame of custody")
         return self._done(now)
@@ -327,8 +363,15 @@ class Custody:
         """The answer to `Ask`."""
         if self._passing.is_asking(key):
             self._passing.asked(key, finding, now)
-        elif item := self._shelf.items.get(key):
+        elif (item := self._shelf.items.get(key)) and not (self._sharing and self._sharing.asked(item, finding, now)):
             self._walk.asked(item, finding, now)
+        return self._done(now)
+
+    def arrived(self, rows: Sequence[CustodyRow], now: float) -> list[Command]:
+        """The answer to `Collect`, and whatever else is found in this node's inbox: in key order, each row once."""
+        if self._sharing is None:
+            raise TypeError("only a node of a cluster has an inbox")
+        self._sharing.arrived(rows, now)
         return self._done(now)
 
     def recalled(self, key: EnvelopeKey, row: ParkedRow | None, now: float) -> list[Command]:
@@ -369,6 +412,8 @@ class Custody:
         self._claims.reachable(versions.keys(), now)
         self._handing_on.reachable(self.speaking(SINCE[HandOver]), now)
         self._walk.reachable(versions.keys(), now)
+        if self._sharing is not None:
+            self._sharing.reachable(nodes, now)
         return self._done(now)
 
     def retopologize(self, topology: Topology, now: float) -> list[Command]:
@@ -378,42 +423,61 @@ class Custody:
         self._gathering.retopologize(topology)
         self._walk.retopologize(topology)
         self._handing_on.retopologize(topology)
+        if self._sharing is not None:
+            self._sharing.retopologize(topology)
         self._topology = topology
         self._claims.retopologize(topology, now)
         return self._done(now)
 
     def leave(self, now: float) -> list[Command]:
         """This node is going to stop: hand on what others can deliver as well, and take over nothing from them."""
-        self._handing_on.leave(now)
+        if self._sharing is None:
+            self._handing_on.leave(now)
+        else:
+            self._sharing.leave(now)
         return self._done(now)
 
     def stay(self, now: float) -> list[Command]:
         """It is not going to, after all."""
-        self._handing_on.stay(now)
+        if self._sharing is None:
+            self._handing_on.stay(now)
+        else:
+            self._sharing.stay()
         return self._done(now)
 
     @property
     def handing_on(self) -> bool:
         """After `leave`: something may yet be handed on, or an heir has not confirmed that it is its own."""
-        return self._handing_on.under_way()
+        return self._handing_on.under_way() if self._sharing is None else self._sharing.under_way()
 
     def gateway_bound(self, operator: str, gateway: str, now: float) -> list[Command]:
         """A receiver session of a gateway of this node is there."""
         self._delivery.reopen((operator, gateway))
         self._presence.bound(operator, gateway)
-        self._walk.gateway_bound(operator, gateway)
+        self._gateway_bound(operator, gateway, now)
         return self._done(now)
+
+    def _gateway_bound(self, operator: str, gateway: str, now: float) -> None:
+        """Here or at another node."""
+        self._walk.gateway_bound(operator, gateway)
+        if self._sharing is not None:
+            self._sharing.gateway_bound(operator, gateway, now)
 
     def gateway_gone(self, operator: str, gateway: str, now: float) -> list[Command]:
         """The last receiver session of a gateway of this node has ended."""
         self._presence.gone(operator, gateway)
+        if self._sharing is not None:
+            self._sharing.gone((operator, gateway), now)
         return self._done(now)
 
     def appeared(self, operator: str, response_id: bytes, now: float) -> list[Command]:
         """An open message with this id has just been recorded here."""
         for key in self._shelf.watch.matching(operator, response_id):
             if not self._passing.appeared(key) and (item := self._shelf.items.get(key)):
-                self._walk.look_again(item)
+                if self._sharing is None:
+                    self._walk.look_again(item)
+                else:
+                    self._sharing.look_again(item)
         return self._done(now)
 
     def replay(
@@ -488,6 +552,7 @@ class Custody:
             stored=True,
             granted_to=row.granted_to,
             superseded=row.superseded,
+            marked=row.delivering,
         )
         self._shelf.items[item.key] = item
         if item.state in (State.LINED_UP, State.HELD):
@@ -526,7 +591,8 @@ class Custody:
             case Alarm.GATHER:
                 self._gathering.timed_out(item, now)
             case Alarm.WAKE:
-                self._walk.wake(item)
+                if self._sharing is None or not self._sharing.wake(item, now):
+                    self._walk.wake(item)
             case Alarm.RETRY:
                 self._delivery.retry(item.key, now)
             case Alarm.REPEAT:

@@ -3,6 +3,9 @@
 At most `delivery_window` messages are with a gateway at a time. An answer settles; a temporary error is retried with
 back-off, the end of the session at once, and a permanent error parks the message as `refused`. What was sent on a
 session is not sent again while that session lives: only its end or its answer comes back here (promise 3).
+
+In a cluster (`sharing.py`) the row says that it is being delivered before a session gets it: whoever takes over from
+this node knows which messages a gateway may have had.
 """
 
 from collections import deque
@@ -23,13 +26,15 @@ class Delivery:
         settings: CustodySettings,
         proceed: Callable[[Item, float], None],
         finished: Callable[[Item, float], None],
+        go_elsewhere: Callable[[Item, float], bool] = lambda item, now: False,
     ) -> None:
         """`proceed` takes the item that comes to the head of its line when another leaves it; `finished` a claim that
-        is delivered or parked, durably."""
+        is delivered or parked, durably; `go_elsewhere`, in a cluster, one whose gateway is not bound here."""
         self._shelf = shelf
         self._settings = settings
         self._proceed = proceed
         self._finished = finished
+        self._go_elsewhere = go_elsewhere
         self._queues: dict[Outlet, deque[Item]] = {}
         self._in_flight: dict[Outlet, int] = {}
         self._unsent: dict[Outlet, list[Item]] = {}  # what came back since no session had room, in order
@@ -42,6 +47,8 @@ class Delivery:
             self._shelf.note("superseded", item, gateway=item.gateway)
             self.finish(item, now)
             return
+        if self._go_elsewhere(item, now):
+            return
         item.state = State.QUEUED
         self._queues.setdefault(item.outlet, deque()).append(item)
         self._pump(item.outlet)
@@ -52,6 +59,13 @@ class Delivery:
         self._full.discard(outlet)
         self._put_back(outlet)
         self._pump(outlet)
+
+    def gone(self, outlet: Outlet, now: float) -> None:
+        """Its last session here has ended: what is queued for it may go elsewhere."""
+        self._put_back(outlet)
+        for item in self._queues.pop(outlet, ()):
+            if item.state is State.QUEUED:
+                self.start(item, now)
 
     def _put_back(self, outlet: Outlet) -> None:
         if unsent := self._unsent.pop(outlet, None):
@@ -68,18 +82,41 @@ class Delivery:
                 continue  # it left custody while it waited
             most = None if most is None else most - 1
             self.with_session(item)
-            self._shelf.command(Deliver(item.envelope, item.gateway))
+            if self._settings.cluster is None or item.marked:
+                self._shelf.command(Deliver(item.envelope, item.gateway))
+            else:
+                self._mark(item)
 
     def with_session(self, item: Item) -> None:
-        """It has been written to a session of its gateway."""
+        """It has been written to a session of its gateway, or is to be at once."""
         item.state = State.DELIVERING
         self._in_flight[item.outlet] = self._in_flight.get(item.outlet, 0) + 1
+
+    def _mark(self, item: Item) -> None:
+        """Write down that it is being delivered, then do it."""
+        item.state = State.MARKING
+        item.marked = True
+
+        def marked(now: float) -> None:
+            item.state = State.DELIVERING
+            self._shelf.command(Deliver(item.envelope, item.gateway))
+
+        self._shelf.write(item.row(item.kind), then=marked)
+
+    def _unmark(self, item: Item) -> None:
+        """No gateway has got it, or one has said that it does not take it."""
+        if item.marked:
+            item.marked = False
+            self._shelf.write(item.row(item.kind))
 
     def unsent(self, key: EnvelopeKey, now: float) -> None:
         """No session of its gateway could take it: it keeps its place, and one more is tried with each answer of that
         gateway, when it binds, and after `deliver_retry_min_s`."""
         item = self._back(key)
         if item is None:
+            return
+        self._unmark(item)
+        if self._go_elsewhere(item, now):
             return
         item.state = State.QUEUED
         self._unsent.setdefault(item.outlet, []).append(item)
@@ -90,6 +127,7 @@ class Delivery:
     def put_off(self, key: EnvelopeKey, now: float) -> None:
         """Another report of its message is with the gateway: this one is tried again when that is answered for."""
         if item := self._back(key):
+            self._unmark(item)
             item.state = State.QUEUED
             self._shelf.alarms.set(now + self._settings.deliver_retry_min_s, Alarm.RETRY, key)
 
@@ -134,6 +172,7 @@ class Delivery:
         return item
 
     def _retry_later(self, item: Item, status: int, now: float) -> None:
+        self._unmark(item)
         item.state = State.QUEUED
         item.attempts += 1
         wait = backoff(

@@ -83,7 +83,8 @@ class Passing:
             return  # its origin has handed it on to this node meanwhile
         passed_on = self._last_passed(key) is frame  # then this was a second look, and the walk is elsewhere by now
         envelope = frame.envelope
-        if finding is not None and envelope.part is not None and not envelope.gateway:
+        only_asks = self._settings.cluster is not None or (envelope.part is not None and not envelope.gateway)
+        if finding is not None and only_asks:
             self._tell_conversation(frame, finding.gateway)
         elif finding is not None and self._claims.claim(frame, finding, now):
             self._passed.pop(key, None)
@@ -109,7 +110,7 @@ class Passing:
         self._shelf.command(Send(target.node, onward))
 
     def _tell_conversation(self, frame: Forward, gateway: str) -> None:
-        """A part of a concatenated MO, whose origin only asks: its coordinator names the gateway."""
+        """The origin only asks: where a part of an MO goes its coordinator says, and in a cluster the origin itself."""
         me, key = self._topology.me, frame.envelope.key
         done = LapDone(key, frame.lap, (*frame.visited, me), run=frame.run, conversation=Place(gateway, me))
         self._shelf.send(frame.envelope.origin, done)

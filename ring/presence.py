@@ -22,6 +22,7 @@ class Presence:
         self._here: dict[str, list[str]] = {}  # by operator
         # By node and operator, as last heard; kept while the node is out of reach, and not counted on.
         self._elsewhere: dict[str, dict[str, tuple[str, ...]]] = {}
+        self._last: dict[tuple[str, str], str] = {}  # by operator and gateway: the node where it has bound last
         self._tell_at = 0.0
 
     def bound(self, operator: str, gateway: str) -> None:
@@ -29,6 +30,7 @@ class Presence:
         here = self._here.setdefault(operator, [])
         if gateway in here:
             return
+        self._last[operator, gateway] = self._topology.me
         if gateway == self._settings.policy(operator).local_gateway:
             here.insert(0, gateway)
         else:
@@ -51,7 +53,9 @@ class Presence:
         operators = self._elsewhere.setdefault(sender, {})
         before = operators.get(frame.operator, ())
         operators[frame.operator] = frame.gateways
-        return tuple(gateway for gateway in frame.gateways if gateway not in before)
+        new = tuple(gateway for gateway in frame.gateways if gateway not in before)
+        self._last.update(((frame.operator, gateway), sender) for gateway in new)
+        return new
 
     def reachable(self, nodes: AbstractSet[str]) -> None:
         joined = nodes - self._reachable
@@ -71,6 +75,7 @@ class Presence:
         self._topology = topology
         for node in self._elsewhere.keys() - set(topology.nodes):
             del self._elsewhere[node]
+            self._last = {outlet: last for outlet, last in self._last.items() if last != node}
 
     def any_bound(self, operator: str) -> Place | None:
         """A bound gateway of this node, else of the next one in the ring that has one; None if nobody has."""
@@ -82,3 +87,25 @@ class Presence:
             if gateways and node in self._reachable:
                 return Place(gateways[0], node)
         return None
+
+    def here(self, operator: str) -> list[str]:
+        """The bound gateways of this node."""
+        return self._here.get(operator, [])
+
+    def where(self, operator: str, gateway: str) -> str | None:
+        """A node where that gateway is bound: this one, else the next in the ring; None as far as this node knows."""
+        if gateway in self.here(operator):
+            return self._topology.me
+        for node in self._topology.others:
+            if node in self._reachable and gateway in self._elsewhere.get(node, {}).get(operator, ()):
+                return node
+        return None
+
+    def is_lost(self, operator: str, gateway: str) -> bool:
+        """It is bound nowhere, and the node where it was bound last cannot be reached, or may be one that cannot."""
+        if self.where(operator, gateway) is not None:
+            return False
+        last = self._last.get((operator, gateway))
+        if last is None:
+            return bool(self._topology.missing({self._topology.me, *self._reachable}))
+        return last != self._topology.me and last not in self._reachable

@@ -42,6 +42,7 @@ class CustodyRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     gateway: str = ""  # the owner, if it is a gateway of this node
     granted_to: str = ""
     superseded: bool = False  # a final report of its message was delivered: it is not to be
+    delivering: bool = False  # in a cluster: a gateway may have got it, or may get it at this moment
 
 
 class ParkedRow(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -17,6 +17,18 @@ class OperatorPolicy:
 
 
 @frozen
+class ClusterSettings:
+    """Of a cluster, where every node has the open messages of all (`sharing.py`)."""
+
+    unmatched_for_s: float = (
+        30.0  # a report without an owner: longer than a node's ids wait in its journal for a commit
+    )
+    stand_in: Mapping[str, str] = field(factory=dict)  # quorum.stand_in: who gets the reports of a gateway that is lost
+    stand_in_after_s: float = 12.0  # quorum.takeover_after_s: that its node must be out of reach for so long
+    maybe_delivered: Literal["park", "deliver"] = "park"  # quorum.maybe_delivered
+
+
+@frozen
 class CustodySettings:
     operators: Mapping[str, OperatorPolicy] = field(factory=dict)
     claim_for_s: float = 259_200.0  # ring.claim_for_s: three days, the validity period most operators cap at
@@ -35,6 +47,7 @@ class CustodySettings:
     concat_wait_s: float = 5.0  # mo.concat_wait_s
     decision_for_s: float = 600.0  # how long it is remembered where the parts of an MO go; they come within seconds
     max_decisions: int = 10_000  # of those; beyond it the oldest is forgotten, and a part that comes so late may split
+    cluster: ClusterSettings | None = None  # None: each node keeps its own open messages, and asks the others
     delivery_window: int = 32  # unanswered deliveries from custody to one gateway; passing traffic has the rest
 
     @property

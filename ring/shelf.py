@@ -33,6 +33,8 @@ class State(IntEnum):
     WALKING = auto()
     WAITING = auto()
     HANDING = auto()
+    SEEKING = auto()
+    MOVING = auto()
     DECIDING = auto()
     RELEASING = auto()
     GRANTED = auto()
@@ -41,6 +43,7 @@ class State(IntEnum):
     HELD = auto()
     TO_PARK = auto()
     QUEUED = auto()
+    MARKING = auto()
     DELIVERING = auto()
     DELIVERED = auto()
 
@@ -94,6 +97,10 @@ class Item:
     # delivery
     attempts: int = 0
     superseded: bool = False
+    marked: bool = False  # its row says that it is being delivered
+    # in a cluster (`sharing.py`)
+    stays_until: float = 0.0  # it has just come here, and goes to no other node before
+    lost_since: float | None = None  # its gateway is bound nowhere, and the node that it was bound at is out of reach
     to_park: "tuple[commands.Reason, int] | None" = None  # why, and the gateway's status: there was no room to park it
 
     @property
@@ -121,14 +128,18 @@ class Item:
         envelope = self.envelope
         if kind in (Kind.GRANTED, Kind.DELIVERED):
             envelope = without_message(envelope)
-        value = CustodyRow(kind, envelope, self.accepted_at, self.gateway, self.granted_to, self.superseded)
+        value = CustodyRow(
+            kind, envelope, self.accepted_at, self.gateway, self.granted_to, self.superseded, self.marked
+        )
         return commands.Row(commands.Table.CUSTODY, encode_key(self.key), encode_row(value))
 
     def as_row(self) -> CustodyRow:
         """As it would be written now, for people to look at."""
         kinds = {State.GRANTED: Kind.GRANTED, State.FORGETTING: Kind.GRANTED, State.DELIVERED: Kind.DELIVERED}
         kind = kinds.get(self.state, self.kind)
-        return CustodyRow(kind, self.envelope, self.accepted_at, self.gateway, self.granted_to, self.superseded)
+        return CustodyRow(
+            kind, self.envelope, self.accepted_at, self.gateway, self.granted_to, self.superseded, self.marked
+        )
 
     def become_tombstone(self, state: State) -> None:
         """Only the key matters from now on."""

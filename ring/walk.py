@@ -58,8 +58,10 @@ class Walk:
         gatherer: Gatherer,
         owners: Owners | None,
         hand_on: Callable[[Item, float], bool],
+        placed: Callable[[Item, str, float], None],
     ) -> None:
-        """`hand_on` takes an item that would wait, if this node leaves and another one can have it."""
+        """`hand_on` takes an item that would wait, if this node leaves and another one can have it; `placed`, in a
+        cluster, one for which a lap has found a gateway."""
         self._shelf = shelf
         self._settings = settings
         self._topology = topology
@@ -68,6 +70,7 @@ class Walk:
         self._gatherer = gatherer
         self._owners = owners
         self._hand_on = hand_on
+        self._placed = placed
         self._reachable: AbstractSet[str] = frozenset()
         self._crossing = Crossing(topology)
         self._ready: deque[Item] = deque()
@@ -216,6 +219,9 @@ class Walk:
             self._step(item, now)
         elif frame.conversation is not None and item.ungathered:
             self._gather(item, frame.conversation, now)
+        elif frame.conversation is not None and self._settings.cluster is not None:
+            self.leave(item)
+            self._placed(item, frame.conversation.gateway, now)
         else:
             self._step(item, now)
 
@@ -280,7 +286,7 @@ class Walk:
         """Nobody has claimed it: again later, until it is given up."""
         left_s = item.accepted_at + self._settings.claim_for_s - now
         if left_s <= 0:
-            self._give_up(item, complete, now)
+            self.give_up(item, complete, now)
         elif not self._hand_on(item, now):
             self.put_to_wait(item, now)
 
@@ -301,7 +307,7 @@ class Walk:
         here = () if item.across else self._topology.missing(item.answered)
         return here or self._crossing.missing(item)
 
-    def _give_up(self, item: Item, complete: bool, now: float) -> None:
+    def give_up(self, item: Item, complete: bool, now: float) -> None:
         policy = self._settings.policy(item.envelope.operator)
         if not complete:
             self._delivery.park(item, Reason.OWNER_UNREACHABLE, now)

@@ -97,6 +97,7 @@ class World:
         rule: Rule | None = Rule.EXACT,
         mo: Mo | None = None,
         alone: bool = True,
+        roaming: bool = False,
         conversations: Conversations | None = None,
         **settings,
     ) -> None:
@@ -117,6 +118,7 @@ class World:
             log=structlog.get_logger(),
             now=lambda: self.now,
             mo=MoRouting(self.operator, mo, self.conversations, alone=alone),
+            roaming=roaming,
         )
 
         self.custody.wrap_up = self.relay.wrap_up

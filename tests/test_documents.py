@@ -25,6 +25,7 @@ NOT_GIVEN_UP = {
     "reports",
     "mo",
     "matched",
+    "matched_elsewhere",
     "missed",
     "ambiguous",
     "inexact",

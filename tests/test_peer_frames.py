@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from protocols.peer import frames, hello
 from protocols.peer.frames import (
     Bound,
+    Brought,
     Claimed,
     Decided,
     Declined,
@@ -65,6 +66,7 @@ EVERY_FRAME = [
     Declined((KEY,), "full"),
     Relayed("south/gw1", "north/gw2", frames.encode_frame(Forgotten(KEY))),
     Joined(("south/gw1",)),
+    Brought(),
     SummaryPart(stream=3, number=1, pages=2, complete=True, opened=b"\x01\x00\x00\xff", closed=b""),
     SummaryWanted(),
 ]

@@ -3,7 +3,7 @@
 import pytest
 from attrs import define
 
-from dlrproxy.routing import Step, after_answer, choose, matched, placed_locally, unmatched
+from dlrproxy.routing import Step, after_answer, choose, matched, placed_locally, unmatched, without_session
 from protocols.smpp import constants as c
 
 
@@ -59,3 +59,11 @@ def test_else_the_first_with_room(submitter):
     full, free = Receiver("gw1", has_room=False), Receiver("gw1")
     assert choose("gw1", submitter, [full, free]) is free
     assert choose("gw1", submitter, [full]) is None
+
+
+@pytest.mark.parametrize(
+    ("bound", "roaming", "step"),
+    [(True, True, Step.ANSWER), (False, True, Step.KEEP), (True, False, Step.ANSWER), (False, False, Step.ANSWER)],
+)
+def test_only_where_gateways_roam_is_one_kept_for_wherever_it_is_bound(bound, roaming, step):
+    assert without_session(bound=bound, roaming=roaming) is step

@@ -25,7 +25,7 @@ from ring.far import is_far
 from ring.link import Links
 from ring.peer_status import PeerStatus
 from ring.peer_url import PeerUrl
-from ring.settings import CustodySettings, OperatorPolicy
+from ring.settings import ClusterSettings, CustodySettings, OperatorPolicy
 from ring.summaries import Summaries
 from ring.topology import Topology
 
@@ -70,6 +70,19 @@ def custody_settings(config: Config, operators: Mapping[str, OperatorPolicy]) ->
         max_walking=ring.max_walking,
         conversations=config.mo.conversation_s > 0,
         concat_wait_s=config.mo.concat_wait_s,
+        cluster=_cluster_settings(config),
+    )
+
+
+def _cluster_settings(config: Config) -> ClusterSettings | None:
+    """None in every mode but quorum."""
+    if config.node.mode != "quorum" or config.quorum is None:
+        return None
+    quorum = config.quorum
+    return ClusterSettings(
+        stand_in=quorum.stand_in,
+        stand_in_after_s=quorum.takeover_after_s,
+        maybe_delivered=quorum.maybe_delivered,
     )
 
 

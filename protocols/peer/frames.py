@@ -10,7 +10,8 @@ frames a version has; a node sends no other, and what depends on one is left to 
     2  a frame with an unknown tag is skipped, where version 1 closes the link; SummaryPart, SummaryWanted;
        a node that leaves hands on what is in its custody (HandOver, Declined, Envelope.former, Claimed.line);
        a report goes to one node, if a person says so (Envelope.node, until then for MO only);
-       reports cross to another ring (Relayed, Joined, LapDone.missing)
+       reports cross to another ring (Relayed, Joined, LapDone.missing);
+       in a cluster a node brings custody to another one (Brought), and a report may be for a gateway (Envelope.gateway)
 
 An envelope carries a report or MO that was answered ESME_ROK by its origin and whose owner is elsewhere.
 """
@@ -79,7 +80,7 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True, gc=False):
     pdu: bytes  # the deliver_sm or data_sm, byte for byte
     trace: str  # joins the route events of every node
     final: bool  # the report's state is final
-    gateway: str = ""  # an MO that goes to this gateway, wherever it is bound
+    gateway: str = ""  # it goes to this gateway, wherever it is bound: an MO, or in a cluster a report of its message
     node: str = ""  # at this node only; empty for any. A report that has it goes there by a person's word
     part: PartOf | None = None  # one part of a concatenated MO: without a gateway until its coordinator has named one
     former: EnvelopeKey | None = None  # its name at the node that has handed it on to this origin (since 2)
@@ -87,7 +88,7 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True, gc=False):
     @property
     def is_sought(self) -> bool:
         """A report that goes to whoever owns its message. Anything else goes to a gateway that is bound."""
-        return self.kind == "dlr" and not self.node
+        return self.kind == "dlr" and not (self.node or self.gateway)
 
 
 class Forward(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
@@ -233,6 +234,13 @@ class Joined(msgspec.Struct, frozen=True, array_like=True, tag=17, gc=False):
     gates: tuple[str, ...]
 
 
+class Brought(msgspec.Struct, frozen=True, array_like=True, tag=18, gc=False):
+    """To another node of a cluster: the sender has put custody into its inbox (ring/sharing.py).
+
+    It may be lost: the inbox is looked into now and then in any case.
+    """
+
+
 class SummaryPart(msgspec.Struct, frozen=True, array_like=True, tag=15, gc=False):
     """What the sender owns, for one node: hashes of open messages, each 4 bytes, little endian (ring/summary.py).
 
@@ -267,6 +275,7 @@ Frame = (
     | Declined
     | Relayed
     | Joined
+    | Brought
     | SummaryPart
     | SummaryWanted
 )
@@ -288,6 +297,7 @@ SINCE: Final[Mapping[type[Frame], int]] = {
     Declined: 2,
     Relayed: 2,
     Joined: 2,
+    Brought: 2,
     SummaryPart: 2,
     SummaryWanted: 2,
 }

@@ -1,0 +1,348 @@
+"""Custody in a cluster, whose database gives every node the open messages of all, and custody of a node that is gone.
+
+Each node has a part of custody. A row goes from one to another in one statement, which takes it from the first and
+puts it into the inbox of the second; so it is in one part at any time, and nobody claims and nobody grants:
+
+    sought       a report whose message is not known: looked for in the database (SEEKING), again and again for
+                 `unmatched_for_s`, then by the operator's policy. No node is asked: each would look at the same rows
+    designated   it is for a gateway, wherever that is bound: a report whose message was found, an MO of a rule
+                   bound here             -> QUEUED
+                   bound at another node  -> MOVING: one hop, to that node
+                   bound nowhere          -> WAITING, until it binds anywhere, or as long as `claim_for_s`
+    anything else (an MO without a rule, a part of one) first asks round the ring as anywhere (`walk.py`), but nobody
+    claims it: the node whose gateway is to have it says so, and it is designated
+
+A gateway may leave a node and bind at another: what is queued for it here is designated again. All of a line that is
+for the same gateway moves together, in its order.
+
+What arrives gets a key of this node's, and names its former one, which tells its order among others from there; the
+same write takes it from the inbox. A row of a node that was taken over from may say that it was being delivered: it
+is parked as `maybe_delivered`, or delivered once more, as `maybe_delivered` says. Where a gateway was lost with its
+node, `stand_in` may name another one that gets its reports.
+"""
+
+from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Final
+
+import msgspec
+
+from protocols.peer.frames import Brought, EnvelopeKey
+from ring.commands import Ask, Finding, Reason, Row, Table
+from ring.delivery import Delivery
+from ring.presence import Presence
+from ring.rows import CustodyRow, Kind, encode_key
+from ring.settings import ClusterSettings, CustodySettings
+from ring.shelf import Alarm, Item, Outlet, Shelf, State, backoff
+from ring.topology import Topology
+from ring.walk import Walk
+
+# What has just come here and cannot be delivered here goes on after this: two nodes that have not heard of each other's
+# gateways yet must not throw it to and fro.
+_STAYS_S: Final = 1.0
+
+
+class Sharing:
+    def __init__(
+        self,
+        shelf: Shelf,
+        settings: CustodySettings,
+        cluster: ClusterSettings,
+        topology: Topology,
+        presence: Presence,
+        delivery: Delivery,
+        walk: Walk,
+        next_key: Callable[[], EnvelopeKey],
+        proceed: Callable[[Item, float], None],
+    ) -> None:
+        """`proceed` takes an item that is stored and may be first in its line."""
+        self._shelf = shelf
+        self._settings = settings
+        self._cluster = cluster
+        self._topology = topology
+        self._presence = presence
+        self._delivery = delivery
+        self._walk = walk
+        self._next_key = next_key
+        self._proceed = proceed
+        self._reachable: AbstractSet[str] = frozenset()
+        self._waiting: dict[EnvelopeKey, Item] = {}
+        self.leaving = False
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    def ready(self, item: Item, now: float) -> None:
+        """It is first in its line, and no gateway has been found for it here."""
+        self._waiting.pop(item.key, None)
+        envelope = item.envelope
+        if envelope.is_sought:
+            self._seek(item, now)
+        elif envelope.gateway or envelope.node:
+            self._send(item, now)
+        else:
+            self._walk.ready(item)
+
+    # Whose it is
+
+    def _seek(self, item: Item, now: float) -> None:
+        if item.looked:  # just before it came into custody
+            item.looked = False
+            self._wait_for_owner(item, now)
+            return
+        item.state = State.SEEKING
+        # By a rule that is not learned only once the message with the exact id had its time to be written.
+        self._shelf.command(Ask(item.envelope, inexact=item.waits > 0))
+
+    def look_again(self, item: Item) -> None:
+        """An open message that may own it has just been recorded at this node."""
+        if item.key in self._waiting or item.state is State.SEEKING:
+            self._shelf.command(Ask(item.envelope, inexact=False))
+
+    def asked(self, item: Item, finding: Finding | None, now: float) -> bool:
+        """What the database says of an item of this node. False: this is not about custody in a cluster."""
+        if not item.envelope.is_sought:
+            return item.state in (State.SEEKING, State.MOVING) or item.key in self._waiting
+        if item.state is not State.SEEKING and item.key not in self._waiting:
+            return True  # it was found, or given up, by an earlier answer
+        if finding is not None:
+            item.superseded = item.superseded or (finding.finished and not item.envelope.final)
+            self._designate(item, finding.gateway)
+            self.ready(item, now)
+        elif item.state is State.SEEKING:
+            self._wait_for_owner(item, now)
+        return True
+
+    def placed(self, item: Item, gateway: str, now: float) -> None:
+        """The lap of an MO has found who is to have it."""
+        self._designate(item, gateway)
+        self.ready(item, now)
+
+    def _designate(self, item: Item, gateway: str) -> None:
+        item.envelope = msgspec.structs.replace(item.envelope, gateway=gateway)
+        self._shelf.watch.discard(item.key)
+
+    def _wait_for_owner(self, item: Item, now: float) -> None:
+        left_s = item.accepted_at + self._cluster.unmatched_for_s - now
+        if left_s <= 0:
+            # A node that is out of reach may know of a message that it could not write yet.
+            self._walk.give_up(item, not self._missing(), now)
+        elif not self._leave_to_heir(item, now):
+            self._wait(item, self._backoff(item), left_s, now)
+
+    def _backoff(self, item: Item) -> float:
+        settings = self._settings
+        return backoff(item.waits + 1, settings.walk_retry_min_s, settings.walk_retry_max_s, item.key.number)
+
+    def _missing(self) -> tuple[str, ...]:
+        return self._topology.missing({self._topology.me, *self._reachable})
+
+    # Where it goes
+
+    def _send(self, item: Item, now: float) -> None:
+        if item.superseded:
+            self._delivery.start(item, now)  # which ends it
+            return
+        self._stand_in(item, now)
+        node = self._node_for(item)
+        if node is None:
+            self._wait_for_gateway(item, now)
+        elif node != self._topology.me:
+            self._move_in_time(item, node, now)
+        else:
+            envelope = item.envelope
+            item.gateway = envelope.gateway or self._presence.here(envelope.operator)[0]
+            self._delivery.start(item, now)
+
+    def _node_for(self, item: Item) -> str | None:
+        envelope = item.envelope
+        if not envelope.node:
+            return self._presence.where(envelope.operator, envelope.gateway)
+        if envelope.node != self._topology.me:
+            return envelope.node if envelope.node in self._reachable else None
+        here = self._presence.here(envelope.operator)
+        return self._topology.me if here and envelope.gateway in ("", *here) else None
+
+    def go_elsewhere(self, item: Item, now: float) -> bool:
+        """Its gateway is to get it at this node. False if that is bound here, else it is designated again."""
+        if item.gateway in self._presence.here(item.envelope.operator):
+            return False
+        self._designate(item, item.gateway)
+        item.gateway = ""
+        self._send(item, now)
+        return True
+
+    def gone(self, outlet: Outlet, now: float) -> None:
+        """The last session of a gateway of this node has ended."""
+        self._delivery.gone(outlet, now)
+
+    # Waiting
+
+    def _wait_for_gateway(self, item: Item, now: float) -> None:
+        left_s = item.accepted_at + self._settings.claim_for_s - now
+        if left_s <= 0:
+            nobody_else = item.envelope.kind == "mo" and not self._missing()
+            self._delivery.park(item, Reason.UNCLAIMED if nobody_else else Reason.OWNER_UNREACHABLE, now)
+            return
+        if self._leave_to_heir(item, now):
+            return
+        wait_s = left_s
+        if item.lost_since is not None:
+            wait_s = item.lost_since + self._cluster.stand_in_after_s - now
+        self._wait(item, wait_s, left_s, now)
+
+    def _wait(self, item: Item, wait_s: float, left_s: float, now: float) -> None:
+        item.state = State.WAITING
+        item.waits += 1
+        self._waiting[item.key] = item
+        wait_s = max(0.0, min(wait_s, left_s))
+        missing = " ".join(self._missing())
+        gateway = {"gateway": item.envelope.gateway} if item.envelope.gateway else {}
+        self._shelf.note("waiting", item, wait_s=round(wait_s, 1), nodes=missing, **gateway)
+        self._shelf.alarms.set(now + wait_s, Alarm.WAKE, item.key)
+
+    def wake(self, item: Item, now: float) -> bool:
+        """False: it does not wait here."""
+        if item.key not in self._waiting:
+            return False
+        self._shelf.alarms.cancel(Alarm.WAKE, item.key)
+        self.ready(item, now)
+        return True
+
+    def gateway_bound(self, operator: str, gateway: str, now: float) -> None:
+        """Here or at another node: what waits for it, or for any, goes on."""
+        for item in list(self._waiting.values()):
+            envelope = item.envelope
+            if not envelope.is_sought and envelope.operator == operator and envelope.gateway in ("", gateway):
+                self.wake(item, now)
+
+    def reachable(self, nodes: AbstractSet[str], now: float) -> None:
+        """The nodes that can be reached have changed: gateways may be lost with them, or found again."""
+        self._reachable = nodes
+        for item in list(self._waiting.values()):
+            if not item.envelope.is_sought:
+                self.wake(item, now)
+
+    def retopologize(self, topology: Topology) -> None:
+        self._topology = topology
+
+    def _stand_in(self, item: Item, now: float) -> None:
+        """Once its gateway is lost for long, a report is for the gateway that stands in for it, if there is one."""
+        envelope = item.envelope
+        other = self._cluster.stand_in.get(envelope.gateway, "")
+        if envelope.kind != "dlr" or not other or not self._presence.is_lost(envelope.operator, envelope.gateway):
+            item.lost_since = None
+        elif item.lost_since is None:
+            item.lost_since = now
+        elif now >= item.lost_since + self._cluster.stand_in_after_s:
+            self._shelf.note("stood_in", item, gateway=other, instead_of=envelope.gateway)
+            item.lost_since = None
+            self._designate(item, other)
+
+    # From one node to another
+
+    def _move_in_time(self, item: Item, node: str, now: float) -> None:
+        if now < item.stays_until:
+            self._wait(item, item.stays_until - now, item.stays_until - now, now)
+        else:
+            self._move(self._together(item), node)
+
+    def _together(self, head: Item) -> list[Item]:
+        """Those behind it that are for the same gateway, in order."""
+        items = [head]
+        for item in self._shelf.lines.behind(head):
+            same = (item.envelope.gateway, item.envelope.node) == (head.envelope.gateway, head.envelope.node)
+            if item.state is not State.LINED_UP or item.gateway or item.superseded or not same:
+                break
+            items.append(item)
+        return items
+
+    def _move(self, items: Sequence[Item], node: str) -> None:
+        rows: list[Row] = []
+        for item in items:
+            item.state = State.MOVING
+            item.marked = False
+            rows.append(item.no_row())
+            rows.append(msgspec.structs.replace(item.row(Kind.ORIGIN), inbox=node))
+
+        def moved(now: float) -> None:
+            for item in items:
+                self._shelf.note("moved", item, to=node, age_s=round(now - item.accepted_at, 3))
+                self._shelf.remove(item)
+            self._shelf.send(node, Brought())
+            for item in items:
+                if following := self._shelf.lines.leave(item):
+                    self._proceed(following, now)
+
+        self._shelf.write(*rows, then=moved)
+
+    def arrived(self, rows: Sequence[CustodyRow], now: float) -> None:
+        """What is in the inbox, in key order."""
+        taken = [(self._take(row, now), row.delivering) for row in rows if row.envelope.pdu]
+        for item, delivering in taken:
+            if delivering and self._cluster.maybe_delivered == "park":
+                self._delivery.park(item, Reason.MAYBE_DELIVERED, now)
+            else:
+                self._proceed(item, now)
+        # Decisions about parts: those who need one have been told.
+        if others := [self._taken_out(row) for row in rows if not row.envelope.pdu]:
+            self._shelf.write(*others)
+
+    def _taken_out(self, row: CustodyRow) -> Row:
+        return Row(Table.CUSTODY, encode_key(row.envelope.key), None, inbox=self._topology.me)
+
+    def _take(self, row: CustodyRow, now: float) -> Item:
+        former = row.envelope
+        envelope = msgspec.structs.replace(
+            former,
+            key=self._next_key(),
+            origin=self._topology.me,
+            former=former.key,
+            gateway=row.gateway or former.gateway,
+        )
+        item = Item(
+            envelope,
+            min(row.accepted_at, now),
+            State.LINED_UP,
+            claimed=False,
+            stored=True,
+            superseded=row.superseded,
+            stays_until=now + _STAYS_S,
+        )
+        self._shelf.items[item.key] = item
+        self._shelf.lines.join(item)
+        self._shelf.watch.add(envelope)
+        self._shelf.note("arrived", item, origin=former.origin)
+        self._shelf.write(item.row(Kind.ORIGIN), self._taken_out(row))
+        return item
+
+    # A node that stops
+
+    def leave(self, now: float) -> None:
+        """This node is going to stop: what waits here waits at another one."""
+        self.leaving = True
+        for item in list(self._waiting.values()):
+            self.wake(item, now)
+        for item in self._walk.all_waiting():
+            if self._leave_to_heir(item, now):
+                self._walk.leave(item)
+
+    def stay(self) -> None:
+        """It is not going to, after all."""
+        self.leaving = False
+
+    def _leave_to_heir(self, item: Item, now: float) -> bool:
+        heir = next((node for node in self._topology.others if node in self._reachable), None)
+        here_only = item.envelope.node == self._topology.me
+        if not self.leaving or heir is None or here_only or now < item.stays_until:
+            return False
+        self._move([item], heir)
+        return True
+
+    def under_way(self) -> bool:
+        """Something moves, or is going to."""
+        if not self.leaving or not self._reachable:
+            return False
+        going = (State.STORING, State.SEEKING, State.MOVING)
+        return any(item.state in going for item in self._shelf.items.values())

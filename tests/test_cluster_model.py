@@ -1,0 +1,80 @@
+"""Custody in a cluster while everything fails, from seeds: every step is drawn, and checked.
+
+Processes crash between any two writes, stop and go on after they were taken over from; takeovers end half way and are
+begun again by others; gateways move from node to node.
+"""
+
+import random
+
+import pytest
+from attrs import evolve
+from cluster_world import CLUSTER, SETTINGS, World
+
+from protocols.smpp.constants import ESME_RSYSERR
+
+
+def a_step(world, choose, count):
+    """Something happens that nobody can foresee."""
+    name = choose.choice(world.names)
+    gateway = f"gw{choose.randrange(len(world.names))}"
+    process = world.processes.get(name)
+    living = [
+        other
+        for other, one in world.processes.items()
+        if other != name and not one.stopped and other not in world.taken
+    ]
+    up = process is not None and not process.stopped
+    match choose.randrange(14):
+        case 0 | 1 if up:
+            message_id = b"m%d" % count
+            world.submit(message_id, gateway)
+            if choose.random() < 0.3:
+                world.report(name, message_id, f"m{count}-i", final=False)
+            world.report(name, message_id, f"m{count}-f")
+        case 2 if up:
+            world.report(name, b"nobody%d" % count, f"nobody{count}")
+        case 3 if up:  # its message is written a moment later
+            message_id = b"late%d" % count
+            world.report(name, message_id, f"late{count}")
+            world.owners[f"late{count}"] = gateway
+            world.submit(message_id, gateway)
+        case 4 if up:
+            world.mo(name, f"mo{count}", gateway if choose.random() < 0.5 else "")
+        case 5:
+            world.bind(name, gateway)
+        case 6:
+            world.unbind(name, gateway)
+        case 7 if process is not None and len(world.processes) > 1:
+            world.crash(name)
+        case 8 if process is None:
+            world.start(name)
+        case 9 if up and len(living) > 0:
+            world.stop(name)
+        case 10 if process is not None and process.stopped:
+            world.go_on(name)
+        case 11 if living and not up:  # the master has not heard of it for long
+            world.take_over(name, choose.choice(living))
+        case 12 if up and process.at_gateway:
+            world.answer(name, ESME_RSYSERR)
+        case 13:
+            world.advance(choose.choice((0.2, 1.5, 6.0, 15.0)))
+
+
+@pytest.mark.parametrize("policy", ["park", "deliver"])
+@pytest.mark.parametrize("batch", range(5))
+def test_nothing_is_lost_or_in_two_places_whatever_happens(batch, policy):
+    for seed in range(batch * 40, batch * 40 + 40):
+        choose = random.Random(seed)
+        settings = evolve(SETTINGS, cluster=evolve(CLUSTER, maybe_delivered=policy))
+        world = World(choose.randint(2, 4), settings)
+        try:
+            for count in range(choose.randint(20, 80)):
+                a_step(world, choose, count)
+                for _ in range(choose.randrange(12)):
+                    if steps := world.busy_steps():
+                        choose.choice(steps)()
+                    world.check_now()
+            world.recover(choose)
+            world.check()
+        except AssertionError as error:
+            raise AssertionError(f"seed {seed}: {error}") from error
