@@ -97,6 +97,8 @@ class Configuration:
             "gateway_answer_s = 2",
             f"operator_answer_s = {OPERATOR_ANSWER_S}",
         )
+        for number, gateway in self._plan.numbers.items():
+            yield from ("[[mo.rules]]", f'destination = "{number}"', f'gateway = "{gateway}"')
         for peer in nodes:
             port = ports.links.get((name, peer), ports.peers[peer])
             yield from ("[[peers]]", f'name = "{peer}"', f'url = "wss://{LOOPBACK}:{port}"')

@@ -55,6 +55,13 @@ def _rows(judgement: Judgement) -> Iterator[Row]:
     yield from _counted("Replayed by hand", judgement.replayed, "parked while their owner could not be asked")
     yield from _counted("Duplicates", judgement.repeated, "")
     yield "Intermediate after final", judgement.late, "its node was killed before the final one's delivery was on disk"
+    yield "MO answered ESME_ROK", verdict.mo_sent, "each part for itself"
+    yield "  delivered", verdict.mo_delivered, ""
+    yield "    by a rule", judgement.mo.by_rule, "to the gateway that it names"
+    yield "    in a conversation", judgement.mo.in_conversation, "to the gateway that had written"
+    yield "    to another gateway", judgement.mo.out_of_conversation, "the one that had written could not be asked"
+    yield "  duplicates", verdict.mo_duplicates, ""
+    yield "  concatenated, at two gateways", verdict.mo_split, "the nodes that decided could not ask each other"
     yield from _counted("Errors logged", judgement.errors, "")
 
 

@@ -62,6 +62,7 @@ class Evidence:
 
     operator: Iterable[events.Event]
     gateways: Mapping[str, Iterable[events.Event]]
+    rules: Mapping[str, str] = {}  # for MO: the number that it is for, and its gateway
     episodes: Iterable[Episode]
     rest: Rest
     superseded: Container[str]  # message ids of which some node says that it kept an intermediate report back
@@ -82,6 +83,15 @@ class Finding:
     message_id: str = ""
 
 
+@frozen
+class MoCount:
+    """Of distinct MO, each part for itself; those that were answered ESME_ROK and taken by a gateway."""
+
+    by_rule: int  # at the gateway that a rule names
+    in_conversation: int  # at the gateway that had written to the subscriber
+    out_of_conversation: int  # at another one: who cannot be reached, or was restarted, says nothing of a conversation
+
+
 @frozen(kw_only=True)
 class Judgement:
     """The outcome of a run."""
@@ -97,6 +107,7 @@ class Judgement:
     starts: int  # of nodes, the first of each included
     errors: Mapping[str, int]  # what the nodes logged at level error
     lost: int  # of those answered ESME_ROK: at no gateway, not parked, not overtaken
+    mo: "MoCount"
     findings: tuple[Finding, ...]
 
     @property
@@ -110,6 +121,7 @@ def judged(evidence: Evidence) -> Judgement:
     missing = _Missing(cases, evidence)
     repeats = list(told.repeats(cases.repeated))
     late = [case for case in cases.disordered if told.forgot_final(case)]
+    mo = _Mo(evidence)
     return Judgement(
         faults=Counter(episode.fault.kind for episode in evidence.episodes),
         messages=len(set(_submitted(evidence))),
@@ -121,7 +133,8 @@ def judged(evidence: Evidence) -> Judgement:
         late=len(late),
         starts=evidence.starts,
         errors=evidence.errors,
-        lost=len(missing.lost),
+        lost=len(missing.lost) + max(0, verdict.mo_lost - mo.parked),
+        mo=mo.count,
         findings=(
             *_at_all(evidence, verdict),
             *missing.findings(),
@@ -130,6 +143,7 @@ def judged(evidence: Evidence) -> Judgement:
             *(Finding("repeated without a reason", _where(case), case.message_id) for case, why in repeats if not why),
             *told.abandoned(),
             *_disowned(evidence),
+            *mo.findings(),
         ),
     )
 
@@ -162,10 +176,67 @@ def _disowned(evidence: Evidence) -> Iterator[Finding]:
         if isinstance(event, events.Responded) and event.status == c.ESME_ROK
     }
     removed = {name for each in evidence.episodes if each.fault.kind is Kind.REMOVAL for name in each.fault.target}
-    for item in evidence.rest.replayed:
+    for item in _reports(evidence.rest.replayed):
         owner = owners.get(item.message_id, "")
         if item.reason == Reason.UNCLAIMED.value and owner not in removed:
             yield Finding("unclaimed, and it had an owner", f"of {owner}, taken by {item.origin}", item.message_id)
+
+
+def _reports(items: Iterable[ParkedItem]) -> Iterator[ParkedItem]:
+    return (item for item in items if item.kind == "dlr")
+
+
+class _Mo:
+    """What subscribers sent: each at the gateway that a rule names, and none nowhere."""
+
+    def __init__(self, evidence: Evidence) -> None:
+        self.parked = sum(item.kind == "mo" for items in evidence.rest.parked.values() for item in items)
+        self._rules = evidence.rules
+        self._made: dict[str, events.Mo] = {}
+        self._accepted: set[str] = set()
+        tags: dict[int, str] = {}
+        for event in evidence.operator:
+            if isinstance(event, events.Mo):
+                self._made[event.tag] = event
+                tags[event.n] = event.tag
+            elif isinstance(event, events.Answered) and event.status == c.ESME_ROK and event.n in tags:
+                self._accepted.add(tags[event.n])
+        self._wrote = {  # the numbers of a conversation: which gateways have written to the subscriber
+            event.destination: name
+            for name, ledger in evidence.gateways.items()
+            for event in ledger
+            if isinstance(event, events.Submitted)
+        }
+        self._at: defaultdict[str, list[str]] = defaultdict(list)
+        for name, ledger in evidence.gateways.items():
+            for heard in ledger:
+                if isinstance(heard, events.MoReceived) and heard.status == c.ESME_ROK:
+                    self._at[heard.tag].append(name)
+
+    @property
+    def count(self) -> MoCount:
+        counts: Counter[str] = Counter()
+        for tag, gateways in self._at.items():
+            mo = self._made.get(tag)
+            if mo is not None and mo.destination in self._rules:
+                counts["rule"] += self._rules[mo.destination] in gateways
+            elif mo is not None and mo.source in self._wrote:
+                counts["in" if self._wrote[mo.source] in gateways else "out"] += 1
+        return MoCount(counts["rule"], counts["in"], counts["out"])
+
+    def findings(self) -> Iterator[Finding]:
+        nowhere = sorted(self._accepted - self._at.keys())
+        if len(nowhere) > self.parked:
+            yield Finding(
+                "MO lost", f"{len(nowhere)} at no gateway, {self.parked} parked: {', '.join(nowhere[:_LINES])}"
+            )
+        if self.parked:
+            yield Finding("MO parked for good", f"{self.parked}, though every gateway is there")
+        for tag, gateways in self._at.items():
+            mo = self._made.get(tag)
+            wanted = self._rules.get(mo.destination, "") if mo is not None else ""
+            if wanted and set(gateways) != {wanted}:
+                yield Finding("MO elsewhere", f"{tag}, for {wanted} by rule, is at {', '.join(gateways)}")
 
 
 class _Missing:
@@ -174,7 +245,7 @@ class _Missing:
     def __init__(self, cases: Cases, evidence: Evidence) -> None:
         self._parked: defaultdict[ReportKey, list[str]] = defaultdict(list)
         for node, items in evidence.rest.parked.items():
-            for item in items:
+            for item in _reports(items):
                 self._parked[item.message_id, item.final].append(f"{node} ({item.reason})")
         missing = (*cases.lost, *cases.ownerless)
         self._missing = {(case.message_id, case.final): case for case in missing}
@@ -218,6 +289,8 @@ class _Told:
             match event:
                 case events.Report():
                     self._names[event.n] = event.id, event.state
+                case events.Mo():
+                    self._names[event.n] = event.tag, "MO"
                 case events.Unanswered():
                     self._unanswered.add(self._names[event.n])
                 case events.Answered(status=status) if status != c.ESME_ROK:

@@ -16,6 +16,9 @@ MOST_NODES: Final = 9  # names stay in order, and a machine has only so many cor
 # A half-open or stopped neighbour is given up after this; faults come shorter and longer.
 DEAD_AFTER_S: Final = 4.0
 
+# An MO to this number is for no gateway by rule, and all parts of it are for one.
+UNRULED: Final = "7000"
+
 SLOW_S: Final = 4.0  # the longest that a slow gateway takes to answer: beyond gateway_answer_s
 
 
@@ -128,6 +131,11 @@ class Plan:
     def names(self) -> tuple[str, ...]:
         """Of the nodes, and of the gateways that stand beside them."""
         return tuple(f"gw{number}" for number in range(1, self.nodes + 1))
+
+    @property
+    def numbers(self) -> Mapping[str, str]:
+        """What subscribers write to, and the gateway to which a rule sends that."""
+        return {f"70{number:02d}": name for number, name in enumerate(self.names, start=1)}
 
     @property
     def pairs(self) -> tuple[Target, ...]:

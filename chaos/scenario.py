@@ -45,6 +45,7 @@ async def play(plan: Plan, directory: Path, say: Say, *, mounts: bool = True) ->
             say("the faults are over")
             for gateway in stage.gateways.values():
                 gateway.make_no_more()
+            stage.operator.make_no_more_mo()
             rest = await _come_to_rest(stage, say)
             await _fall(stage)
             nursery.cancel_scope.cancel()
@@ -157,7 +158,7 @@ class _Unrest:
             (
                 f"not linked or bound: {', '.join(self.unlinked) or 'none'}",
                 f"messages without an answer: {self.submitting}",
-                f"reports that the operator still has: {self.undelivered}",
+                f"reports and MO that the operator still has: {self.undelivered}",
                 f"in custody: {custody or 'none'}",
             )
         )
@@ -208,11 +209,14 @@ async def _parked(stage: Stage) -> dict[str, list[ParkedItem]]:
 
 
 async def _replay(stage: Stage, parked: dict[str, list[ParkedItem]]) -> list[ParkedItem]:
-    """What was parked for want of an owner that could answer, though a gateway was told the id of its message."""
+    """What was parked for want of an owner that could answer, though a gateway was told the id of its message.
+
+    And every MO, which is always for somebody.
+    """
     told = {message_id for gateway in stage.gateways.values() for message_id in gateway.message_ids}
     replayed: list[ParkedItem] = []
     for name, items in parked.items():
-        owned = [item for item in items if item.message_id in told]
+        owned = [item for item in items if item.kind == "mo" or item.message_id in told]
         if owned:
             await stage.nodes[name].replay([item.key for item in owned])
             replayed += owned
@@ -234,6 +238,7 @@ def _evidence(stage: Stage, episodes: list[Episode], rest: Rest) -> Evidence:
     return Evidence(
         operator=stage.operator.ledger.events,
         gateways={name: gateway.ledger.events for name, gateway in stage.gateways.items()},
+        rules=stage.plan.numbers,
         episodes=episodes,
         rest=rest,
         superseded=set[str]().union(*(log.superseded for log in logs.values())),

@@ -21,14 +21,15 @@ from chaos.configuration import OPERATOR_ANSWER_S, SYSTEM_ID, Configuration, Por
 from chaos.disk import disks
 from chaos.lines import Line
 from chaos.nodes import Node
-from chaos.plan import Plan, Target
+from chaos.plan import UNRULED, Plan, Target
 from dlrproxy.demo.ports import LOOPBACK, reserved
 from dlrproxy.simulator.gateway import Gateway
 from dlrproxy.simulator.ledger import Ledger
 from dlrproxy.simulator.operator import Operator
-from dlrproxy.simulator.options import MOST_MESSAGES, GatewayOptions, OperatorOptions, Spread
+from dlrproxy.simulator.options import MOST_MESSAGES, GatewayOptions, MoOptions, OperatorOptions, Spread
 
 _LOOK_S: Final = 0.1  # between looks at the logs
+_MO_SHARE: Final = 0.2  # MO for each message
 _FOREVER_S: Final = float("inf")
 
 
@@ -143,6 +144,13 @@ def _operator_options(plan: Plan, ports: Ports, password: str) -> OperatorOption
         answer_timeout_s=OPERATOR_ANSWER_S + 2,
         retry_ms=300.0,
         max_retry_ms=3000.0,
+        mo=MoOptions(
+            rate=_MO_SHARE * plan.rate,
+            after_binds=plan.nodes,
+            destinations=(*plan.numbers, UNRULED),
+            answers=0.3,
+            concatenated=0.2,
+        ),
         seed=plan.seed,
     )
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from itertools import pairwise
 
+import msgspec
 import pytest
 import trio
 
@@ -255,6 +256,57 @@ def test_a_report_at_another_gateway_is_elsewhere():
     assert found(verdict(gw2=[received(4.0)])) == ["elsewhere"]
 
 
+MO = [
+    *OPERATOR,
+    events.Mo(1.0, 2, "r-1", "r-1", "4671", "7001", 1, 1),
+    events.Sent(2.0, 2, "b2", 1),
+    events.Answered(3.0, 2, "b2", c.ESME_ROK),
+]
+RULES = {"7001": "gw1"}
+
+
+def mo(source="4671", destination="7001"):
+    return events.MoReceived(4.0, "r-1", source, destination, "s1", c.ESME_ROK)
+
+
+def test_an_mo_is_where_its_rule_says_and_nowhere_else():
+    delivered = [*TOLD, received(4.0)]
+    judgement = verdict(MO, gw1=[*delivered, mo()], rules=RULES)
+    assert judgement.passed
+    assert judgement.mo.by_rule == 1
+    assert found(verdict(MO, gw1=delivered, gw2=[mo()], rules=RULES)) == ["MO elsewhere"]
+    assert found(verdict(MO, gw1=[*delivered, mo()], gw2=[mo()], rules=RULES)) == ["MO elsewhere"]
+
+
+def test_an_mo_that_nobody_has_is_lost_and_one_that_stays_parked_is_a_finding_as_well():
+    delivered = [*TOLD, received(4.0)]
+    judgement = verdict(MO, gw1=delivered, rules=RULES)
+    assert found(judgement) == ["MO lost"]
+    assert judgement.lost == 1
+    stays = msgspec.structs.replace(parked(), kind="mo", message_id="")
+    judgement = verdict(MO, gw1=delivered, rules=RULES, where={"gw2": [stays]})
+    assert found(judgement) == ["MO parked for good"]
+    assert judgement.lost == 0
+
+
+def test_an_answer_to_a_message_is_in_conversation_or_where_it_could_go():
+    operator = [
+        event if not isinstance(event, events.Mo) else msgspec.structs.replace(event, source="2") for event in MO
+    ]
+    delivered = [*TOLD, received(4.0)]
+    kept = verdict(operator, gw1=[*delivered, mo(source="2")])
+    elsewhere = verdict(operator, gw1=delivered, gw2=[mo(source="2")])
+    assert (kept.mo.in_conversation, kept.mo.out_of_conversation) == (1, 0)
+    assert (elsewhere.mo.in_conversation, elsewhere.mo.out_of_conversation) == (0, 1)
+    assert kept.passed
+    assert elsewhere.passed
+
+
+def test_a_permanent_answer_to_an_mo_is_found():
+    refused = events.Abandoned(3.0, 2, c.ESME_RX_P_APPN)
+    assert "refused for good" in found(verdict([*MO[:-1], refused], gw1=[*TOLD, received(4.0)], rules=RULES))
+
+
 def test_an_intermediate_report_may_be_kept_back_for_the_final_one_that_arrived():
     operator = [
         *OPERATOR[:3],
@@ -343,3 +395,5 @@ async def test_nothing_is_lost_in_a_short_run(tmp_path):
     assert judgement.passed, "\n".join([*said, *map(str, judgement.findings)])
     assert sum(judgement.faults.values()) == len(schedule(SHORT))
     assert judgement.verdict.reports_sent > 0
+    assert judgement.verdict.mo_sent > 0
+    assert judgement.mo.by_rule > 0

@@ -176,6 +176,12 @@ from dlrproxy.simulator.options import MoOptions, OperatorOptions, Receipts, Spr
     type=click.IntRange(1),
     help="MO begin when so many binds receive: all of them, where parts are to be spread.",
 )
+@click.option(
+    "--mo-answers",
+    default=0.0,
+    type=SHARE,
+    help="Share of MO that answer a message submitted lately: from its recipient, to its sender.  [default: 0]",
+)
 @click.option("--mo-count", default=0, type=click.IntRange(0), help="How many MO in all. 0: no end.  [default: 0]")
 @click.option(
     "--mo-destination",
@@ -235,6 +241,7 @@ def operator(
         count=given.pop("mo_count"),
         after_binds=given.pop("mo_after_binds"),
         destinations=given.pop("mo_destinations"),
+        answers=given.pop("mo_answers"),
         text=given.pop("mo_text"),
         concatenated=given.pop("mo_concatenated"),
         parts=given.pop("mo_parts"),

@@ -1,6 +1,7 @@
 """Mobile-originated messages that the operator makes up, at a rate, whole or in parts that go over different binds."""
 
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from random import Random
 
@@ -13,12 +14,13 @@ from dlrproxy.simulator.ledger import Ledger, Mo
 from dlrproxy.simulator.options import MoOptions, Spread
 
 TICK_S = 0.01
+_REMEMBERED = 1000  # submitted messages that may be answered
 
 
 class MoSource:
     """Draws and offers MO. Has its own dice: MO do not change what befalls submitted messages."""
 
-    __slots__ = ("_accounts", "_dispatcher", "_ledger", "_options", "_random", "_run", "made")
+    __slots__ = ("_accounts", "_dispatcher", "_ledger", "_options", "_over", "_random", "_run", "_submitted", "made")
 
     def __init__(
         self,
@@ -35,14 +37,23 @@ class MoSource:
         self._accounts = accounts
         self._dispatcher = dispatcher
         self._ledger = ledger
+        self._submitted: deque[tuple[str, str]] = deque(maxlen=_REMEMBERED)  # from, to
+        self._over = False
         self.made = 0
+
+    def submitted(self, source: str, destination: str) -> None:
+        """A message has been accepted, and may be answered."""
+        self._submitted.append((source, destination))
+
+    def make_no_more(self) -> None:
+        self._over = True
 
     async def run(self, flush: Callable[[], None], room: Callable[[], bool]) -> None:
         """Until `count` are made, or for ever. MO begin with so many receivers, and wait while there is no `room`."""
         while sum(len(account.receivers) for account in self._accounts.values()) < self._options.after_binds:  # noqa: ASYNC110 - a count
             await trio.sleep(TICK_S)
         due, before = 0.0, time.monotonic()
-        while not self._options.count or self.made < self._options.count:
+        while not self._over and (not self._options.count or self.made < self._options.count):
             await trio.sleep(TICK_S)
             now = time.monotonic()
             due = min(due + (now - before) * self._options.rate, max(1.0, self._options.rate))
@@ -59,8 +70,9 @@ class MoSource:
         options, random = self._options, self._random
         self.made += 1
         account = self._accounts[sorted(self._accounts)[self.made % len(self._accounts)]]
-        source = f"4671{random.randrange(10_000_000):07d}"
-        destination = random.choice(options.destinations)
+        source, destination = f"4671{random.randrange(10_000_000):07d}", random.choice(options.destinations)
+        if self._submitted and random.random() < options.answers:
+            destination, source = random.choice(self._submitted)
         parts = options.parts if random.random() < options.concatenated else 1
         message = f"{self._run}-{self.made}"
         for part in range(1, parts + 1):

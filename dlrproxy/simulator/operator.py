@@ -161,6 +161,10 @@ class Operator:
         """Be there again, after `shut`."""
         self._open.set()
 
+    def make_no_more_mo(self) -> None:
+        """What has been made is delivered all the same."""
+        self._mo.make_no_more()
+
     async def wait_idle(self) -> None:
         """Until every report and MO made so far is accepted or abandoned."""
         await self._dispatcher.wait_idle()
@@ -355,18 +359,11 @@ class Operator:
         """Accept the message: the response and the first report, in the order that its fate says."""
         self._accepted += 1
         message_id, receipt_id = self._reporter.ids(fate.number)
-        self.ledger.add(
-            Accepted(
-                now,
-                message_id,
-                receipt_id,
-                submit.tag,
-                submit.source[2:].decode("latin-1"),
-                submit.destinations[0][2:].decode("latin-1") if submit.destinations else "",
-                bind.name,
-                bind.node,
-            )
-        )
+        source = submit.source[2:].decode("latin-1")
+        destination = submit.destinations[0][2:].decode("latin-1") if submit.destinations else ""
+        self.ledger.add(Accepted(now, message_id, receipt_id, submit.tag, source, destination, bind.name, bind.node))
+        if destination:
+            self._mo.submitted(source, destination)
         body = b"%b\0" % message_id.encode()
         if answer == c.SUBMIT_MULTI_RESP:
             body += b"\0"  # no_unsuccess

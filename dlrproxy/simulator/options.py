@@ -77,6 +77,7 @@ class MoOptions:
     count: int = 0  # in all; 0: no end
     after_binds: int = field(default=1, validator=_POSITIVE)  # that receive, before the first MO
     destinations: tuple[str, ...] = ("7000",)
+    answers: float = field(default=0.0, validator=_share)  # from whom a message was for, to whom it came from
     text: str = "MO"  # the first words: a keyword for routing rules
     concatenated: float = field(default=0.0, validator=_share)
     parts: int = field(default=2, validator=(validators.ge(2), validators.le(255)))
