@@ -15,8 +15,8 @@ Two rules make it safe whatever crashes, and however often an envelope has been 
 
 The owner's node repeats Claimed and Finished until they are answered; the origin only answers. But to a node that joins
 it says again what it has granted to it: a node that came back without its data directory knows nothing of that, and
-says Finished, so that the origin does not wait for ever. A node of another ring (`far.py`) joins unseen: that one is
-told when a gate of its ring can be reached again, and every `walk_retry_max_s`.
+says Finished, so that the origin does not wait for ever. Until that comes, it asks every `walk_retry_max_s`. A node of
+another ring (`far.py`) joins unseen: that one is told when a gate of its ring can be reached again, and as often.
 """
 
 from collections.abc import Callable, Mapping
@@ -116,7 +116,7 @@ class Claims:
             self._shelf.send(origin, Claimed(item.key, self._me, item.lap, item.claim_hop, line, item.claim))
         elif item.state is State.DELIVERED and item.stored:
             self._shelf.send(origin, Finished(item.key, self._me))
-        elif item.state is State.GRANTED and is_far(item.granted_to):
+        elif item.state is State.GRANTED:
             self._ask_whether_still_there(item, now)
             return
         else:
@@ -130,10 +130,11 @@ class Claims:
 
     def _ask_whether_still_there(self, item: Item, now: float) -> None:
         self._shelf.send(item.granted_to, Settled(item.key, granted=True, claim=_STILL_THERE))
-        self._watch_far_claimer(item, now)
+        self._watch_claimer(item, now)
 
-    def _watch_far_claimer(self, item: Item, now: float) -> None:
-        if is_far(item.granted_to) and self._can_reach(item.granted_to):
+    def _watch_claimer(self, item: Item, now: float) -> None:
+        """Ask later: nothing but its answer ends this, and a node that has lost its data directory repeats none."""
+        if self._can_reach(item.granted_to):
             self._shelf.alarms.set(now + self._settings.walk_retry_max_s, Alarm.REPEAT, item.key)
 
     def _inherited_line(self, item: Item) -> tuple[EnvelopeKey, ...]:
@@ -270,7 +271,8 @@ class Claims:
         def released(now: float) -> None:
             for item in items:
                 item.become_tombstone(State.GRANTED)
-                self._watch_far_claimer(item, now)
+                if is_far(item.granted_to):
+                    self._watch_claimer(item, now)
                 self._shelf.watch.discard(item.key)
                 self._note_release(item, frame, now, fields)
                 claim = frame.claim if item.key == frame.key else _UNSAID

@@ -425,7 +425,7 @@ class Process:
             if taken:
                 self.host.history.note("replayed", trace, self.host.name, gateway)
 
-        self._ask(self.keeper.replay(key, gateway), replayed)
+        self._ask(partial(self.keeper.replay, key, gateway), replayed)
 
     def drop(self, key: bytes, trace: str) -> None:
         def dropped(taken: bool) -> None:
@@ -433,18 +433,16 @@ class Process:
             if taken:
                 self.host.history.note("dropped", trace, self.host.name)
 
-        self._ask(self.keeper.drop(key), dropped)
+        self._ask(partial(self.keeper.drop, key), dropped)
 
-    def _ask(self, asked: Coroutine[Any, Any, bool], done: Callable[[bool], None]) -> None:
+    def _ask(self, ask: Callable[[], Coroutine[Any, Any, bool]], done: Callable[[bool], None]) -> None:
         """One person at a time."""
-        if self._person_here:
-            asked.close()
-            return
-        self._person_here = True
-        self.do(lambda: self.run(self._patiently(asked), done))
+        if not self._person_here:
+            self._person_here = True
+            self.do(lambda: self.run(self._patiently(ask), done))
 
-    async def _patiently(self, asked: Coroutine[Any, Any, bool]) -> bool:
+    async def _patiently(self, ask: Callable[[], Coroutine[Any, Any, bool]]) -> bool:
         try:
-            return await asked
+            return await ask()
         except StoreError:
             return False  # they are told, and try again

@@ -552,3 +552,23 @@ def test_an_origin_does_not_wait_for_ever_for_a_claimer_that_lost_its_data_direc
     assert origin is not None
     assert origin.count().items == 0
     assert not world.nodes["n0"].disk.rows
+
+
+def test_an_origin_asks_a_claimer_that_lost_its_data_directory_again_where_the_answer_is_lost():
+    world = World(2)
+    world.submit("n1", b"id1")
+    world.set_gateway("n1", up=False)
+    world.report("n0", b"id1", "t1", owner="n1")
+    world.settle_down()
+    world.crash("n1")
+    world.nodes["n1"].store_id = b"\xff" * 8
+    world.nodes["n1"].disk.rows.clear()
+    world.start("n1")
+    while not world.wires["n1", "n0"]:
+        world.busy_steps()[0]()
+    world.wires["n1", "n0"].clear()  # its outbox was full
+    world.settle_down()
+    assert world.nodes["n0"].disk.rows
+    world.advance(SETTINGS.walk_retry_max_s + 0.1)
+    world.settle_down()
+    assert not world.nodes["n0"].disk.rows

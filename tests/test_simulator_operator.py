@@ -488,6 +488,20 @@ async def test_mo_and_parts_over_different_binds(start):
     assert all(message.short_message[6:].startswith(b"WIN ") for peer in messages for message in peer)
 
 
+async def test_mo_may_answer_what_was_submitted_until_there_are_enough(start):
+    operator = await start(mo=MoOptions(rate=1000, answers=1.0))
+    sender, _ = await bound(operator, c.BIND_TRANSMITTER)
+    await submit(sender, registered_delivery=0)
+    receiver, _ = await bound(operator, c.BIND_RECEIVER)  # and only now MO begin
+    message = await receiver.answer()
+    assert (message.source, message.destination) == (b"467", b"123")
+    operator.make_no_more_mo()
+    made = operator.summary().mo
+    while operator.summary().open:
+        await receiver.answer()
+    assert operator.summary().mo == made
+
+
 async def test_stop_unbinds(start):
     operator = await start()
     peer, _ = await bound(operator)
