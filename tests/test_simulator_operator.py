@@ -497,8 +497,15 @@ async def test_mo_may_answer_what_was_submitted_until_there_are_enough(start):
     assert (message.source, message.destination) == (b"467", b"123")
     operator.make_no_more_mo()
     made = operator.summary().mo
-    while operator.summary().open:
-        await receiver.answer()
+
+    async def answer_all():
+        while True:
+            await receiver.answer()
+
+    async with trio.open_nursery() as answering:
+        answering.start_soon(answer_all)
+        await operator.wait_idle()
+        answering.cancel_scope.cancel()
     assert operator.summary().mo == made
 
 

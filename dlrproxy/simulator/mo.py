@@ -53,17 +53,18 @@ class MoSource:
         while sum(len(account.receivers) for account in self._accounts.values()) < self._options.after_binds:  # noqa: ASYNC110 - a count
             await trio.sleep(TICK_S)
         due, before = 0.0, time.monotonic()
-        while not self._over and (not self._options.count or self.made < self._options.count):
+        while not self._made_enough():
             await trio.sleep(TICK_S)
             now = time.monotonic()
             due = min(due + (now - before) * self._options.rate, max(1.0, self._options.rate))
             before = now
-            while due >= 1 and room():
+            while due >= 1 and not self._made_enough() and room():
                 due -= 1
                 self.make()
-                if self._options.count and self.made >= self._options.count:
-                    break
             flush()
+
+    def _made_enough(self) -> bool:
+        return self._over or 0 < self._options.count <= self.made
 
     def make(self) -> None:
         """One MO for one of the accounts, all of its parts."""
