@@ -12,10 +12,11 @@ from test_store_contract import a_lookup, an_open, durable, find_one
 
 from dlrproxy.store.directory import free_bytes
 from dlrproxy.store.group import Group
+from dlrproxy.store.journal import open_journal
 from dlrproxy.store.port import OpenMessage, StoreError, Table
 from dlrproxy.store.space import Space
 from dlrproxy.store.sql import schema, statements
-from dlrproxy.store.sql.errors import StatementError
+from dlrproxy.store.sql.errors import SqlError, StatementError
 from dlrproxy.store.sql.pool import Pool
 from dlrproxy.store.sql.store import open_sql
 from protocols.smpp.message_ids import normal
@@ -41,16 +42,32 @@ async def a_schema(server=None):
 
 
 @contextlib.asynccontextmanager
-async def running(pool, tmp_path, timeout_s=30):
+async def running(pool, tmp_path, timeout_s=30, journal=None):
     space = Space(tmp_path, 0, free_bytes)
     store = await open_sql(
-        pool.account, lambda: NOW, space=space, connections=2, statement_timeout_s=timeout_s, remembered=0
+        pool.account,
+        lambda: NOW,
+        space=space,
+        connections=2,
+        statement_timeout_s=timeout_s,
+        remembered=0,
+        journal=journal,
     )
     async with trio.open_nursery() as nursery:
         nursery.start_soon(store.run)
         yield store
         nursery.cancel_scope.cancel()
     await store.close()
+
+
+@contextlib.asynccontextmanager
+async def a_journal(tmp_path):
+    journal = await open_journal(tmp_path / "data")
+    try:
+        yield journal
+    finally:
+        with trio.CancelScope(shield=True):
+            await journal.close()
 
 
 async def until(condition):
@@ -95,6 +112,44 @@ async def test_a_server_that_stands_still_takes_nothing_more_and_then_everything
         assert store.accepting
         rows = await pool.run("SELECT message_id FROM open_messages ORDER BY message_id")
         assert rows.rows == tuple((b"m-%d" % number,) for number in range(10))
+
+
+async def test_while_a_server_stands_still_gateways_are_told_of_what_the_journal_has(own_server, tmp_path):
+    async with (
+        a_schema(own_server) as pool,
+        a_journal(tmp_path) as journal,
+        running(pool, tmp_path, timeout_s=0.5, journal=journal) as store,
+    ):
+        own_server.pause()
+        told, in_database = [], []
+        for number in range(10):
+            store.put_open(an_open(b"m-%d" % number))
+            store.after_opened(lambda number=number: told.append(number))
+            store.after_durable(lambda number=number: in_database.append(number))
+            await trio.lowlevel.checkpoint()
+        await until(lambda: len(told) == 10)
+        assert (journal.size, in_database) == (10, [])
+        own_server.go_on()
+        await until(lambda: len(in_database) == 10 and journal.size == 0)
+        assert told == in_database == list(range(10))
+        rows = await pool.run("SELECT COUNT(*) FROM open_messages")
+        assert rows.rows == ((10,),)
+
+
+async def test_what_gateways_were_told_before_a_crash_is_in_the_database_at_the_next_start(own_server, tmp_path):
+    async with a_schema(own_server) as pool:
+        own_server.kill()
+        async with a_journal(tmp_path) as journal:
+            await journal.write([an_open(b"m-1")])  # all that is left of a process that has died
+        async with a_journal(tmp_path) as journal:
+            with pytest.raises(SqlError):
+                async with running(pool, tmp_path, journal=journal):
+                    raise AssertionError("opened without its server")
+            assert journal.size == 1
+            await trio.to_thread.run_sync(own_server.start)
+            async with running(pool, tmp_path, journal=journal) as store:
+                assert journal.size == 0
+                assert await find_one(store, a_lookup(b"m-1")) == [an_open(b"m-1")]
 
 
 async def test_a_lookup_without_a_server_is_an_error_and_no_miss(own_server, tmp_path):
