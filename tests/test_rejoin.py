@@ -150,7 +150,9 @@ def test_it_goes_on_wherever_it_was_interrupted():
 def test_old_data_that_cannot_be_read_is_given_up_by_a_persons_word_alone():
     assert isinstance(carried_out(World(own=None, data=None))[0], Refused)
     lost = Wishes(manage=True, clone=True, lost=True)
-    world = World(own=None, data=None)
+    assert isinstance(carried_out(World(own=None, data=None), lost)[0], Refused)  # whose is it to be?
+    world = World(own=None)
+    assert next_step(world.seen(), MANAGED) == r.StartServer()
     assert next_step(world.seen(), lost) == r.Fetch()
     assert next_step(attrs.evolve(world.seen(), copy=Copy.FETCHED), lost) == r.Prepare()
     assert next_step(attrs.evolve(world.seen(), copy=Copy.PREPARED), lost) == r.SwapIn()

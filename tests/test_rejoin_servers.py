@@ -2,8 +2,13 @@
 
 import contextlib
 import json
+import os
 import shlex
+import shutil
+import signal
 import sys
+import time
+from pathlib import Path
 
 import pytest
 import trio
@@ -296,6 +301,22 @@ async def test_a_clone_that_does_not_come_over_leaves_the_old_data_alone(tmp_pat
         assert await rejoins.plan() == r.Fetch()
 
 
+async def test_a_server_whose_data_is_gone_gets_a_clone_by_a_persons_word(tmp_path):
+    async with a_pair() as nodes:
+        await killed_and_promoted(nodes)
+        data = nodes.servers["a"].data
+        owner = data.stat()
+        await trio.to_thread.run_sync(shutil.rmtree, data)
+        data.mkdir()
+        os.chown(data, owner.st_uid, owner.st_gid)
+        rejoins = Rejoins(nodes, tmp_path)
+        lost = Wishes(manage=True, clone=True, lost=True)
+        assert await rejoins.plan(lost) == r.Fetch()
+        await rejoins.run(lost)
+        await replicates(nodes)
+        assert not list(tmp_path.glob("rejoin-*"))
+
+
 def test_a_command_that_fails_says_what_it_said(tmp_path):
     site = CloneSite(
         tmp_path / "data", clone_command=(), stop_command=["sh", "-c", "echo no; exit 5"], start_command=()
@@ -306,14 +327,9 @@ def test_a_command_that_fails_says_what_it_said(tmp_path):
 
 def _stop(pid_file):
     """As systemctl does: until the server has ended."""
-    import os
-    import signal
-    import time
-    from pathlib import Path
-
     pid = int(Path(pid_file).read_text())
-    os.kill(pid, signal.SIGTERM)
-    with contextlib.suppress(ProcessLookupError):
+    with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+        os.kill(pid, signal.SIGTERM)
         while "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text():
             time.sleep(0.05)
 

@@ -20,6 +20,8 @@ from dlrproxy.store.sql.rejoin import RejoiningServer, Source
 
 STATE_FILE: Final = "state"  # "ROLE EPOCH", touched with every heartbeat while the node runs
 _STALE_AFTER: Final = 10  # heartbeats
+_CHANGE_S: Final = 60.0  # RESET MASTER removes files; STOP SLAVE waits for what it applies
+_SCAN_S: Final = 600.0  # all open messages may be read for a few that are new
 
 
 @click.command()
@@ -67,9 +69,9 @@ async def _rejoin(config: Config, database: Database, pair: Pair, wishes: Wishes
 def _servers(config: Config, database: Database) -> Servers:
     limit = database.statement_timeout_s
     return Servers(
-        own=RejoiningServer(accounts.admin(config), limit),
+        own=RejoiningServer(accounts.admin(config), max(limit, _CHANGE_S)),
         primary=RejoiningServer(accounts.peer_admin(config), limit),
-        own_rows=Pool(accounts.ordinary(config), 1, limit),
+        own_rows=Pool(accounts.ordinary(config), 1, max(limit, _SCAN_S)),
         primary_rows=Pool(accounts.peer_ordinary(config), 1, limit),
     )
 

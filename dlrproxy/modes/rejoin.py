@@ -180,11 +180,10 @@ def _without_server(seen: Seen, wishes: Wishes) -> Step | Refused:
     if not seen.data:
         if seen.copy is Copy.PREPARED:
             return SwapIn()  # it was interrupted between the two renames
-        if not wishes.lost:
-            return Refused(
-                "there is no data directory, nor a clone that is ready: with --lost a clone is fetched, and what only "
-                "the old data had is given up"
-            )
+        return Refused(
+            "there is no data directory: make an empty one that belongs to the server's account, and give --lost: a "
+            "clone is fetched, and what only the old data had is given up"
+        )
     if wishes.lost and not seen.cloned:
         return _clone(seen)
     if "pair.start_command" in seen.missing:

@@ -16,6 +16,7 @@ from protocols.smpp.message_ids import normal
 
 # Rows of open messages in a statement. Larger ones gain nothing, and hold their locks longer.
 ROWS: Final = 500
+MAX_NAME: Final = 255  # items.name
 
 _COLUMNS: Final = "operator,message_id,owner,destination,source,session,submitted_at,expires_at,final_at"
 _INSERT_OPEN: Final = f"INSERT INTO open_messages (form,{_COLUMNS}) VALUES "
@@ -177,12 +178,14 @@ def _of_kind(node: str, kind: str) -> str:
 
 
 def newest_item(tables: Iterable[Table], prefix: bytes, node: str = "") -> str:
-    """The highest name in these tables that begins with `prefix`; NULL: there is none."""
-    kinds = ",".join(literal(table.value) for table in tables)
-    return (
-        f"SELECT MAX(name) FROM items WHERE node={literal(node)} AND kind IN ({kinds}) "
-        f"AND LEFT(name,{len(prefix)})={literal(prefix)}"
+    """The highest name in these tables that begins with `prefix`; NULL: there is none. Reads one row of each."""
+    end = prefix + b"\xff" * (MAX_NAME - len(prefix))
+    each = (
+        f"(SELECT name FROM items WHERE {_of_kind(node, table.value)} AND name BETWEEN {literal(prefix)} AND "
+        f"{literal(end)} ORDER BY name DESC LIMIT 1)"
+        for table in tables
     )
+    return f"SELECT MAX(name) FROM ({' UNION ALL '.join(each)}) AS newest"
 
 
 def delete_items(table: Table, after: bytes, before: bytes, node: str = "") -> str:
