@@ -10,23 +10,37 @@ import sys
 import time
 from pathlib import Path
 
+import attrs
 import pytest
 import trio
+from test_keeper import FakeRelay
+from test_pair_driver import SETTINGS, FakeService
 from test_sql_replication import LONG_S, a_pair, promote
 
+from dlrproxy.clock import NodeClock
+from dlrproxy.custody import Keeper
+from dlrproxy.inbox import Inbox
+from dlrproxy.logs import RouteLog
 from dlrproxy.modes import rejoin as r
 from dlrproxy.modes.clone import CloneError, CloneSite
 from dlrproxy.modes.merging import INBOX, OF_CUSTODY, OF_OPENS, OF_PARKED, letter_of
+from dlrproxy.modes.pair import Role
+from dlrproxy.modes.pair_driver import PairDriver
 from dlrproxy.modes.rejoin import Done, Wishes
 from dlrproxy.modes.rejoin_driver import RejoinError, Rejoining, Servers
+from dlrproxy.store.directory import free_bytes
 from dlrproxy.store.port import OpenMessage, Table
+from dlrproxy.store.space import Space
 from dlrproxy.store.sql import schema, statements
 from dlrproxy.store.sql.errors import SqlError
 from dlrproxy.store.sql.merging import Merger
 from dlrproxy.store.sql.pool import Pool
 from dlrproxy.store.sql.rejoin import RejoiningServer, Source
+from dlrproxy.store.sql.store import open_sql
 from protocols.peer.frames import Envelope, EnvelopeKey
+from ring.custody import Custody as Machine
 from ring.rows import CustodyRow, Kind, ParkedRow, encode_key, encode_row
+from ring.topology import Topology
 
 MANAGED = Wishes(manage=True)
 CLONE_KEYS = ("pair.clone_command",)
@@ -239,6 +253,67 @@ async def test_one_that_has_diverged_is_merged_and_cloned(tmp_path):
         ]  # fmt: skip
         assert len(list(nodes.servers["a"].directory.glob("data.before-*"))) == 1
         assert await rejoins.plan() == Done()
+
+
+@contextlib.asynccontextmanager
+async def its_node_runs(nodes):
+    """The node of a, whose server it manages."""
+    service = FakeService()
+    settings = attrs.evolve(SETTINGS, me="a")
+    driver = PairDriver(settings, nodes.a, nodes.peer_of_a, service, heartbeat_s=0.2, reach_s=2.0)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(driver.run)
+        yield driver
+        nursery.cancel_scope.cancel()
+    assert not [call for call in service.calls if call[1] == "serve"]
+
+
+@pytest.mark.parametrize("has_diverged", [False, True])
+async def test_its_node_may_run_meanwhile(tmp_path, has_diverged):
+    async with a_pair() as nodes:
+        if has_diverged:
+            await parted(nodes)
+        else:
+            await killed_and_promoted(nodes)
+            await trio.to_thread.run_sync(nodes.servers["a"].start)
+        async with its_node_runs(nodes) as driver:
+            await Rejoins(nodes, tmp_path).run()
+            await replicates(nodes)
+            with trio.fail_after(LONG_S):
+                while True:
+                    if (driver.machine.role, driver.machine.why) == (Role.STANDBY, "its database server is a replica"):
+                        break
+                    await trio.sleep(0.05)
+
+
+async def test_the_active_node_takes_in_what_was_merged(tmp_path):
+    async with a_pair() as nodes:
+        store_id = await parted(nodes)
+        with pytest.raises(RejoinError):
+            await Rejoins(nodes, tmp_path, clone=False).run()
+        clock = NodeClock(wall=lambda: 10_000.0, monotonic=trio.current_time)
+        account = nodes.pair.account("b", "app")
+        store = await open_sql(
+            account, clock.now, space=Space(tmp_path, 0, free_bytes), connections=1, statement_timeout_s=LONG_S
+        )
+        assert store.store_id == store_id
+        machine = Machine(topology=Topology(("b",), "b"), store_id=store_id, run=2)
+        keeper = Keeper(machine, store, clock, RouteLog("b"))
+        relay = FakeRelay("gw1")
+        relay.bound = False
+        keeper.attach({"acme": relay}, lambda peer, frame: False)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(store.run)
+            assert await Inbox(store, keeper).take_in() == 3
+            durable = trio.Event()
+            store.after_durable(durable.set)
+            await durable.wait()
+            nursery.cancel_scope.cancel()
+        await store.close()
+        assert await in_the_inbox(nodes) == []
+        inherited = [name for name, _ in await rows_at(nodes, "b", Table.CUSTODY)]
+        assert inherited == [custody(store_id, 2)[1], encode_key(EnvelopeKey(store_id, 2 << 32 | 1))]
+        assert len(await rows_at(nodes, "b", Table.PARKED)) == 2
 
 
 async def test_a_merge_that_is_repeated_brings_nothing_twice(tmp_path):

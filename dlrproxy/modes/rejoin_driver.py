@@ -1,6 +1,7 @@
 """Carries out the steps of `rejoin.py`: looks at both servers and the disk, does what is next, and looks again."""
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import Final, TypeVar
 
@@ -15,7 +16,7 @@ from dlrproxy.modes.rejoin import Copy, Done, Refused, Seen, Step, Wishes, next_
 from dlrproxy.store.port import StoreError
 from dlrproxy.store.sql import merge
 from dlrproxy.store.sql.dialect import holds
-from dlrproxy.store.sql.errors import SqlError
+from dlrproxy.store.sql.errors import SqlError, StatementError
 from dlrproxy.store.sql.merging import Merged, Merger
 from dlrproxy.store.sql.pool import Pool
 from dlrproxy.store.sql.rejoin import RejoiningServer, Source
@@ -25,6 +26,7 @@ T = TypeVar("T")
 START_S: Final = 600.0  # a server that recovers, or loads a large buffer pool
 REPLICATE_S: Final = 30.0
 POLL_S: Final = 0.2
+TRIES: Final = 5
 MOST_STEPS: Final = 20  # it takes nine at most
 
 
@@ -191,15 +193,25 @@ class Rejoining:
     async def _replicate(self, seen: Seen, *, cloned: bool) -> None:
         own = self._servers.own
         self._say(f"replicating from {self._source.address}")
-        await own.stop_replica()
         if cloned and self._site is not None:
+            await own.stop_replica()
             await own.start_afresh_at(self._site.position())
             await trio.to_thread.run_sync(self._site.forget_mark)
         elif seen.own is not None:
-            await own.start_at(seen.own.position)
+            await self._start_at(seen.own.position)
         await own.replicate_from(self._source, self._heartbeat_s)
         await own.start_replica()
         await self._until_it_replicates()
+
+    async def _start_at(self, position: str) -> None:
+        """This node, if it runs, starts what it finds stopped: then once more."""
+        own = self._servers.own
+        for _ in range(TRIES - 1):
+            await own.stop_replica()
+            with suppress(StatementError):
+                return await own.start_at(position)
+        await own.stop_replica()
+        return await own.start_at(position)
 
     # Waiting
 
