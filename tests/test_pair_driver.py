@@ -10,7 +10,7 @@ from test_sql_replication import LONG_S, a_pair
 
 from dlrproxy.modes import pair as p
 from dlrproxy.modes.pair import Alone, PairSettings, Replica, Role, Server
-from dlrproxy.modes.pair_driver import PairDriver
+from dlrproxy.modes.pair_driver import PairDriver, Two
 from dlrproxy.store.sql.errors import UnknownOutcomeError, UnreachableError
 from dlrproxy.store.sql.replication import Reading, SemiSync
 
@@ -266,3 +266,36 @@ async def test_two_nodes_on_two_real_servers_one_takes_over_from_the_other():
         await serves(services["b"], 2)
         assert services["a"].epoch is None
         nursery.cancel_scope.cancel()
+
+
+TOLD = {"pair.may_be_two": "warning", "pair.two_primaries": "error", "pair.one_primary": "info"}
+
+
+async def test_two_primaries_are_told_of_loudly(autojump_clock):
+    settings = attrs.evolve(SETTINGS, safety=p.Safety.AVAILABLE)
+    own, peer = FakeDatabase(PRIMARY), FakeDatabase(STANDBY)
+    driver = PairDriver(settings, own, peer, FakeService(), heartbeat_s=1.0, reach_s=2.0)
+    with structlog.testing.capture_logs() as logs:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(driver.run)
+            await trio.sleep(5)
+            assert driver.two is Two.NO
+            peer.server = None
+            await trio.sleep(5)
+            assert (driver.two, driver.machine.role) == (Two.MAY_BE, Role.ACTIVE)
+            peer.server = a_server(epoch=2, holder="b")  # it was promoted meanwhile
+            own.fails = p.MakeReadOnly  # for a moment
+            await trio.sleep(5)
+            assert (driver.two, driver.machine.role) == (Two.YES, Role.FENCED)
+            own.fails = ()
+            await trio.sleep(5)
+            assert driver.two is Two.NO
+            nursery.cancel_scope.cancel()
+    told = [(log["event"], log["log_level"]) for log in logs if log["event"] in TOLD]
+    assert told == list(TOLD.items())
+
+
+async def test_in_strict_mode_a_peer_out_of_sight_is_not_feared(autojump_clock):
+    async with running(PRIMARY, None) as node:
+        await trio.sleep(3)
+        assert node.driver.two is Two.NO

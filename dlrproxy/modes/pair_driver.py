@@ -6,6 +6,7 @@ the last observation; a beat counts from when it was sent; a command that fails 
 """
 
 from collections.abc import Sequence
+from enum import StrEnum
 from functools import partial
 from typing import Protocol
 
@@ -46,6 +47,14 @@ class Owned(Watched, Protocol):
     async def carry_out(self, command: Command) -> None: ...
 
 
+class Two(StrEnum):
+    """Whether the other node serves at the same time, or has a primary of its own."""
+
+    NO = "no"
+    MAY_BE = "may-be"  # `safety = "available"`: it cannot be seen
+    YES = "yes"  # both servers take writes, each under another node's name
+
+
 class PairDriver:
     """One node of a pair, from its start to its end. Used inside trio."""
 
@@ -64,6 +73,7 @@ class PairDriver:
         apart, which is less than `fence_after_s`. `witness` goes with `settings.witness`."""
         self.machine = Pair(settings, trio.current_time())
         self._me = settings.me
+        self._strict = settings.strict
         self._own = own
         self._peer = peer
         self._service = service
@@ -79,6 +89,7 @@ class PairDriver:
         self._look = trio.Event()
         self._served = trio.Event()
         self._told: tuple[Role, str] | None = None  # what the log has been told
+        self.two = Two.NO
         self._log = logger("pair")
 
     # What it is told
@@ -145,6 +156,7 @@ class PairDriver:
     async def _decide(self, seen: Observation) -> None:
         commands = self.machine.observe(seen, trio.current_time())
         self._tell()
+        self._tell_of_two(seen)
         await self._carry_out(commands)
         if self.machine.role is Role.ACTIVE:
             await self._serve(self.machine.epoch)  # again, if its time ran out and a beat has come back since
@@ -243,3 +255,21 @@ class PairDriver:
             self._log.info(
                 "pair.role", role=told[0].value, why=told[1], epoch=self.machine.epoch, refused=self.machine.refused
             )
+
+    def _tell_of_two(self, seen: Observation) -> None:
+        """Loudly, once for each change: what two nodes take at a time has to be merged."""
+        before, self.two = self.two, self._how_many(seen)
+        if self.two is Two.MAY_BE and before is Two.NO:
+            self._log.warning("pair.may_be_two", why="the other node cannot be seen, and may be active as well")
+        elif self.two is Two.YES and before is not Two.YES:
+            self._log.error("pair.two_primaries", why="`dlrproxy rejoin` at the node that lets go merges their rows")
+        elif self.two is Two.NO and before is not Two.NO:
+            self._log.info("pair.one_primary")
+
+    def _how_many(self, seen: Observation) -> Two:
+        own, peer = seen.own, seen.peer
+        if own is not None and peer is not None:
+            both = all(server.writable and server.replica is None for server in (own, peer))
+            return Two.YES if both and own.holder != peer.holder else Two.NO
+        active = self.machine.role is Role.ACTIVE
+        return Two.MAY_BE if active and peer is None and not self._strict else Two.NO
