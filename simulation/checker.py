@@ -367,10 +367,14 @@ class Checker:
             raise FoundError(Wrong.HELD_TWICE, case.trace, where)
         if any(table is Table.CUSTODY for _, table, _ in here):
             raise FoundError(Wrong.STUCK, case.trace, where)
-        if here and case.deliveries and case.deliveries[-1].status == ESME_ROK:
+        if here and case.deliveries and case.deliveries[-1].status == ESME_ROK and not self._forgotten(case):
             raise FoundError(Wrong.STILL_HELD, case.trace, where)
         if case.acknowledged and not case.places and not self._accounted(case):
             raise FoundError(Wrong.LOST, case.trace, "neither delivered nor on any disk")
+
+    def _forgotten(self, case: _Case) -> bool:
+        """Its node has crashed before its disk knew of the delivery, and nobody is left to grant it another one."""
+        return case.deliveries[-1].excused and "origin_lost" in case.parked
 
     def _conclude_parts(self, message: bytes, cases: list[_Case]) -> None:
         gateways = {one.gateway for case in cases if not case.replayed for one in case.deliveries}

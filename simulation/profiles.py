@@ -102,7 +102,7 @@ PROFILES: Final[Mapping[str, Profile]] = {
         nodes=(1, 3), joined=True, mix=Mix(mo=0.1), crashes=(0, 4), crashes_at_writes=(0, 3), power_cuts=(0, 2),
         link_cuts=(0, 4), partitions=(0, 3), one_way=(0, 3), slow_disks=(0, 2), full_disks=(0, 1), pauses=(0, 1),
         weather=Weather((0.001, 0.1), loss=0.01, double=0.05, overtake=0.05), lost_sessions=(0, 2),
-        gateways_down=(0, 2), lost_binds=(0, 2), people=(0, 3), leaves=(0, 1), lap_timeout_s=_LAPS,
+        gateways_down=(0, 2), lost_binds=(0, 2), people=(0, 3), leaves=(0, 1), wipes=(0, 1), lap_timeout_s=_LAPS,
         claim_for_s=(10.0, 30.0, 60.0), unclaimed=_POLICIES,
     ),
     "everything": Profile(
