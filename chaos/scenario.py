@@ -138,7 +138,8 @@ class _Unrest:
             except AdminError:
                 unlinked.append(name)
                 continue
-            custody[name] = status.custody.items
+            if status.custody is not None:
+                custody[name] = status.custody.items
             if any(peer.state != "alive" for peer in status.ring) or not status.binds_up:
                 unlinked.append(name)
         return cls(

@@ -18,6 +18,7 @@ from typing import Final
 import trio
 
 from dlrproxy.config.keys import Address
+from dlrproxy.licence import Licence
 from protocols.smpp.framing import FramingError, split_until_error
 
 RECEIVE_SIZE: Final = 0x10000
@@ -26,6 +27,7 @@ MAX_BUFFERED: Final = 4 * 1024 * 1024  # far above what windows allow; beyond it
 GOODBYE_S: Final = 2.0  # how long a closing connection may take to send what is left
 
 CLOSED_BY_PEER: Final = "closed_by_peer"
+LICENCE_LAPSED: Final = "licence_lapsed"  # this node may not serve any more
 CROWDED_OUT: Final = "crowded_out"  # it has not bound, and others want its place
 
 # Linux; elsewhere delayed acknowledgements stay as they are. Kannel waits for ours (smpp-facts, "Gateways").
@@ -37,12 +39,27 @@ TlsStream = trio.SSLStream[trio.SocketStream]
 class Connection:
     """`scope` encloses the reading of this connection; whoever ends it cancels that scope through `end`."""
 
-    __slots__ = ("_buffer", "_finishing", "_relieved", "_wake", "congested", "ended", "peer", "scope")
+    __slots__ = (
+        "_buffer",
+        "_finishing",
+        "_licence",
+        "_parting",
+        "_relieved",
+        "_wake",
+        "congested",
+        "ended",
+        "peer",
+        "scope",
+        "writing",
+    )
 
-    def __init__(self, peer: str) -> None:
-        """`peer` names the other end in logs."""
+    def __init__(self, peer: str, licence: Licence | None = None) -> None:
+        """`peer` names the other end in logs. A connection whose licence has lapsed sends nothing, and ends."""
         self.peer = peer
         self.scope = trio.CancelScope()
+        self.writing = trio.CancelScope(shield=True)  # until the goodbye is out
+        self._licence = licence
+        self._parting = False  # what is buffered is the last word
         self.congested = False
         self.ended: str | None = None  # why, once somebody has ended it
         self._buffer = bytearray()
@@ -53,6 +70,9 @@ class Connection:
     def send(self, data: bytes) -> None:
         """Never blocks and never raises: a connection that is broken ends, and its reader finds out."""
         if self.ended is not None:
+            return
+        if self._lapsed:
+            self.cut(LICENCE_LAPSED)
             return
         if not self._buffer:
             try:
@@ -72,6 +92,23 @@ class Connection:
         if self.ended is None:
             self.ended = reason
             self.scope.cancel()
+
+    def cut(self, reason: str, farewell: bytes = b"") -> None:
+        """End at once: what is not on its way yet is taken back. Only `farewell` is sent, if it starts a PDU there."""
+        begun = bool(self._buffer)  # and perhaps half of it is sent
+        self._buffer.clear()
+        if begun:
+            self.writing.cancel()
+        elif farewell and self.ended is None:
+            self._parting = True
+            with suppress(OSError):  # it is gone already
+                self._buffer += farewell[self._send_now(farewell) :]
+            self._wake.set()
+        self.end(reason)
+
+    @property
+    def _lapsed(self) -> bool:
+        return self._licence is not None and not self._licence.valid and not self._parting
 
     async def relieved(self) -> None:
         """Wait until the peer has read enough of what it was sent."""
@@ -131,9 +168,9 @@ class PlainConnection(Connection):
 
     __slots__ = ("_socket",)
 
-    def __init__(self, stream: trio.SocketStream, peer: str) -> None:
+    def __init__(self, stream: trio.SocketStream, peer: str, licence: Licence | None = None) -> None:
         """Takes over the stream's socket, for calls that do not wait."""
-        super().__init__(peer)
+        super().__init__(peer, licence)
         self._socket = socket.socket(fileno=stream.socket.detach())
         self._socket.setblocking(False)
         with suppress(OSError):  # the peer has gone already: the reader finds out
@@ -161,6 +198,8 @@ class PlainConnection(Connection):
 
     async def _send_soon(self) -> int:
         await trio.lowlevel.wait_writable(self._socket)
+        if self._lapsed:
+            self.cut(LICENCE_LAPSED)
         return self._send_now(bytes(self._buffer[:RECEIVE_SIZE]))
 
     async def aclose(self, *, linger: bool) -> None:
@@ -187,8 +226,8 @@ class TlsConnection(Connection):
 
     __slots__ = ("_stream",)
 
-    def __init__(self, stream: TlsStream, peer: str) -> None:
-        super().__init__(peer)
+    def __init__(self, stream: TlsStream, peer: str, licence: Licence | None = None) -> None:
+        super().__init__(peer, licence)
         self._stream = stream
         with suppress(OSError):
             stream.transport_stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
@@ -204,6 +243,8 @@ class TlsConnection(Connection):
         return 0
 
     async def _send_soon(self) -> int:
+        if self._lapsed:
+            self.cut(LICENCE_LAPSED)
         data = bytes(self._buffer)
         await self._stream.send_all(data)
         return len(data)
@@ -227,9 +268,11 @@ class TlsConnection(Connection):
                 pass
 
 
-def connection_over(stream: trio.SocketStream | TlsStream, peer: str) -> Connection:
+def connection_over(stream: trio.SocketStream | TlsStream, peer: str, licence: Licence | None = None) -> Connection:
     """Takes over the stream."""
-    return TlsConnection(stream, peer) if isinstance(stream, trio.SSLStream) else PlainConnection(stream, peer)
+    if isinstance(stream, trio.SSLStream):
+        return TlsConnection(stream, peer, licence)
+    return PlainConnection(stream, peer, licence)
 
 
 def secured(stream: trio.SocketStream, context: ssl.SSLContext) -> TlsStream:
@@ -240,10 +283,9 @@ def secured(stream: trio.SocketStream, context: ssl.SSLContext) -> TlsStream:
 
 async def converse(connection: Connection, read: Callable[[], Awaitable[None]], lost: Callable[[], None]) -> None:
     """Run a connection: `read` until it returns or somebody ends the connection, then `lost`, then the goodbye."""
-    writing = trio.CancelScope(shield=True)  # until the goodbye is out; the deadline is set when reading has ended
 
     async def write() -> None:
-        with writing:
+        with connection.writing:
             await connection.write_behind()
 
     try:
@@ -255,7 +297,7 @@ async def converse(connection: Connection, read: Callable[[], Awaitable[None]], 
             finally:
                 lost()
                 connection.finish()
-                writing.deadline = trio.current_time() + GOODBYE_S
+                connection.writing.deadline = trio.current_time() + GOODBYE_S
     finally:
         await connection.aclose(linger=connection.ended not in (CLOSED_BY_PEER, CROWDED_OUT))
 

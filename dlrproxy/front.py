@@ -95,6 +95,21 @@ class Front:
         self._scope.cancel()
         await self._gone.wait()
 
+    def cut(self, reason: str) -> None:
+        """At once: listen no more, dial no more, and say nothing but unbind on every connection that there is.
+
+        `parted` waits for their ends, and `run` is to be cancelled then.
+        """
+        self.relay.closing = True
+        self._gateways.close_listeners()
+        self.operators.dial_no_more()
+        self.relay.cut(reason)
+
+    async def parted(self) -> None:
+        """Wait until the other ends have closed as well; the caller sets the deadline."""
+        await self._gateways.gone()
+        await self.operators.gone()
+
     def renew_certificates(self) -> None:
         """Those of the listeners, if they have changed; those for dialling are read for every connection."""
         self._gateways.renew_certificates()

@@ -98,27 +98,33 @@ class Gateways:
 
         They answer what they have before they are unbound: an answer that is not waited for is a report sent twice.
         """
-        self._listening.cancel()
+        self.close_listeners()
         for session in list(self._sessions):
             if session.session.bound:
                 session.retire()
             else:
                 session.unbind("node_stops")
         with trio.move_on_after(PARTING_S):
-            await self._until_all_gone()
+            await self.gone()
         for session in list(self._sessions):
             session.dismiss("node_stops")
         with trio.move_on_after(2 * GOODBYE_S):
-            await self._until_all_gone()
+            await self.gone()
 
-    async def _until_all_gone(self) -> None:
+    def close_listeners(self) -> None:
+        """Take no new sessions."""
+        self._listening.cancel()
+
+    async def gone(self) -> None:
+        """Wait until there is no connection any more."""
         while self._sessions:
             self._all_gone = trio.Event()
             await self._all_gone.wait()
 
     async def _serve(self, gateway: str, stream: trio.SocketStream) -> None:
         peer = peer_of(stream)
-        connection = connection_over(stream if self._tls is None else secured(stream, self._tls.context()), peer)
+        stream_or_tls = stream if self._tls is None else secured(stream, self._tls.context())
+        connection = connection_over(stream_or_tls, peer, self._relay.licence)
         log = self._log.bind(gateway=gateway, peer=connection.peer)
         if len(self._relay.sessions) >= MAX_SESSIONS:
             log.warning("gateway.too_many_sessions", limit=MAX_SESSIONS)

@@ -31,6 +31,9 @@ class Output(Protocol):
     def end(self, reason: str) -> None:
         """Close once what was sent is out."""
 
+    def cut(self, reason: str, farewell: bytes = b"") -> None:
+        """Close, and take back what is not out yet; say `farewell` where that is possible."""
+
 
 class Request(Protocol):
     """A request that waits for a gateway's response, and what becomes of it."""
@@ -92,6 +95,12 @@ class Link(Generic[Entry]):
         self.put(pack(c.UNBIND, c.ESME_ROK, self.window.next_sequence()))
         self.flush()
         self.connection.end(reason)
+
+    def cut(self, reason: str) -> None:
+        """End at once: of all that was put or sent nothing more goes out, but unbind if it is bound."""
+        self._out.clear()
+        goodbye = pack(c.UNBIND, c.ESME_ROK, self.window.next_sequence()) if self.session.bound else b""
+        self.connection.cut(reason, goodbye)
 
     def control(self, peer: Side, command: int, status: int, sequence: int) -> bool:
         """Handle what concerns this link alone: enquire_link, unbind, and binds out of place. False: it is not such."""

@@ -40,6 +40,15 @@ class Node:
     def draining(self) -> Drain | None:
         return self.term.draining
 
+    def pair(self) -> None:
+        """It is of none."""
+
+    def promote(self, *, force: bool) -> bool:
+        return False
+
+    def demote(self) -> bool:
+        return False
+
     def stop(self) -> None:
         """Begin to end gracefully: `run` returns within about `drain_s`."""
         self.term.stop()

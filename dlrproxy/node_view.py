@@ -1,38 +1,69 @@
-"""The running node as the HTTP API sees it: `admin.view.NodeView` over a `Node`."""
+"""The running node as the HTTP API sees it: `admin.view.NodeView` over a node of whichever mode."""
 
 import importlib.metadata
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import trio
 from attrs import asdict
 
 from dlrproxy.admin import view
+from dlrproxy.admin.pair_view import PairStatus
+from dlrproxy.admin.problems import RequestError
 from dlrproxy.binding import Slot
+from dlrproxy.clock import NodeClock
+from dlrproxy.config import Config
 from dlrproxy.front import Front
 from dlrproxy.links import Bind, GatewaySession
 from dlrproxy.store.directory import free_bytes
 from dlrproxy.store.port import Lookup, OpenMessage, Table
+from dlrproxy.term import Term
 from protocols.smpp.constants import COMMAND_NAMES
 from ring.rows import ParkedRow, decode_parked
 from ring.shelf import State
 
-if TYPE_CHECKING:
-    from dlrproxy.node import Node
-
 _MIB = 1024 * 1024
+
+
+class Shown(Protocol):
+    """What there is to see of a node, and to ask of it."""
+
+    @property
+    def config(self) -> Config: ...
+
+    @property
+    def clock(self) -> NodeClock: ...
+
+    @property
+    def draining(self) -> view.Drain | None: ...
+
+    @property
+    def term(self) -> Term | None:
+        """Whose parts are all there; None: the node does not serve now."""
+
+    def pair(self) -> PairStatus | None:
+        """None: it is of no pair."""
+
+    def promote(self, *, force: bool) -> bool:
+        """See `NodeView.promote`."""
+
+    def demote(self) -> bool: ...
+
+    def drain(self, mode: view.Drain) -> None: ...
+
+    def undrain(self) -> bool: ...
 
 
 class View:
     """Made once the node runs."""
 
-    def __init__(self, node: "Node") -> None:
+    def __init__(self, node: Shown) -> None:
         self._node = node
         self._version = importlib.metadata.version("dlrproxy")
         self._started = trio.current_time()
 
     def status(self) -> view.NodeStatus:
-        node = self._node
+        node, term = self._node, self._node.term
         return view.NodeStatus(
             node=node.config.node.name,
             version=self._version,
@@ -40,49 +71,40 @@ class View:
             now=node.clock.now(),
             uptime_s=trio.current_time() - self._started,
             draining=node.draining,
-            store=self._store(),
-            operators=tuple(self._operator(front) for front in node.term.fronts.values()),
-            ring=tuple(node.term.ring.peers()),
-            turned_away=dict(node.term.ring.turned_away()),
-            custody=self._custody(),
-            summaries=self._summaries(),
-            join=self._join(),
+            store=None if term is None else self._store(term),
+            operators=() if term is None else tuple(_operator(term, front) for front in term.fronts.values()),
+            ring=() if term is None else tuple(term.ring.peers()),
+            turned_away={} if term is None else dict(term.ring.turned_away()),
+            custody=None if term is None else _custody(term),
+            summaries=None if term is None else _summaries(term),
+            join=None if term is None else _join(term),
+            pair=node.pair(),
         )
 
-    def _join(self) -> view.JoinStatus | None:
-        join = self._node.term.ring.join
-        if join is None:
-            return None
-        return view.JoinStatus(
-            cluster=join.other,
-            gates=tuple(sorted(join.reachable())),
-            configured=len(self._node.config.far_gates),
-            frames=dict(join.counts),
-        )
+    def why_no_service(self) -> str:
+        if self._node.term is not None:
+            return ""
+        pair = self._node.pair()
+        if pair is None or pair.role == "active":
+            return "the term of service has not begun; the log says why"
+        if pair.holder == pair.peer:
+            return f"this node is {pair.role}; ask the active one ({pair.peer})"
+        return f"this node is {pair.role}: {pair.why}"
 
-    def _summaries(self) -> view.SummaryStatus | None:
-        summaries = self._node.term.summaries
-        if summaries is None:
-            return None
-        return view.SummaryStatus(
-            own=summaries.own,
-            own_bytes=summaries.own_bytes,
-            left_out=summaries.left_out,
-            peers={
-                node: view.PeerSummary(
-                    messages=known.messages, bytes_used=known.bytes_used, current=known.current, told=known.told
-                )
-                for node, known in summaries.known().items()
-            },
-        )
+    def _term(self) -> Term:
+        """Raises RequestError: there is none any more."""
+        term = self._node.term
+        if term is None:
+            raise RequestError(503, self.why_no_service())
+        return term
 
-    def _store(self) -> view.StoreStatus:
+    def _store(self, term: Term) -> view.StoreStatus:
         node = self._node.config.node
         try:
             free: int | None = free_bytes(node.data_dir)
         except OSError:
             free = None  # shown as not known; the store itself logs why
-        store = self._node.term.store
+        store = term.store
         return view.StoreStatus(
             accepting=store.accepting,
             free_bytes=free,
@@ -90,77 +112,114 @@ class View:
             store_id=store.store_id.hex(),
         )
 
-    def _custody(self) -> view.CustodyStatus:
-        keeper, settings = self._node.term.keeper, self._node.config.custody
-        count = keeper.machine.count()
-        return view.CustodyStatus(
-            items=count.items,
-            max_items=settings.max_messages,
-            walking=count.walking,
-            waiting=count.waiting,
-            parked=count.parked,
-            max_parked=settings.max_parked,
-            events=dict(keeper.counts),
-            hops=dict(sorted(keeper.hops.items())),
-            refused=dict(keeper.refused),
-            states=_by_name(keeper.machine.by_state()),
-            awaiting={node: _by_name(states) for node, states in sorted(keeper.machine.awaiting().items())},
-        )
-
-    def _operator(self, front: Front) -> view.OperatorStatus:
-        relay = front.relay
-        learner = relay.learner
-        return view.OperatorStatus(
-            name=front.name,
-            system_id=relay.operator.system_id,
-            binds=tuple(_bind(slot) for slot in front.operators.slots),
-            gateways=tuple(
-                view.GatewayStatus(
-                    name=gateway,
-                    listen=str(address),
-                    sessions=tuple(_session(session) for session in relay.sessions if session.gateway == gateway),
-                )
-                for gateway, address in relay.operator.listen.items()
-            ),
-            message_id=view.IdRule(
-                rule=None if learner.rule is None else learner.rule.value,
-                pinned=learner.pinned,
-                evidence={rule.value: count for rule, count in learner.evidence.items()},
-                contradictions=learner.contradictions,
-            ),
-            in_flight=relay.in_flight,
-            pace_per_s=relay.pace_per_s,
-            counters=asdict(relay.counters) | {"expired": self._node.term.housekeeping.expired[front.name]},
-        )
-
     async def open_messages(self, lookup: Lookup) -> Sequence[OpenMessage]:
-        return (await self._node.term.store.find([lookup]))[0]
+        return (await self._term().store.find([lookup]))[0]
 
     def custody_entries(self, operator: str, forms: Collection[bytes]) -> Sequence[view.CustodyEntry]:
         return [
             view.CustodyEntry(row=item.as_row(), state=item.state.name.lower(), lap=item.lap, attempts=item.attempts)
-            for item in self._node.term.keeper.machine.of_message(operator, forms)
+            for item in self._term().keeper.machine.of_message(operator, forms)
         ]
 
     async def parked_rows(self, after: bytes, limit: int) -> Sequence[tuple[bytes, ParkedRow]]:
-        rows = await self._node.term.store.scan(Table.PARKED, after, limit)
+        rows = await self._term().store.scan(Table.PARKED, after, limit)
         return [(key, decode_parked(value)) for key, value in rows]
 
     async def parked_row(self, key: bytes) -> ParkedRow | None:
-        value = await self._node.term.store.get(Table.PARKED, key)
+        value = await self._term().store.get(Table.PARKED, key)
         return None if value is None else decode_parked(value)
 
     async def replay(self, key: bytes, gateway: str, *, node: str = "") -> bool:
-        return await self._node.term.keeper.replay(key, gateway, node=node)
+        return await self._term().keeper.replay(key, gateway, node=node)
 
     async def drop(self, key: bytes) -> bool:
-        return await self._node.term.keeper.drop(key)
+        return await self._term().keeper.drop(key)
+
+    def promote(self, *, force: bool) -> bool:
+        return self._node.promote(force=force)
+
+    def demote(self) -> bool:
+        return self._node.demote()
 
     def drain(self, mode: view.Drain) -> None:
         self._node.drain(mode)
 
     def undrain(self) -> bool:
         return self._node.undrain()
+
+
+def _join(term: Term) -> view.JoinStatus | None:
+    join = term.ring.join
+    if join is None:
+        return None
+    return view.JoinStatus(
+        cluster=join.other,
+        gates=tuple(sorted(join.reachable())),
+        configured=len(term.config.far_gates),
+        frames=dict(join.counts),
+    )
+
+
+def _summaries(term: Term) -> view.SummaryStatus | None:
+    summaries = term.summaries
+    if summaries is None:
+        return None
+    return view.SummaryStatus(
+        own=summaries.own,
+        own_bytes=summaries.own_bytes,
+        left_out=summaries.left_out,
+        peers={
+            node: view.PeerSummary(
+                messages=known.messages, bytes_used=known.bytes_used, current=known.current, told=known.told
+            )
+            for node, known in summaries.known().items()
+        },
+    )
+
+
+def _custody(term: Term) -> view.CustodyStatus:
+    keeper, settings = term.keeper, term.config.custody
+    count = keeper.machine.count()
+    return view.CustodyStatus(
+        items=count.items,
+        max_items=settings.max_messages,
+        walking=count.walking,
+        waiting=count.waiting,
+        parked=count.parked,
+        max_parked=settings.max_parked,
+        events=dict(keeper.counts),
+        hops=dict(sorted(keeper.hops.items())),
+        refused=dict(keeper.refused),
+        states=_by_name(keeper.machine.by_state()),
+        awaiting={node: _by_name(states) for node, states in sorted(keeper.machine.awaiting().items())},
+    )
+
+
+def _operator(term: Term, front: Front) -> view.OperatorStatus:
+    relay = front.relay
+    learner = relay.learner
+    return view.OperatorStatus(
+        name=front.name,
+        system_id=relay.operator.system_id,
+        binds=tuple(_bind(slot) for slot in front.operators.slots),
+        gateways=tuple(
+            view.GatewayStatus(
+                name=gateway,
+                listen=str(address),
+                sessions=tuple(_session(session) for session in relay.sessions if session.gateway == gateway),
+            )
+            for gateway, address in relay.operator.listen.items()
+        ),
+        message_id=view.IdRule(
+            rule=None if learner.rule is None else learner.rule.value,
+            pinned=learner.pinned,
+            evidence={rule.value: count for rule, count in learner.evidence.items()},
+            contradictions=learner.contradictions,
+        ),
+        in_flight=relay.in_flight,
+        pace_per_s=relay.pace_per_s,
+        counters=asdict(relay.counters) | {"expired": term.housekeeping.expired[front.name]},
+    )
 
 
 def _by_name(states: Mapping[State, int]) -> dict[str, int]:

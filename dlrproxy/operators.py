@@ -70,6 +70,9 @@ class Operators:
         self._waits = Waits(operator)
         self._last_binds = LastBinds(relay.store, operator, relay.now)
         listen = operator.outbind_listen
+        self._dialling = True
+        self._connections = 0  # to the operator, that this node has dialled
+        self._all_gone = trio.Event()
         self._outbinds = Outbinds(relay, listen, self._log) if listen is not None else None
         self._dialled: Sequence[Slot] = [
             Slot(f"{number}{suffix}", command)
@@ -100,6 +103,16 @@ class Operators:
         if self._outbinds is not None:
             self._outbinds.renew_certificates()
 
+    def dial_no_more(self) -> None:
+        """Let the connections that there are be the last ones."""
+        self._dialling = False
+
+    async def gone(self) -> None:
+        """Wait until there is no connection any more that this node has dialled."""
+        while self._connections:
+            self._all_gone = trio.Event()
+            await self._all_gone.wait()
+
     async def _note_binds(self) -> None:
         while True:
             await trio.sleep(UP_EVERY_S)
@@ -110,6 +123,8 @@ class Operators:
         await self._remember(slot, log)
         while True:
             await trio.sleep_until(slot.not_before)
+            if not self._dialling:
+                return
             address = self._operator.addresses[slot.host % len(self._operator.addresses)]
             began = trio.current_time()
             ending = await self._attempt(slot, address, log.bind(host=str(address)))
@@ -137,6 +152,15 @@ class Operators:
     async def _attempt(self, slot: Slot, address: Address, log: FilteringBoundLogger) -> Ending:
         """From dialling to the end of the connection."""
         slot.address = str(address)
+        self._connections += 1
+        try:
+            return await self._converse(slot, address, log)
+        finally:
+            self._connections -= 1
+            if not self._connections:
+                self._all_gone.set()
+
+    async def _converse(self, slot: Slot, address: Address, log: FilteringBoundLogger) -> Ending:
         try:
             stream = await dial(self._operator, address)
         except UnreachableError as error:
@@ -144,6 +168,7 @@ class Operators:
             log.log(error.level, error.event, error=str(error))
             return Ending.UNREACHABLE
         try:
-            return await Attempt(self._relay, slot, connection_over(stream, str(address)), log, self._last_binds).run()
+            connection = connection_over(stream, str(address), self._relay.licence)
+            return await Attempt(self._relay, slot, connection, log, self._last_binds).run()
         finally:
             slot.not_before = trio.current_time() + self._operator.rebind_wait_s

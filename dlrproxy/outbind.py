@@ -80,7 +80,8 @@ class Outbinds:
         log = self._log.bind(bind=name, host=peer)
         slot = Slot(name, _COMMANDS.get(self._operator.bind_type, c.BIND_RECEIVER), address=peer)
         self._slots.append(slot)
-        connection = connection_over(stream if self._tls is None else secured(stream, self._tls.context()), peer)
+        stream_or_tls = stream if self._tls is None else secured(stream, self._tls.context())
+        connection = connection_over(stream_or_tls, peer, self._relay.licence)
         try:
             await Attempt(self._relay, slot, connection, log, None, partial(self._meet, connection, log)).run()
         finally:

@@ -28,6 +28,7 @@ from dlrproxy.conversations import Conversations
 from dlrproxy.counters import Counters
 from dlrproxy.custody_port import Custody, Wanted
 from dlrproxy.finals import Finals, close
+from dlrproxy.licence import Licence
 from dlrproxy.links import Bind, GatewaySession, Link, Output
 from dlrproxy.logs import RouteLog
 from dlrproxy.matching import Matching
@@ -67,12 +68,14 @@ class Relay:
         mo: MoRouting | None = None,
         nodes: int = 1,
         roaming: bool = False,
+        licence: Licence | None = None,
     ) -> None:
         """`now` is the node's clock. `learned` is told when the rule for message ids has changed.
 
         Without `mo` every MO is for the gateways of this node, the first that is bound. `roaming`: the store has the
-        messages of every node, and a gateway may be bound at any of them.
+        messages of every node, and a gateway may be bound at any of them. Every connection is to have the `licence`.
         """
+        self.licence = licence
         self.operator = operator
         self.counters = Counters()
         self.learner = learner
@@ -177,6 +180,11 @@ class Relay:
             self._submissions.session_lost(link)
             self._passing.session_lost(link, self.now())
         self.wrap_up()
+
+    def cut(self, reason: str) -> None:
+        """End every connection at once: nothing more is sent on any but unbind."""
+        for link in list(self._links):
+            link.cut(reason)
 
     def _no_bind_left(self) -> None:
         self._bind_up = trio.Event()

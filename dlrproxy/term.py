@@ -21,11 +21,13 @@ from dlrproxy.clock import NodeClock
 from dlrproxy.config import Config
 from dlrproxy.config.changes import Changes, ReloadRefusedError, changes, check_identity, taken_over
 from dlrproxy.config.operator import Operator
+from dlrproxy.connection import GOODBYE_S
 from dlrproxy.conversations import Conversations
 from dlrproxy.custody import Keeper, count_rows
 from dlrproxy.failures import leaves
 from dlrproxy.front import Front
 from dlrproxy.housekeeping import Housekeeping, learned_rules, next_run, read_clock, write_rule
+from dlrproxy.licence import Licence
 from dlrproxy.logs import RouteLog, logger
 from dlrproxy.mo_routing import MoRouting
 from dlrproxy.modes import ring
@@ -42,8 +44,17 @@ _RELEASE_S: Final = 10.0  # unbinding from the operators, and again from the gat
 class Term:
     """Run it once."""
 
-    def __init__(self, config: Config, clock: NodeClock, routes: RouteLog, conversations: Conversations) -> None:
-        """The last three may be those of an earlier term of the same process."""
+    def __init__(
+        self,
+        config: Config,
+        clock: NodeClock,
+        routes: RouteLog,
+        conversations: Conversations,
+        licence: Licence | None = None,
+    ) -> None:
+        """Clock, routes and conversations may be those of an earlier term of the same process. Without a `licence` it
+        may always serve."""
+        self._licence = licence
         self.config = config
         self.clock = clock
         self.fronts: dict[str, Front] = {}
@@ -166,6 +177,7 @@ class Term:
             mo=MoRouting(operator, self.config.mo, self._conversations, alone=self._alone),
             nodes=self._nodes,
             roaming=self._settings.cluster is not None,
+            licence=self._licence,
         )
         return Front(relay, logger("smpp"))
 
@@ -306,6 +318,19 @@ class Term:
         self.keeper.attach({name: front.relay for name, front in self.fronts.items()}, self.ring.send)
 
     # The end
+
+    async def release(self, why: str) -> None:
+        """At once nothing more is sent or answered on any connection but unbind, and nobody is listened to.
+
+        Returns within about GOODBYE_S, when the other ends have closed; `run` is to be cancelled then. Waits for no
+        store. `why` is the reason that the connections' ends are logged with.
+        """
+        fronts = list(self.fronts.values())
+        for front in fronts:
+            front.cut(why)
+        with trio.move_on_after(GOODBYE_S):
+            for front in fronts:
+                await front.parted()
 
     async def _wind_down(self) -> None:
         """Finish what is in flight, let go of operators, hand custody on, let go of gateways."""

@@ -32,6 +32,7 @@ class ClusterSettings:
 class CustodySettings:
     operators: Mapping[str, OperatorPolicy] = field(factory=dict)
     claim_for_s: float = 259_200.0  # ring.claim_for_s: three days, the validity period most operators cap at
+    sought_for_s: float = float("inf")  # likewise of reports whose owner is sought; 0 where no other node can own them
     lap_timeout_s: float = 15.0  # ring.lap_timeout_s: above dead_after_s, so that a dead node is known before
     walk_retry_min_s: float = 5.0  # ring.retry_min_s
     walk_retry_max_s: float = 300.0  # ring.retry_max_s

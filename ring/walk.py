@@ -284,15 +284,14 @@ class Walk:
 
     def _wait(self, item: Item, complete: bool, now: float) -> None:
         """Nobody has claimed it: again later, until it is given up."""
-        left_s = item.accepted_at + self._settings.claim_for_s - now
-        if left_s <= 0:
+        if self._left_s(item, now) <= 0:
             self.give_up(item, complete, now)
         elif not self._hand_on(item, now):
             self.put_to_wait(item, now)
 
     def put_to_wait(self, item: Item, now: float) -> None:
         """Until time, or a node that joins, wakes it."""
-        left_s = max(0.0, item.accepted_at + self._settings.claim_for_s - now)
+        left_s = max(0.0, self._left_s(item, now))
         item.state = State.WAITING
         item.waits += 1
         self._waiting[item.key] = item
@@ -301,6 +300,12 @@ class Walk:
         hop = max(0, len(item.answered) - (not item.across))
         self._shelf.note("waiting", item, hop, complete=not missing, wait_s=round(wait, 1), nodes=" ".join(missing))
         self._shelf.alarms.set(now + min(wait, left_s), Alarm.WAKE, item.key)
+
+    def _left_s(self, item: Item, now: float) -> float:
+        """Until it is given up."""
+        settings = self._settings
+        for_s = min(settings.claim_for_s, settings.sought_for_s) if item.envelope.is_sought else settings.claim_for_s
+        return item.accepted_at + for_s - now
 
     def _missing(self, item: Item) -> tuple[str, ...]:
         """Nodes that have not answered, here or, after a complete lap here, in the other ring."""

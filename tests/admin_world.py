@@ -10,6 +10,7 @@ import trio
 from click.testing import CliRunner
 
 from dlrproxy.admin.client import Client
+from dlrproxy.admin.pair_view import BehindStatus, PairStatus, SemiSyncStatus, ServerStatus
 from dlrproxy.admin.reach import Directory
 from dlrproxy.admin.server import serve
 from dlrproxy.admin.view import (
@@ -117,6 +118,40 @@ def status(**changes):
     return NodeStatus(**(values | changes))
 
 
+def server(**changes):
+    """A primary's."""
+    values = {"writable": True, "epoch": 7, "holder": "gw1", "alone": "no", "position": "0-1-100", "replicates": False}
+    return ServerStatus(**(values | changes))
+
+
+def replica(**changes):
+    values = {"writable": False, "replicates": True, "receiving": True, "applying": True, "all_applied": True}
+    return server(**(values | changes))
+
+
+def pair_status(**changes):
+    """Of an active whose replica is a little behind."""
+    values = {
+        "role": "active", "why": "its database server is the primary", "refused": "nobody has asked for it", "epoch": 7,
+        "holder": "gw1", "serving": True, "serves_for_s": 5.5, "safety": "strict", "manages_database": True,
+        "peer": "gw2", "own": server(), "other": replica(),
+        "semi_sync": SemiSyncStatus(enabled=True, on=True, replicas=1, acknowledged=90, unacknowledged=2, degraded=1),
+        "not_received": BehindStatus(transactions=3, bytes=1200),
+        "not_applied": BehindStatus(transactions=4, bytes=2048), "journal_rows": 5, "witness_lends": True,
+    }  # fmt: skip
+    return PairStatus(**(values | changes))
+
+
+def standby_status(**changes):
+    """All of a standby's."""
+    pair = pair_status(
+        role="standby", why="its database server is a replica", holder="gw2", serving=False, serves_for_s=None,
+        own=replica(holder="gw2"), other=server(holder="gw2"), journal_rows=0,
+    )  # fmt: skip
+    nothing = {"store": None, "custody": None, "operators": (), "ring": (), "summaries": None, "join": None}
+    return status(**({"mode": "active-passive", "pair": pair} | nothing | changes))
+
+
 def envelope(number=1, **changes):
     values = {
         "key": EnvelopeKey(STORE_ID, number), "origin": "gw1", "operator": "acme", "kind": "dlr",
@@ -142,6 +177,8 @@ class FakeNode:
         self.dropped = []
         self.drains = []
         self.undrains = 0
+        self.promotions = []  # "promote", "force", "demote"
+        self.no_service = ""
         self.calls = Counter()
         self.failure = None
 
@@ -199,6 +236,17 @@ class FakeNode:
             return False
         self.change(draining=None)
         return True
+
+    def why_no_service(self):
+        return self.no_service
+
+    def promote(self, *, force):
+        self.promotions.append("force" if force else "promote")
+        return self.answer.pair is not None
+
+    def demote(self):
+        self.promotions.append("demote")
+        return self.answer.pair is not None
 
     async def _disk(self):
         await trio.lowlevel.checkpoint()

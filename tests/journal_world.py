@@ -62,6 +62,9 @@ class MemoryBackend:
     async def replace(self):
         await trio.lowlevel.checkpoint()
 
+    def abandon(self):
+        """What waits at the gate is cancelled with the store's `run`."""
+
     async def close(self):
         await trio.lowlevel.checkpoint()
         self.closed = True

@@ -60,7 +60,7 @@ class Pair:
     def replicate(self, name, source):
         """Of a server that has nothing that the source has not."""
         self.servers[name].sql(
-            "SET GLOBAL gtid_slave_pos=@@gtid_current_pos;"
+            "SET GLOBAL rpl_semi_sync_master_enabled=OFF; SET GLOBAL gtid_slave_pos=@@gtid_current_pos;"
             f"CHANGE MASTER TO MASTER_HOST='127.0.0.1', MASTER_PORT={self.links[source].port}, MASTER_USER='copy',"
             "MASTER_PASSWORD='secret', MASTER_USE_GTID=slave_pos, MASTER_CONNECT_RETRY=1, MASTER_HEARTBEAT_PERIOD=1;"
             "START SLAVE;"

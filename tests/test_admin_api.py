@@ -13,8 +13,10 @@ from admin_world import (
     asking,
     custody_entry,
     operator,
+    pair_status,
     parked_row,
     serving,
+    standby_status,
     status,
 )
 
@@ -22,6 +24,7 @@ from dlrproxy.admin import parked
 from dlrproxy.admin.api import Health
 from dlrproxy.admin.client import RefusedError
 from dlrproxy.admin.lookup import Answer
+from dlrproxy.admin.pair_view import PairStatus
 from dlrproxy.admin.parked import Done, Page, ParkedDetail
 from dlrproxy.admin.view import DrainState, IdRule, NodeStatus, StoreStatus
 from dlrproxy.store.port import OpenMessage, StoreError
@@ -459,3 +462,68 @@ async def test_undrain_puts_the_node_back(node, ask):
 async def test_a_node_that_stops_is_not_put_back(node, ask):
     await ask("post", "/drain", DrainState, {"mode": "stop"})
     assert await refused(ask, "post", "/undrain", DrainState, {}) == (409, "the node is stopping; start it again")
+
+
+# A pair
+
+
+NOT_HERE = "this node is standby; ask the active one (gw2)"
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        ("get", "/lookup", Answer, {"id": "4F2A"}),
+        ("get", "/parked", Page),
+        ("get", f"/parked/{key()}", ParkedDetail),
+        ("post", "/parked/replay", Done, {"keys": [key()], "to": "ring"}),
+        ("post", "/parked/drop", Done, {"keys": [key()]}),
+        ("post", "/drain", DrainState, {"mode": "custody"}),
+        ("post", "/undrain", DrainState, {}),
+    ],
+)
+async def test_a_node_that_does_not_serve_says_whom_to_ask(node, ask, question):
+    node.answer, node.no_service = standby_status(), NOT_HERE
+    assert await refused(ask, *question) == (503, NOT_HERE)
+    assert (node.drains, node.undrains, node.calls["open_messages"]) == ([], 0, 0)
+
+
+async def test_it_says_how_it_is_and_can_be_stopped_all_the_same(node, ask):
+    node.answer, node.no_service = standby_status(), NOT_HERE
+    assert await ask("get", "/status", NodeStatus) == node.answer
+    assert (await ask("post", "/drain", DrainState, {"mode": "stop"})).draining == "stop"
+
+
+async def test_a_standby_is_not_healthy_and_says_its_role(node, ask):
+    node.answer = standby_status()
+    with pytest.raises(RefusedError, match="503"):
+        await ask("get", "/health", Health)
+    assert node.answer.why_not_serving == ("its role is standby: its database server is a replica",)
+
+
+def test_an_active_whose_term_has_not_begun_does_not_serve():
+    waiting = standby_status(pair=pair_status(serving=False))
+    assert waiting.why_not_serving == ("the term of service has not begun; the log says why",)
+
+
+@pytest.mark.parametrize(
+    ("body", "asked"), [({}, "promote"), ({"force": False}, "promote"), ({"force": True}, "force")]
+)
+async def test_promoting(node, ask, body, asked):
+    node.answer = standby_status()
+    assert await ask("post", "/promote", PairStatus, body) == node.answer.pair
+    assert node.promotions == [asked]
+
+
+async def test_demoting(node, ask):
+    node.answer = standby_status()
+    assert await ask("post", "/demote", PairStatus, {}) == node.answer.pair
+    assert node.promotions == ["demote"]
+
+
+@pytest.mark.parametrize("path", ["/promote", "/demote"])
+async def test_a_node_of_a_ring_is_neither_promoted_nor_demoted(ask, path):
+    assert await refused(ask, "post", path, PairStatus, {}) == (
+        409,
+        "the mode is ring: only a node of a pair is promoted or demoted",
+    )

@@ -6,7 +6,7 @@ from pathlib import Path
 import attrs
 import msgspec
 import pytest
-from admin_world import NOW, FakeNode, operator, peer
+from admin_world import NOW, FakeNode, operator, pair_status, peer, server, standby_status
 from prometheus_client.parser import text_string_to_metric_families
 
 from dlrproxy.admin.metrics import Metrics
@@ -169,12 +169,50 @@ def test_every_connection_that_was_turned_away_is_counted_by_its_reason(value):
     assert value("dlrproxy_peers_turned_away_total", reason="wrong_secret") == 3
 
 
+def test_an_active_of_a_pair(node, value):
+    node.change(pair=pair_status())
+    roles = {role: value("dlrproxy_role", role=role) for role in ("standby", "active", "fenced")}
+    assert roles == {"standby": 0, "active": 1, "fenced": 0}
+    assert value("dlrproxy_epoch") == 7
+    assert value("dlrproxy_pair_serves_for_seconds") == 5.5
+    assert value("dlrproxy_semi_sync_degraded") == 0
+    assert value("dlrproxy_semi_sync_commits_total", result="acknowledged") == 90
+    assert value("dlrproxy_replication_receiving", server="peer") == 1
+    assert value("dlrproxy_replication_receiving", server="own") is None
+    assert value("dlrproxy_replication_behind_transactions", stage="received") == 3
+    assert value("dlrproxy_replication_behind_bytes", stage="applied") == 2048
+    assert value("dlrproxy_journal_rows") == 5
+
+
+def test_an_active_whose_commits_are_nowhere_else(node, value):
+    pair = pair_status(other=None, not_received=None, not_applied=None)
+    assert pair.semi_sync is not None
+    node.change(pair=msgspec.structs.replace(pair, semi_sync=msgspec.structs.replace(pair.semi_sync, replicas=0)))
+    assert value("dlrproxy_semi_sync_degraded") == 1
+    assert value("dlrproxy_database_reachable", server="peer") == 0
+    assert value("dlrproxy_replication_behind_bytes", stage="received") is None
+
+
+def test_two_actives(node, value):
+    node.change(pair=pair_status(other=server(holder="gw2", epoch=8)))
+    assert value("dlrproxy_pair_both_active") == 1
+
+
+def test_a_standby_has_no_store_and_no_custody_to_measure(node, value):
+    node.answer = standby_status()
+    assert value("dlrproxy_role", role="standby") == 1
+    assert value("dlrproxy_serving") == 0
+    assert value("dlrproxy_store_accepting") is None
+    assert value("dlrproxy_custody_items") is None
+
+
 # docs/metrics.md
 
 DOCS = Path(__file__).parents[1] / "docs"
 
 
 def test_every_metric_is_in_the_document_and_no_other(node):
+    node.change(pair=pair_status())
     text = Metrics(node.status).text().decode()
     exported = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE dlrproxy_")}
     counted = {f"dlrproxy_{field.name}_total" for field in attrs.fields(Counters)}

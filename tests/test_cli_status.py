@@ -5,11 +5,24 @@ import json
 import msgspec
 import pytest
 import trio
-from admin_world import STORE_ID, FakeNode, commanding, operator, parked_row, peer, status
+from admin_world import (
+    STORE_ID,
+    FakeNode,
+    commanding,
+    operator,
+    pair_status,
+    parked_row,
+    peer,
+    replica,
+    server,
+    standby_status,
+    status,
+)
 from click.testing import CliRunner
 from rich.console import Console
 
 from dlrproxy.admin.client import Client
+from dlrproxy.admin.pair_view import BehindStatus
 from dlrproxy.admin.reach import Directory
 from dlrproxy.admin.view import BindStatus, GatewayStatus, IdRule, NodeStatus, StoreStatus
 from dlrproxy.cli import main
@@ -155,6 +168,54 @@ def test_a_drain():
 def test_a_node_that_has_nothing_yet_is_shown_as_well():
     assert "gw1" in text(operators=(), ring=())
     assert "acme" in text(operators=(operator(gateways=(GatewayStatus(name="gw1", listen="[::]:2775"),), counters={}),))
+
+
+def pair_text(whole):
+    console = Console(width=200, markup=False, highlight=False)
+    with console.capture() as captured:
+        console.print(shown(whole))
+    return captured.get()
+
+
+def test_an_active_of_a_pair():
+    said = text(pair=pair_status())
+    role = line(said, "role")
+    assert role.startswith(
+        "role ACTIVE its database server is the primary (epoch 7, safety strict, held by gw1, may go"
+    )
+    assert role.endswith("for 5.5 s without another acknowledgement)")
+    assert line(said, "own database") == "own database takes writes"
+    assert line(said, "gw2's") == "gw2's replica"
+    assert line(said, "replica") == "replica lacks 3 transactions, 1.2 KiB; has not applied 4 transactions, 2.0 KiB"
+    assert "acknowledged by the replica" in line(said, "semi-sync")
+    assert line(said, "witness") == "witness lends itself to this node"
+    assert line(said, "journal") == "journal 5 open messages wait for the database"
+
+
+def test_a_standby_shows_the_pair_and_nothing_that_it_does_not_have():
+    said = pair_text(standby_status())
+    assert said.startswith("gw1  standing by  mode active-passive")
+    assert line(said, "promotion") == "promotion nobody has asked for it"
+    assert "custody" not in said
+    assert "Operator binds" not in said
+
+
+def test_a_replica_that_has_everything():
+    nothing = BehindStatus(transactions=0, bytes=0)
+    said = text(pair=pair_status(not_received=nothing, not_applied=nothing))
+    assert line(said, "replica") == "replica has received and applied everything"
+
+
+def test_what_is_wrong_with_a_pair():
+    both = text(pair=pair_status(other=server(holder="gw2", epoch=8)))
+    assert "gw2 serves as well" in line(both, "BOTH ACTIVE")
+    alone = text(pair=pair_status(other=None, semi_sync=None))
+    assert line(alone, "gw2's") == "gw2's cannot be reached"
+    failed = pair_text(
+        standby_status(pair=pair_status(role="failed", serving=False, own=replica(error="1950: diverged")))
+    )
+    assert failed.startswith("gw1  NOT SERVING: its role is failed")
+    assert line(failed, "own database") == "own database replica, FAILED: 1950: diverged"
 
 
 async def test_watching_goes_on_while_the_node_is_away(tmp_path, capsys):

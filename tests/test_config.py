@@ -326,7 +326,7 @@ def test_an_empty_password_is_a_password():
 
 def test_a_mode_of_a_later_version_is_named():
     found = problems(MINIMAL.replace("data_dir", 'mode = "quorum"\ndata_dir') + "[database]\n")
-    assert found == {"node.mode": "mode 'quorum' is not available in this version; available: ring"}
+    assert found == {"node.mode": "mode 'quorum' is not available in this version; available: ring, active-passive"}
 
 
 # Tables against tables

@@ -11,6 +11,11 @@
     POST /parked/drop     the same without "to"
     POST /drain           {"mode": "custody" or "stop"}
     POST /undrain         {}
+    POST /promote         {"force": false}                of a pair: take over, as soon as it is safe
+    POST /demote          {}                              of a pair: hand over
+
+What is about the store is answered 503 by a node that does not serve now, and so are POST /drain but for "stop", and
+POST /undrain.
 
 Answers are JSON, problems {"error": TEXT}. A POST must say that its body is application/json (access.py says why), and
 every name that is not known is refused: a mistyped criterion would take more than was meant.
@@ -41,6 +46,7 @@ from ring.rows import RowError
 MAX_BODY: Final = 256 * 1024  # bytes: a thousand keys take 40 KiB
 
 T = TypeVar("T")
+Serve = Callable[[Request], Awaitable[Response]]
 
 
 class DrainRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -48,6 +54,14 @@ class DrainRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class UndrainRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    pass
+
+
+class PromoteRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    force: bool = False
+
+
+class DemoteRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pass
 
 
@@ -91,18 +105,20 @@ class Api:
                 self._route("GET", "/status", self._status),
                 self._route("GET", "/health", self._health),
                 self._route("GET", "/metrics", self._scrape),
-                self._route("GET", "/lookup", self._lookup),
-                self._route("GET", "/parked", self._list),
-                self._route("GET", "/parked/{key}", self._show),
-                self._route("POST", "/parked/replay", self._replay),
-                self._route("POST", "/parked/drop", self._drop),
+                self._route("GET", "/lookup", self._serving(self._lookup)),
+                self._route("GET", "/parked", self._serving(self._list)),
+                self._route("GET", "/parked/{key}", self._serving(self._show)),
+                self._route("POST", "/parked/replay", self._serving(self._replay)),
+                self._route("POST", "/parked/drop", self._serving(self._drop)),
                 self._route("POST", "/drain", self._drain),
-                self._route("POST", "/undrain", self._undrain),
+                self._route("POST", "/undrain", self._serving(self._undrain)),
+                self._route("POST", "/promote", self._promote),
+                self._route("POST", "/demote", self._demote),
             ],
             exception_handlers={HTTPException: _http_problem},
         )
 
-    def _route(self, method: str, path: str, serve: Callable[[Request], Awaitable[Response]]) -> Route:
+    def _route(self, method: str, path: str, serve: Serve) -> Route:
         async def endpoint(request: Request) -> Response:
             try:
                 return await serve(request)
@@ -115,6 +131,20 @@ class Api:
                 return problem(503, str(error))
 
         return Route(path, endpoint, methods=[method])
+
+    def _serving(self, serve: Serve) -> Serve:
+        """The same, and refused while the node does not serve."""
+
+        async def checked(request: Request) -> Response:
+            self._check_service()
+            return await serve(request)
+
+        return checked
+
+    def _check_service(self) -> None:
+        """Raises RequestError."""
+        if why_not := self._view.why_no_service():
+            raise RequestError(503, why_not)
 
     async def _status(self, request: Request) -> Response:
         _query(request, _NoQuery)
@@ -158,6 +188,8 @@ class Api:
 
     async def _drain(self, request: Request) -> Response:
         wanted = await _body(request, DrainRequest)
+        if wanted.mode != "stop":
+            self._check_service()
         self._log.info("admin.drain", mode=wanted.mode)
         self._view.drain(wanted.mode)
         return json(DrainState.of(self._view.status()), 202)
@@ -168,6 +200,20 @@ class Api:
         if not self._view.undrain():
             raise RequestError(409, "the node is stopping; start it again")
         return json(DrainState.of(self._view.status()), 202)
+
+    async def _promote(self, request: Request) -> Response:
+        wanted = await _body(request, PromoteRequest)
+        return self._asked_of_pair(self._view.promote(force=wanted.force))
+
+    async def _demote(self, request: Request) -> Response:
+        await _body(request, DemoteRequest)
+        return self._asked_of_pair(self._view.demote())
+
+    def _asked_of_pair(self, taken: bool) -> Response:
+        status = self._view.status()
+        if not taken:
+            raise RequestError(409, f"the mode is {status.mode}: only a node of a pair is promoted or demoted")
+        return json(status.pair, 202)
 
 
 def _query(request: Request, wanted: type[T]) -> T:

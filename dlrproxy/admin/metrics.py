@@ -14,7 +14,8 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from dlrproxy.admin.view import CustodyStatus, JoinStatus, NodeStatus, OperatorStatus
+from dlrproxy.admin.pair_metrics import pair_metrics
+from dlrproxy.admin.view import CustodyStatus, JoinStatus, NodeStatus, OperatorStatus, StoreStatus, SummaryStatus
 from dlrproxy.counters import Counters
 from ring.commands import EventName, Reason
 from ring.peer_status import PeerStatus
@@ -70,9 +71,12 @@ class _NodeCollector(Collector):
         yield _turned_away(status.turned_away)
         if status.join is not None:
             yield from _join(status.join)
-        yield from _custody(status.custody)
-        yield _hops(status.custody)
-        yield from _summaries(status)
+        if status.custody is not None:
+            yield from _custody(status.custody)
+            yield _hops(status.custody)
+            yield from _summaries(status.summaries, status.custody)
+        if status.pair is not None:
+            yield from pair_metrics(status.pair)
 
 
 def _node(status: NodeStatus) -> Iterator[Metric]:
@@ -82,10 +86,15 @@ def _node(status: NodeStatus) -> Iterator[Metric]:
     yield _single("uptime_seconds", "Seconds since the node started.", status.uptime_s)
     yield _single("serving", "1 while /health says that it serves.", not status.why_not_serving)
     yield _single("draining", "1 while the node is being taken out of service.", status.draining is not None)
-    yield _single("store_accepting", "0 while the store takes no writes.", status.store.accepting)
-    if status.store.free_bytes is not None:
-        yield _single("store_free_bytes", "Free space on the file system of data_dir.", status.store.free_bytes)
-    yield _single("store_min_free_bytes", "Below this much MT are refused.", status.store.min_free_bytes)
+    if status.store is not None:
+        yield from _store(status.store)
+
+
+def _store(store: StoreStatus) -> Iterator[Metric]:
+    yield _single("store_accepting", "0 while the store takes no writes.", store.accepting)
+    if store.free_bytes is not None:
+        yield _single("store_free_bytes", "Free space on the file system of data_dir.", store.free_bytes)
+    yield _single("store_min_free_bytes", "Below this much MT are refused.", store.min_free_bytes)
 
 
 def _operators(operators: tuple[OperatorStatus, ...]) -> Iterator[Metric]:
@@ -205,24 +214,24 @@ def _hops(custody: CustodyStatus) -> Metric:
     return metric
 
 
-def _summaries(status: NodeStatus) -> Iterator[Metric]:
+def _summaries(summaries: SummaryStatus | None, custody: CustodyStatus) -> Iterator[Metric]:
     first = _counter(
         "summary_first_hops", "Reports that another node has claimed: what summaries said of the first hop.", "result"
     )
     for result in ("right", "wrong", "none"):
-        first.add_metric([result], status.custody.events.get(_SUMMARY_PREFIX + result, 0))
+        first.add_metric([result], custody.events.get(_SUMMARY_PREFIX + result, 0))
     yield first
-    if status.summaries is None:
+    if summaries is None:
         return
-    yield _single("summary_own_messages", "Open messages that the other nodes are told of.", status.summaries.own)
-    yield _single("summary_own_bytes", "Memory for these.", status.summaries.own_bytes)
+    yield _single("summary_own_messages", "Open messages that the other nodes are told of.", summaries.own)
+    yield _single("summary_own_bytes", "Memory for these.", summaries.own_bytes)
     left_out = _counter("summary_left_out", "Open messages that found no room in a summary.")
-    left_out.add_metric([], status.summaries.left_out)
+    left_out.add_metric([], summaries.left_out)
     yield left_out
     messages = _gauge("summary_messages", "Open messages of the node that this one knows of.", "peer")
     size = _gauge("summary_bytes", "Memory for these.", "peer")
     current = _gauge("summary_current", "1 while the node has told all, and its changes come.", "peer")
-    for peer, known in status.summaries.peers.items():
+    for peer, known in summaries.peers.items():
         messages.add_metric([peer], known.messages)
         size.add_metric([peer], known.bytes_used)
         current.add_metric([peer], known.current)

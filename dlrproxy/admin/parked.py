@@ -210,7 +210,8 @@ class Parked:
                 return Outcome.UNFIT
             return Outcome.DONE if await self._view.replay(key, target.gateway, node=target.node) else Outcome.GONE
 
-        room = max(0, status.custody.max_items - status.custody.items)
+        custody = status.custody
+        room = 0 if custody is None else max(0, custody.max_items - custody.items)
         return await self._act("admin.replayed", wanted, replayed, room, to=wanted.to)
 
     async def drop(self, wanted: Bulk) -> Done:

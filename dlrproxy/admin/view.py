@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from dlrproxy.admin.pair_view import PairStatus
 from dlrproxy.store.port import Lookup, OpenMessage
 from ring.peer_status import PeerStatus
 from ring.rows import CustodyRow, ParkedRow
@@ -130,13 +131,14 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
     now: float
     uptime_s: float
     draining: Drain | None
-    store: StoreStatus
+    store: StoreStatus | None  # None, as custody: in this role the node has none open
     operators: tuple[OperatorStatus, ...]
     ring: tuple[PeerStatus, ...]
     turned_away: Mapping[str, int] = {}  # connections to the ring's listener that did not become links, by reason
-    custody: CustodyStatus
+    custody: CustodyStatus | None
     summaries: SummaryStatus | None = None  # None: off, or there is nobody to exchange them with
     join: JoinStatus | None = None  # None: this ring is joined to no other
+    pair: PairStatus | None = None  # None: the mode is another one
 
     @property
     def binds_up(self) -> int:
@@ -152,6 +154,10 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
         reasons = []
         if self.draining is not None:
             reasons.append("the node drains")
+        if self.pair is not None and self.pair.role != "active":
+            return (*reasons, f"its role is {self.pair.role}: {self.pair.why}")
+        if self.store is None:
+            return (*reasons, "the term of service has not begun; the log says why")
         if not self.store.accepting:
             reasons.append("the store takes no writes")
         if not self.binds_up:
@@ -169,7 +175,8 @@ class DrainState(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, status: NodeStatus) -> "DrainState":
-        return cls(status.draining, status.binds_up, status.in_flight, status.custody.items)
+        items = 0 if status.custody is None else status.custody.items
+        return cls(status.draining, status.binds_up, status.in_flight, items)
 
     @property
     def empty(self) -> bool:
@@ -192,6 +199,15 @@ class NodeView(Protocol):
     """The running node. Calls come from the node's own event loop."""
 
     def status(self) -> NodeStatus: ...
+
+    def why_no_service(self) -> str:
+        """Why nothing can be asked but the status, and nothing done to what is in the store; empty: all can."""
+
+    def promote(self, *, force: bool) -> bool:
+        """Of a pair: take over as soon as it is safe, with `force` at once. False: the node is of another mode."""
+
+    def demote(self) -> bool:
+        """Of a pair: hand over. False: the node is of another mode."""
 
     async def open_messages(self, lookup: Lookup) -> Sequence[OpenMessage]:
         """As `Store.find` does for one lookup. Raises StoreError."""

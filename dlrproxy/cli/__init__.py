@@ -24,6 +24,8 @@ COMMANDS: Final[Mapping[str, Entry]] = MappingProxyType(
         "trace": Entry("dlrproxy.cli.trace", "trace", "Show a report's route, hop by hop, from the nodes' logs."),
         "parked": Entry("dlrproxy.cli.parked", "parked", "List, show, replay or drop what was given up on."),
         "drain": Entry("dlrproxy.cli.drain", "drain", "Take a running node out of service."),
+        "promote": Entry("dlrproxy.cli.promote", "promote", "Let a standby of a pair take over."),
+        "demote": Entry("dlrproxy.cli.promote", "demote", "Let the active of a pair hand over."),
         "db": Entry("dlrproxy.cli.db", "db", "Make and check the schema and accounts at a database server."),
         "rejoin": Entry("dlrproxy.cli.rejoin", "rejoin", "Make a former primary the replica of the new one."),
         "witness": Entry("dlrproxy.cli.witness", "witness", "Be the third place of a pair."),

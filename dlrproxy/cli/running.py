@@ -7,18 +7,24 @@ import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 import click
 import trio
 
 from dlrproxy.cli.collector import tune_collector
-from dlrproxy.config import ConfigError, load
+from dlrproxy.config import Config, ConfigError, load
 from dlrproxy.config.changes import ReloadRefusedError
 from dlrproxy.failures import leaves
 from dlrproxy.log_sink import Sink
 from dlrproxy.logs import configure, logger
 from dlrproxy.node import Node
+
+if TYPE_CHECKING:
+    from dlrproxy.modes.active_passive import PairNode
 from dlrproxy.store.port import StoreError
+
+RunningNode: TypeAlias = "Node | PairNode"
 
 # A worker thread that has made a group durable waits for the interpreter; at the default interval of 5 ms a commit of
 # 0.2 ms takes 8 to 28 (perf-notes).
@@ -50,13 +56,22 @@ def run_node(config_file: Path, hung_up: Sequence[int]) -> int:
         logger("config").warning("config.warning", path=warning.path, detail=warning.text)
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     tune_collector()
-    node = Node(config, sink)
+    node = _node(config, sink)
     try:
         finished = trio.run(_until_signal, node, sink, config_file, hung_up)
     except Exception as error:
         _tell(error, running=node.started.is_set())
         raise SystemExit(_FAILED) from error
     return _IN_ORDER if finished else _CUT_SHORT
+
+
+def _node(config: Config, sink: Sink) -> "RunningNode":
+    """Of the mode that is wanted. Only a node with a database server loads what speaks to one."""
+    if config.node.mode == "active-passive":
+        from dlrproxy.modes.active_passive import PairNode
+
+        return PairNode(config, sink)
+    return Node(config, sink)
 
 
 def _tell(error: Exception, *, running: bool) -> None:
@@ -68,7 +83,7 @@ def _tell(error: Exception, *, running: bool) -> None:
         click.echo(f"Error: {leaf}" if isinstance(leaf, _EXPECTED) else f"Error: {leaf!r}; see the log", err=True)
 
 
-async def _until_signal(node: Node, sink: Sink, config_file: Path, hung_up: Sequence[int]) -> bool:
+async def _until_signal(node: "RunningNode", sink: Sink, config_file: Path, hung_up: Sequence[int]) -> bool:
     """True when the node has ended in good order."""
     ask, asked = trio.open_memory_channel[None](1)  # one reload at a time; one more does for all that come meanwhile
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
@@ -86,7 +101,7 @@ async def _until_signal(node: Node, sink: Sink, config_file: Path, hung_up: Sequ
 
 async def _obey(
     signals: AsyncIterator[int],
-    node: Node,
+    node: "RunningNode",
     sink: Sink,
     ask: trio.MemorySendChannel[None],
     scope: trio.CancelScope,
@@ -123,12 +138,12 @@ def _reopen(sink: Sink) -> None:
         logger("node").error("log.cannot_reopen", detail=str(error))
 
 
-async def _reload_when_asked(asked: trio.MemoryReceiveChannel[None], node: Node, config_file: Path) -> None:
+async def _reload_when_asked(asked: trio.MemoryReceiveChannel[None], node: "RunningNode", config_file: Path) -> None:
     async for _ in asked:
         await _reload(node, config_file)
 
 
-async def _reload(node: Node, config_file: Path) -> None:
+async def _reload(node: "RunningNode", config_file: Path) -> None:
     try:
         await node.reload(load(config_file))
     except ConfigError as error:

@@ -21,6 +21,7 @@ from dlrproxy.admin.view import (
     SummaryStatus,
 )
 from dlrproxy.cli.asking import asks_node
+from dlrproxy.cli.pair_status import shown_pair
 from dlrproxy.cli.showing import BAD, DOUBTFUL, GOOD, QUIET, console, count, details, duration, size, table
 from protocols.peer.frames import VERSION
 from ring.commands import Reason
@@ -77,7 +78,12 @@ def _now(client: Client) -> RenderableType:
 
 def shown(status: NodeStatus) -> RenderableType:
     """What is wrong comes first."""
-    parts: list[RenderableType] = [_head(status), _custody_and_store(status.custody, status.store)]
+    parts: list[RenderableType] = [_head(status)]
+    if status.pair is not None:
+        parts.append(shown_pair(status.pair))
+    if status.custody is None or status.store is None:
+        return Group(*parts)  # it does not serve: there is nothing else
+    parts.append(_custody_and_store(status.custody, status.store))
     if status.summaries is not None:
         parts.append(_summaries(status.summaries, status.custody))
     if status.join is not None:
@@ -97,7 +103,10 @@ def shown(status: NodeStatus) -> RenderableType:
 def _head(status: NodeStatus) -> Text:
     head = Text.assemble((status.node, "bold"), "  ")
     why_not = status.why_not_serving
-    head.append(f"NOT SERVING: {'; '.join(why_not)}" if why_not else "serving", BAD if why_not else GOOD)
+    if status.pair is not None and status.pair.role == "standby":
+        head.append("standing by", GOOD)
+    else:
+        head.append(f"NOT SERVING: {'; '.join(why_not)}" if why_not else "serving", BAD if why_not else GOOD)
     head.append(f"  mode {status.mode}, version {status.version}, up {duration(status.uptime_s)}", QUIET)
     if status.draining == "custody":
         state = DrainState.of(status)

@@ -82,8 +82,10 @@ class PairDriver:
         self._witness = witness
         self._lent: bool | None = None  # what the log has been told of the witness
         self._peer_epoch = 0
-        self._last: Reading | None = None  # what the own server has said
+        self.own: Reading | None = None  # what the servers have said last; None: they cannot be reached
+        self.peer: Reading | None = None
         self._completeness = Completeness()
+        self._looked = trio.Event()
         self._serving = False
         self._changing = trio.Lock()
         self._look = trio.Event()
@@ -108,6 +110,17 @@ class PairDriver:
             self._peer_epoch = epoch
             self._look.set()
 
+    # What it tells
+
+    @property
+    def serving(self) -> bool:
+        """The service has been told to serve, and not to release."""
+        return self._serving
+
+    async def looked(self) -> None:
+        """Wait until it has looked at both servers again, and done what follows from that."""
+        await self._looked.wait()
+
     # What it does
 
     async def run(self) -> None:
@@ -127,6 +140,8 @@ class PairDriver:
         while True:
             self._look = trio.Event()
             await self._decide(await self._see())
+            self._looked.set()
+            self._looked = trio.Event()
             with trio.move_on_after(self._heartbeat_s):
                 await self._look.wait()
 
@@ -136,10 +151,10 @@ class PairDriver:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(partial(self._ask, self._own, "own", seen))
             nursery.start_soon(partial(self._ask, self._peer, "peer", seen))
-        own, peer, before = seen.get("own"), seen.get("peer"), self._last
+        own, peer, before = seen.get("own"), seen.get("peer"), self.own
         if own is not None:
             own = self._completeness.judge(own, peer)
-        self._last = own
+        self.own, self.peer = own, peer
         return Observation(
             own=with_replica(own, before, peer) if own is not None else None,
             peer=peer.server if peer is not None else None,
@@ -188,9 +203,9 @@ class PairDriver:
             await trio.sleep(self._heartbeat_s)
 
     def _holds(self) -> bool:
-        if self._last is None:
+        if self.own is None:
             return False
-        server = self._last.server
+        server = self.own.server
         return server.writable and server.replica is None and server.holder == self._me
 
     # The witness

@@ -96,6 +96,11 @@ class Pair:
         """The witness is about to be told that it may lend itself to the other node."""
         self._lent_at = _NEVER
 
+    @property
+    def handing_over(self) -> bool:
+        """It was asked to, and its server still takes writes, as far as is known."""
+        return self._handing_over
+
     # Decisions
 
     def observe(self, seen: Observation, now: float) -> list[Command]:
@@ -151,6 +156,7 @@ class Pair:
             self.acknowledged(now)  # it is active by right until now, and the row that says so is seen later
             return [GoPaired()]
         if self._vouched(own.alone, now):
+            self._cancel_request()  # there is nothing to be done for it; another day it would be a surprise
             return []
         if (alone := self._may_go_alone(own, now)) is not None:
             return [GoAlone(alone)]

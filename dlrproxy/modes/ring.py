@@ -4,6 +4,7 @@ This file ties the links between nodes to custody and to summaries, and shares w
 message ids.
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping
 
@@ -58,6 +59,8 @@ def custody_settings(config: Config, operators: Mapping[str, OperatorPolicy]) ->
     return CustodySettings(
         operators=operators,
         claim_for_s=ring.claim_for_s,
+        # The active of a pair has every open message: what it does not know no other node does.
+        sought_for_s=0.0 if config.node.mode == "active-passive" else math.inf,
         lap_timeout_s=ring.lap_timeout_s,
         walk_retry_min_s=ring.retry_min_s,
         walk_retry_max_s=ring.retry_max_s,

@@ -51,5 +51,8 @@ class Backend(Protocol):
     async def replace(self) -> None:
         """After a failed write, before the next one: start afresh. Raises WriteError."""
 
+    def abandon(self) -> None:
+        """Let what is under way fail now, and everything after it; what it did nobody knows."""
+
     async def close(self) -> None:
         """Let go of everything, also where that raises StoreError."""

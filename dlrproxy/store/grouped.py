@@ -77,6 +77,7 @@ class GroupedStore:
         self._expiring = trio.Lock()
         self._running = False
         self._failing = False
+        self._abandoned = False
         self._follower: Follower | None = None
         self._journalling = None if journal is None else Journalling(journal, journal_after_s, self._uncommitted)
 
@@ -351,17 +352,29 @@ class GroupedStore:
             return error.why
         return None
 
+    def abandon(self) -> None:
+        """Wait for the backend no more, neither in `run`, which is to be cancelled, nor in `close`.
+
+        Nobody is told that anything is durable. `close` saves open messages in the journal, if there is one; what else
+        was not durable is lost, as nothing of it was acknowledged.
+        """
+        self._abandoned = True
+        self._backend.abandon()
+
     async def close(self) -> None:
         self._check_ended()
         try:
-            if self._journalling is None:
-                await self._commit(give_up_s=0.0)
-            else:
+            if self._journalling is not None:
                 await self._close_journalling(self._journalling)
+            elif not self._abandoned:
+                await self._commit(give_up_s=0.0)
         finally:
             await self._backend.close()
 
     async def _close_journalling(self, journalling: Journalling) -> None:
+        if self._abandoned:
+            await journalling.save()
+            return
         failure: StoreError | None = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(journalling.run)  # whoever waits for this may lose patience
@@ -374,18 +387,6 @@ class GroupedStore:
             await journalling.save()
             raise failure
         await journalling.forget()
-
-    async def abandon(self) -> None:
-        """Close without waiting for the backend. Nothing is called back; open messages are saved in the journal.
-
-        What else was not durable is lost, as nothing of it was acknowledged. `run` must have ended.
-        """
-        self._check_ended()
-        try:
-            if self._journalling is not None:
-                await self._journalling.save()
-        finally:
-            await self._backend.close()
 
     def _check_ended(self) -> None:
         if self._running:

@@ -60,6 +60,9 @@ class RocksBackend:
     async def replace(self) -> None:
         await self._disk.replace()
 
+    def abandon(self) -> None:
+        """Nothing to do: a thread that writes is not waited for by whoever is cancelled."""
+
     async def close(self) -> None:
         try:
             await self._disk.close()

@@ -94,5 +94,8 @@ class SqlBackend:
     async def replace(self) -> None:
         """Nothing to do: the pool dials again by itself."""
 
+    def abandon(self) -> None:
+        self._pool.abandon()
+
     async def close(self) -> None:
         await self._pool.close()

@@ -25,6 +25,9 @@ class Dialect:
     receive_error: str
     apply_error: str
 
+    received_log: tuple[str, str]  # how far the source's log was received: the file's name, and bytes in it
+    applied_log: tuple[str, str]  # likewise applied
+
     position: str  # all that is applied or written here
     applied: str  # all that is applied of what was received
 
@@ -51,6 +54,8 @@ MARIADB: Final = Dialect(
     source_id="Master_Server_Id",
     receive_error="Last_IO_Error",
     apply_error="Last_SQL_Error",
+    received_log=("Master_Log_File", "Read_Master_Log_Pos"),
+    applied_log=("Relay_Master_Log_File", "Exec_Master_Log_Pos"),
     position="@@gtid_current_pos",
     applied="@@gtid_slave_pos",
     start="START SLAVE",
@@ -82,6 +87,8 @@ MYSQL: Final = Dialect(
     source_id="Source_Server_Id",
     receive_error="Last_IO_Error",
     apply_error="Last_SQL_Error",
+    received_log=("Source_Log_File", "Read_Source_Log_Pos"),
+    applied_log=("Relay_Source_Log_File", "Exec_Source_Log_Pos"),
     position="@@global.gtid_executed",
     applied="@@global.gtid_executed",
     start="START REPLICA",
@@ -139,6 +146,12 @@ def holds(history: str, position: str) -> bool:
 
 def _gtids(position: str) -> list[tuple[str, str, int]]:
     return [(domain, server, int(number)) for domain, server, number in _MARIADB_GTID.findall(position)]
+
+
+def lacking(position: str, whole: str) -> int:
+    """How many transactions of `whole` a server lacks that is at `position`; as `includes` counts them."""
+    have = _numbers(position)
+    return sum(max(0, number - have.get(source, 0)) for source, number in _numbers(whole).items())
 
 
 def _numbers(position: str) -> dict[str, int]:

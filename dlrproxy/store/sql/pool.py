@@ -44,10 +44,19 @@ class Pool:
         self._failed_at = float("-inf")  # the last time that dialling failed; trio's clock
         self._failure: SqlError | None = None
         self._closed = False
+        self._under_way: set[trio.CancelScope] = set()
 
     async def run(self, statement: str, timeout_s: float | None = None) -> Result:
         """Run one statement, again where it met a deadlock. Raises SqlError. It must do no harm when done twice."""
-        timeout_s = timeout_s or self._timeout_s
+        with trio.CancelScope() as scope:
+            self._under_way.add(scope)
+            try:
+                return await self._run(statement, timeout_s or self._timeout_s)
+            finally:
+                self._under_way.remove(scope)
+        raise UnknownOutcomeError(f"a statement to {self.account.server} was abandoned")
+
+    async def _run(self, statement: str, timeout_s: float) -> Result:
         async with self._connection() as connection:
             if self._doubts:
                 await self._settle(connection, timeout_s)
@@ -66,6 +75,7 @@ class Pool:
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[Connection]:
         async with self._free:
+            self._check_open()
             connection = self._idle.pop() if self._idle else await self._dial()
             try:
                 yield connection
@@ -80,9 +90,11 @@ class Pool:
                 else:
                     self._idle.append(connection)
 
-    async def _dial(self) -> Connection:
+    def _check_open(self) -> None:
         if self._closed:
             raise UnreachableError(f"the connections to {self.account.server} are closed")
+
+    async def _dial(self) -> Connection:
         if self._failure is not None and trio.current_time() - self._failed_at < REDIAL_S:
             raise type(self._failure)(*self._failure.args)
         try:
@@ -134,6 +146,12 @@ class Pool:
     async def _drop_idle(self) -> None:
         while self._idle:
             await self._idle.popleft().close()
+
+    def abandon(self) -> None:
+        """End the statements that are under way, even shielded ones, and send no more: whoever waits gets an error."""
+        self._closed = True
+        for scope in self._under_way:
+            scope.cancel()
 
     async def close(self) -> None:
         """Close what is idle, and the others when they are given back."""

@@ -16,6 +16,7 @@ What the code depends on, as MariaDB 10.11 was seen to do it:
 - STOP SLAVE IO_THREAD leaves what was received to the other thread, which goes on applying it. Once both threads have
   stopped, whichever is started first throws away what was not applied (with MASTER_USE_GTID), and so does every restart
   of the server, whatever relay_log_recovery says. After a restart Gtid_IO_Pos is empty until a thread has been started.
+- SHOW BINARY LOGS and SHOW MASTER STATUS wait for a lock that two commits which wait for their replica hold.
 - STOP SLAVE IO_THREAD took two seconds on a silent link.
 - A row written on a replica takes the next number of the domain. Under gtid_strict_mode a source that has used that
   number as well is then refused by the applying thread (error 1950): the two have diverged, and it shows.
@@ -30,6 +31,7 @@ import trio
 
 from dlrproxy.modes import pair
 from dlrproxy.modes.pair import Alone, Command, Replica, Server
+from dlrproxy.store.sql.behind import LogPosition
 from dlrproxy.store.sql.connection import Account, Result, Value
 from dlrproxy.store.sql.dialect import Dialect, dialect_of, includes
 from dlrproxy.store.sql.errors import AgainError, SqlError
@@ -72,6 +74,8 @@ class Reading:
     received: str = ""  # a GTID position
     source_id: int = 0  # of the server that it receives from; 0: it has not heard from it since it was started
     connected: bool = False  # to that server
+    received_log: LogPosition | None = None  # how far it has received that server's log, and applied it
+    applied_log: LogPosition | None = None
     uptime_s: int = 0  # since the server was started
 
 
@@ -134,13 +138,14 @@ class Replication:
         self._asking = Pool(account, 1, timeout_s)
         self._acting = Pool(account, 1, timeout_s)
         self._beating = Pool(account, 1, timeout_s)
+        self._measuring = Pool(account, 1, timeout_s)
         self._me = me
         self._strict = strict
         self._settling = trio.Lock()  # of semi-sync to what the row says, which commands change
         self._dialect: Dialect | None = None
 
     async def close(self) -> None:
-        for pool in (self._asking, self._acting, self._beating):
+        for pool in (self._asking, self._acting, self._beating, self._measuring):
             await pool.close()
 
     # What it says
@@ -178,7 +183,17 @@ class Replication:
             received=str(status[names.received] or ""),
             source_id=_int(status[names.source_id]),
             connected=status[names.receiving] == "Yes",
+            received_log=_log_position(status, names.received_log),
+            applied_log=_log_position(status, names.applied_log),
         )
+
+    async def logs(self) -> tuple[LogPosition, ...]:
+        """Its log files with their sizes, in order. Raises SqlError.
+
+        Not for anything that matters: it waits while commits wait for the replica.
+        """
+        found = await self._measuring.run("SHOW BINARY LOGS")
+        return tuple((str(row[0]), _int(row[1])) for row in found.rows)
 
     async def _names(self) -> Dialect:
         if self._dialect is None:
@@ -365,6 +380,11 @@ def _replica(status: Mapping[str, Value], applied: str, names: Dialect) -> Repli
 def _named(result: Result) -> Iterator[dict[str, Value]]:
     """Its rows, by the names of their columns."""
     return (dict(zip(result.columns, row, strict=True)) for row in result.rows)
+
+
+def _log_position(status: Mapping[str, Value], columns: tuple[str, str]) -> LogPosition | None:
+    name, at = (status[column] for column in columns)
+    return (str(name), _int(at)) if name else None
 
 
 def _int(value: Value) -> int:
