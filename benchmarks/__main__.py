@@ -13,12 +13,13 @@ import click
 from rich.console import Console
 
 from benchmarks import report, results
-from benchmarks.contestants import STARTERS, StartFailedError
+from benchmarks.contestants import StartFailedError
 from benchmarks.cpu import fsync_ms
 from benchmarks.load import RunFailedError
 from benchmarks.relay_core import core_ns
 from benchmarks.report import Report
 from benchmarks.rounds import Load, field_of, rig, run
+from benchmarks.starters import STARTERS
 
 _BATCHED_FROM = 100  # from this window on messages are cheap: more of them, so that a run is not over in a blink
 _BATCHED_FACTOR = 3

@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -60,17 +59,22 @@ class Contestant:
     addresses: tuple[tuple[str, int], ...]  # where the gateways dial
     started: tuple[Started, ...] = ()
     share: float = 1.0  # of the messages: what is slower gets fewer, so that its runs last no longer
+    database: tuple[Started, ...] = ()  # servers behind it, whose CPU is counted apart
 
     @property
     def pids(self) -> tuple[int, ...]:
         return tuple(started.process.pid for started in self.started)
 
+    @property
+    def database_pids(self) -> tuple[int, ...]:
+        return tuple(started.process.pid for started in self.database)
+
     def last_words(self) -> str:
         """For the message of a run that failed."""
-        return "".join(started.last_words() for started in self.started)
+        return "".join(started.last_words() for started in (*self.started, *self.database))
 
     def stop(self) -> None:
-        for started in self.started:
+        for started in (*self.started, *self.database):
             started.stop()
 
 
@@ -87,7 +91,7 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def _start(command: list[str], log: Path, port: int) -> Started:
+def start(command: list[str], log: Path, port: int) -> Started:
     """The process, once somebody listens on the port. Raises StartFailedError with the end of what it said."""
     with log.open("ab") as output:
         started = Started(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output), log, port)
@@ -113,7 +117,7 @@ def direct(_work: Path, smsc: int) -> Contestant:
 def byte_relay(work: Path, smsc: int) -> Contestant:
     (port,) = free_ports(1)
     command = [sys.executable, "-m", "benchmarks.byte_relay", str(port), str(smsc)]
-    return _of("byte-relay", _start(command, work / "byte-relay.log", port))
+    return _of("byte-relay", start(command, work / "byte-relay.log", port))
 
 
 _HAPROXY = """\
@@ -139,7 +143,7 @@ def haproxy(work: Path, smsc: int) -> Contestant:
     (port,) = free_ports(1)
     config = work / "haproxy.cfg"
     config.write_text(_HAPROXY.format(port=port, smsc=smsc))
-    return _of("haproxy", _start([binary, "-db", "-f", str(config)], work / "haproxy.log", port))
+    return _of("haproxy", start([binary, "-db", "-f", str(config)], work / "haproxy.log", port))
 
 
 _NODE = """\
@@ -175,7 +179,7 @@ def _node(work: Path, name: str, smsc: int, system_id: str, port: int, more: str
         + more
     )  # fmt: skip
     config.chmod(0o600)
-    return _start([sys.executable, "-m", "dlrproxy", "run", str(config)], config.with_suffix(".log"), port)
+    return start([sys.executable, "-m", "dlrproxy", "run", str(config)], config.with_suffix(".log"), port)
 
 
 def one_node(work: Path, smsc: int) -> Contestant:
@@ -201,13 +205,3 @@ def one_hop(work: Path, smsc: int) -> Contestant:
         _of("one-hop", *nodes).stop()
         raise
     return _of("one-hop", *nodes, share=_HOP_SHARE)
-
-
-STARTERS: Final[Mapping[str, Callable[[Path, int], Contestant]]] = {
-    "direct": direct,
-    "byte-relay": byte_relay,
-    "haproxy": haproxy,
-    "dlrproxy": one_node,
-    "one-hop": one_hop,
-}
-CROSSED: Final = frozenset({"one-hop"})

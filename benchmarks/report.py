@@ -45,13 +45,14 @@ def _costs(report: Report) -> Table:
         title="A message is a submit_sm, its response, a receipt and its response",
         caption=(
             f"Medians of {report.repeat} rounds, {report.cores} cores, Python {report.python}. "
-            f"Ratio: CPU to the {FLOOR}'s. Latency: p50 / p99, direct's own and what the others add. "
+            f"Ratio: CPU to the {FLOOR}'s. Database: CPU of the servers behind, which CPU leaves out. "
+            f"Latency: p50 / p99, direct's own and what the others add. "
             f"fdatasync of 4 KiB: {report.fsync_ms:.2f} ms."
         ),
     )
     table.add_column("load", no_wrap=True)
     table.add_column("through", no_wrap=True)
-    for heading in ("CPU us", "min-max", "ratio", "per s", "response ms", "report ms"):
+    for heading in ("CPU us", "min-max", "ratio", "database", "per s", "response ms", "report ms"):
         table.add_column(heading, justify="right", no_wrap=True)
     previous = None
     for row in report.rows:
@@ -63,6 +64,7 @@ def _costs(report: Report) -> Table:
             _number(row.cpu_us),
             "" if row.cpu_us_min is None else f"{_number(row.cpu_us_min)}-{_number(row.cpu_us_max)}",
             _number(row.ratio),
+            _number(row.database_us),
             f"{row.per_s:,.0f}",
             _latency(row.response_ms, row.added_response_ms),
             _latency(row.receipt_ms, row.added_receipt_ms),

@@ -23,6 +23,7 @@ class Row:
     cpu_us_min: float | None
     cpu_us_max: float | None
     ratio: float | None  # of CPU, to the byte relay
+    database_us: float | None  # a message, of the database servers behind the contestant
     per_s: float
     response_ms: Spread
     receipt_ms: Spread
@@ -55,6 +56,7 @@ def _row(load: str, contestant: str, rounds: Sequence[Mapping[tuple[str, str], M
     floor = [found.get((load, FLOOR)) for found in rounds]
     base = [found.get((load, BASE)) for found in rounds]
     cpu = [found.cpu_us for found in own] if contestant != BASE else []
+    database = [found.database_us for found in own if found.database_us is not None]
     ratios = [found.cpu_us / under.cpu_us for found, under in zip(own, floor, strict=True) if under and cpu]
 
     def spread(of: Callable[[Measured], Spread]) -> Spread:
@@ -76,6 +78,7 @@ def _row(load: str, contestant: str, rounds: Sequence[Mapping[tuple[str, str], M
         cpu_us_min=min(cpu, default=None),
         cpu_us_max=max(cpu, default=None),
         ratio=median(ratios) if ratios else None,
+        database_us=median(database) if database else None,
         per_s=median(found.per_s for found in own),
         response_ms=spread(lambda found: found.outcome.response),
         receipt_ms=spread(lambda found: found.outcome.receipt),

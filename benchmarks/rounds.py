@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Final
 from attrs import evolve, frozen
 
 from benchmarks import load, smsc
-from benchmarks.contestants import CROSSED, STARTERS, AbsentError, Contestant
-from benchmarks.cpu import settled_cpu_ns
+from benchmarks.contestants import AbsentError, Contestant
+from benchmarks.cpu import cpu_ns, settled_cpu_ns
 from benchmarks.load import Order, Outcome, RunFailedError
 from benchmarks.smsc import Counts, Settings
+from benchmarks.starters import CROSSED, STARTERS
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -51,6 +52,7 @@ class Measured:
     cpu_us: float  # a message
     per_s: float
     outcome: Outcome
+    database_us: float | None = None  # CPU a message of the database servers behind it
 
 
 class Rig:
@@ -74,13 +76,22 @@ class Rig:
         )
         self._hear()  # warm
         used = settled_cpu_ns(contestant.pids)
+        used_behind = cpu_ns(contestant.database_pids)
         self._gateway.send("go")
         outcome = self._hear()
         if not isinstance(outcome, Outcome):
             raise TypeError(f"the load generator said {outcome!r}")
         used = settled_cpu_ns(contestant.pids) - used
+        used_behind = cpu_ns(contestant.database_pids) - used_behind
         self._reconcile(contestant.name, before, warm_up + load.messages)
-        return Measured(contestant.name, load, used / 1000 / load.messages, load.messages / outcome.seconds, outcome)
+        return Measured(
+            contestant=contestant.name,
+            load=load,
+            cpu_us=used / 1000 / load.messages,
+            per_s=load.messages / outcome.seconds,
+            outcome=outcome,
+            database_us=used_behind / 1000 / load.messages if contestant.database else None,
+        )
 
     def _hear(self) -> object:
         try:
