@@ -24,7 +24,7 @@ from benchmarks.starters import STARTERS
 _BATCHED_FROM = 100  # from this window on messages are cheap: more of them, so that a run is not over in a blink
 _BATCHED_FACTOR = 3
 _CORE = "relay-core"
-_FILE_WIDTH = 110  # of tables that go to a file or a pipe
+_FILE_WIDTH = 126  # of tables that go to a file or a pipe
 
 
 def _windows(_context: click.Context, _parameter: click.Parameter, value: str) -> list[int]:
@@ -75,6 +75,8 @@ def main(
     directory: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """CPU microseconds per message and added latency of dlrproxy, a byte relay and HAProxy, in one run.
+
+    dlrproxy as a ring of one, with one hop between two nodes, and as the active of an active-passive pair.
 
     Ends with 1 when a single message, receipt or answer is missing, repeated or in the wrong place.
     """

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,32 @@ def test_ratios_and_added_latency_are_taken_within_a_round():
     assert dlrproxy.added_response_ms == Spread(2.0, 4.0)
     assert (dlrproxy.cpu_us_min, dlrproxy.cpu_us, dlrproxy.cpu_us_max) == (10.0, 25.0, 40.0)
     assert (direct.cpu_us, direct.ratio, direct.added_response_ms) == (None, None, None)
+
+
+def test_what_the_database_uses_is_counted_apart():
+    outcome = measured("", 0.0, 1.0).outcome
+    rounds = [
+        [measured("dlrproxy", 10.0, 1.0), Measured("active-passive", Load(100, 1), 20.0, 1.0, outcome, behind)]
+        for behind in (70.0, 90.0, 80.0)
+    ]
+    ring, pair = rows(rounds)
+    assert (ring.cpu_us, ring.database_us) == (10.0, None)
+    assert (pair.cpu_us, pair.database_us) == (20.0, 80.0)
+
+
+@pytest.mark.processes
+def test_an_active_passive_pair_is_measured_with_its_database_servers():
+    with (
+        tempfile.TemporaryDirectory() as work,  # the servers' account does not get into the test's own directory
+        rig() as ends,
+        field_of(["active-passive"], Path(work), ends.port) as ((pair,), absent),
+    ):
+        assert absent == {}
+        found = ends.measure(pair, Load(window=4, messages=20))
+        assert len(pair.database_pids) == 2
+        assert found.database_us > 0
+        assert found.cpu_us > 0
+    assert all(started.process.poll() is not None for started in (*pair.started, *pair.database))
 
 
 def test_the_budget_is_judged_only_by_what_was_measured():
