@@ -34,7 +34,8 @@ class Passing:
         self._owners = owners
         self._reachable: AbstractSet[str] = frozenset()
         self._answering: AbstractSet[str] = frozenset()  # those of them that can answer an origin in another ring
-        self._asking: dict[EnvelopeKey, Forward] = {}
+        self._asking: dict[EnvelopeKey, Forward] = {}  # what is to be answered
+        self._looking_inexactly: set[EnvelopeKey] = set()  # those of them that are looked up by any relation of ids
         self._passed: dict[EnvelopeKey, tuple[float, Forward]] = {}  # when each is forgotten, the next one first
 
     def reachable(self, nodes: AbstractSet[str], answering: AbstractSet[str]) -> None:
@@ -64,7 +65,12 @@ class Passing:
         if len(self._asking) >= self._settings.max_passing:
             self._busy(frame)
             return
+        self._ask(frame)
+
+    def _ask(self, frame: Forward) -> None:
+        key = frame.envelope.key
         self._asking[key] = frame
+        (self._looking_inexactly.add if frame.inexact else self._looking_inexactly.discard)(key)
         self._shelf.command(Ask(frame.envelope, frame.inexact))
 
     def _cannot_answer(self, frame: Forward) -> bool:
@@ -79,8 +85,13 @@ class Passing:
 
     def asked(self, key: EnvelopeKey, finding: Finding | None, now: float) -> None:
         frame = self._asking.pop(key)
+        inexactly = key in self._looking_inexactly
+        self._looking_inexactly.discard(key)
         if key in self._shelf.items:
             return  # its origin has handed it on to this node meanwhile
+        if finding is None and frame.inexact and not inexactly:
+            self._ask(frame)  # the look-up was for an earlier lap, for the exact id: that says nothing about this one
+            return
         passed_on = self._last_passed(key) is frame  # then this was a second look, and the walk is elsewhere by now
         envelope = frame.envelope
         only_asks = self._settings.cluster is not None or (envelope.part is not None and not envelope.gateway)
@@ -136,8 +147,7 @@ class Passing:
         frame = self._last_passed(key)
         if frame is None or key in self._asking:
             return False
-        self._asking[key] = frame
-        self._shelf.command(Ask(frame.envelope, frame.inexact))
+        self._ask(frame)
         return True
 
     def _last_passed(self, key: EnvelopeKey) -> Forward | None:
