@@ -1,13 +1,15 @@
 """Connections of a node whose licence to serve has lapsed: not a byte but goodbye."""
 
 import socket
+import ssl
 
 import pytest
 import trio
 import trio.testing
+import trustme
 from test_connection import read_all
 
-from dlrproxy.connection import LICENCE_LAPSED, PlainConnection, converse
+from dlrproxy.connection import LICENCE_LAPSED, PlainConnection, connection_over, converse
 from dlrproxy.licence import Licence
 
 GOODBYE = b"goodbye"
@@ -109,3 +111,42 @@ async def test_one_without_a_licence_may_always():
     connection.send(b"said")
     connection.end("done")
     assert await heard(connection, far) == b"said"
+
+
+async def secured_pair(licence):
+    """Both ends of a connection over TLS, after the handshake."""
+    authority = trustme.CA()
+    ours, theirs = (
+        ssl.create_default_context(purpose) for purpose in (ssl.Purpose.CLIENT_AUTH, ssl.Purpose.SERVER_AUTH)
+    )
+    authority.issue_cert("node.example").configure_cert(ours)
+    authority.configure_trust(theirs)
+    [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    near = await trio.open_tcp_stream("127.0.0.1", listener.socket.getsockname()[1])
+    far = await listener.accept()
+    await listener.aclose()
+    near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    connection = connection_over(trio.SSLStream(near, ours, server_side=True, https_compatible=True), "peer", licence)
+    other = trio.SSLStream(far, theirs, server_hostname="node.example", https_compatible=True)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(connection.handshake)
+        nursery.start_soon(other.do_handshake)
+    return connection, other
+
+
+async def test_over_tls_goodbye_is_all_that_is_said_as_well():
+    licence = Licence(forever)
+    connection, other = await secured_pair(licence)
+    licence.revoke()
+    connection.cut("fenced", GOODBYE)
+    connection.send(b"after")
+    assert await heard(connection, other) == GOODBYE
+
+
+async def test_over_tls_what_waits_is_taken_back_and_nothing_can_follow_it():
+    licence = Licence(forever)
+    connection, other = await secured_pair(licence)
+    connection.send(b"x" * 100_000)
+    licence.revoke()
+    connection.cut("fenced", GOODBYE)
+    assert await heard(connection, other) == b""

@@ -8,6 +8,7 @@ import attrs
 import mariadb_server
 import pytest
 import trio
+import trio.testing
 import trustme
 
 from dlrproxy.store.sql.connection import Account, Connection
@@ -384,3 +385,25 @@ async def test_a_read_only_server_says_so(own_server):
             own_server.sql("SET GLOBAL read_only=OFF")
         await pool.run("INSERT INTO t VALUES (1,1)")
         await pool.close()
+
+
+async def test_an_abandoned_pool_ends_even_shielded_statements_and_sends_no_more(pool):
+    await pool.run("SELECT 1")  # one connection is idle
+    failures = []
+
+    async def write():
+        with trio.CancelScope(shield=True):
+            try:
+                await pool.run("SELECT SLEEP(1000)")
+            except UnknownOutcomeError as error:
+                failures.append(str(error))
+
+    with trio.fail_after(LONG_S):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(write)
+            await trio.testing.wait_all_tasks_blocked()
+            pool.abandon()
+    assert len(failures) == 1
+    assert "abandoned" in failures[0]
+    with pytest.raises(UnreachableError, match="closed"):
+        await pool.run("SELECT 1")
