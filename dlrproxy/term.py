@@ -27,6 +27,7 @@ from dlrproxy.custody import Keeper, count_rows
 from dlrproxy.failures import leaves
 from dlrproxy.front import Front
 from dlrproxy.housekeeping import Housekeeping, learned_rules, next_run, read_clock, write_rule
+from dlrproxy.intake import Intake
 from dlrproxy.licence import Licence
 from dlrproxy.logs import RouteLog, logger
 from dlrproxy.mo_routing import MoRouting
@@ -132,6 +133,8 @@ class Term:
             await self.keeper.restore()
             self._warn_of_custody_without_operator()
             inner.start_soon(self.keeper.run)
+            if self.config.node.mode == "active-passive":
+                inner.start_soon(Intake(store, self.keeper).run)
             await inner.start(self.ring.run)
             if beside is not None:
                 await beside()

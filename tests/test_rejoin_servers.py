@@ -19,11 +19,11 @@ from test_sql_replication import LONG_S, a_pair, promote
 
 from dlrproxy.clock import NodeClock
 from dlrproxy.custody import Keeper
-from dlrproxy.inbox import Inbox
+from dlrproxy.intake import Intake
 from dlrproxy.logs import RouteLog
 from dlrproxy.modes import rejoin as r
 from dlrproxy.modes.clone import CloneError, CloneSite
-from dlrproxy.modes.merging import INBOX, OF_CUSTODY, OF_OPENS, OF_PARKED, letter_of
+from dlrproxy.modes.merging import INTAKE, OF_CUSTODY, OF_OPENS, OF_PARKED, letter_of
 from dlrproxy.modes.pair import Role
 from dlrproxy.modes.pair_driver import PairDriver
 from dlrproxy.modes.rejoin import Done, Wishes
@@ -221,9 +221,9 @@ async def rows_at(nodes, name, table=Table.META, after=b""):
     return rows
 
 
-async def in_the_inbox(nodes):
+async def to_be_taken_in(nodes):
     rows = await rows_at(nodes, "b")
-    return [(letter_of(name), content) for name, content in rows if name.startswith(INBOX)]
+    return [(letter_of(name), content) for name, content in rows if name.startswith(INTAKE)]
 
 
 async def open_at(nodes, name):
@@ -242,7 +242,7 @@ async def test_one_that_has_diverged_is_merged_and_cloned(tmp_path):
         # What a had alone is with b, and so with a again; what both had, and b has delivered, does not come back.
         expected = {b"only-a": 0.0, b"only-b": 0.0, b"both": 10_050.0}
         assert (await open_at(nodes, "b"), await open_at(nodes, "a")) == (expected, expected)
-        assert await in_the_inbox(nodes) == [
+        assert await to_be_taken_in(nodes) == [
             (OF_CUSTODY, custody(store_id, 4)[2]), (OF_PARKED, parked(store_id, 5)[2]), (OF_OPENS, b"1")
         ]  # fmt: skip
         assert [name for name, _ in await rows_at(nodes, "b", Table.CUSTODY)] == [custody(store_id, 2)[1]]
@@ -304,13 +304,13 @@ async def test_the_active_node_takes_in_what_was_merged(tmp_path):
         keeper.attach({"acme": relay}, lambda peer, frame: False)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(store.run)
-            assert await Inbox(store, keeper).take_in() == 3
+            assert await Intake(store, keeper).take_in() == 3
             durable = trio.Event()
             store.after_durable(durable.set)
             await durable.wait()
             nursery.cancel_scope.cancel()
         await store.close()
-        assert await in_the_inbox(nodes) == []
+        assert await to_be_taken_in(nodes) == []
         inherited = [name for name, _ in await rows_at(nodes, "b", Table.CUSTODY)]
         assert inherited == [custody(store_id, 2)[1], encode_key(EnvelopeKey(store_id, 2 << 32 | 1))]
         assert len(await rows_at(nodes, "b", Table.PARKED)) == 2
@@ -323,18 +323,18 @@ async def test_a_merge_that_is_repeated_brings_nothing_twice(tmp_path):
         for _ in range(2):  # the second run finds that it is done
             with pytest.raises(RejoinError, match=r"pair\.clone_command"):
                 await rejoins.run()
-        assert len(await in_the_inbox(nodes)) == 3
+        assert len(await to_be_taken_in(nodes)) == 3
         # Interrupted just before its end, with the first rows taken in and delivered since:
         primary = Pool(nodes.pair.account("b", "app"), 1, LONG_S)
         marks = [name for name, _ in await rows_at(nodes, "b") if name.startswith(b"merged/")]
         batches = [(Table.META, marks[0] + b"/" + batch, b"1") for batch in (b"c0", b"p0")]
         await primary.run(statements.put_items(batches))
         await primary.run(statements.delete_items(Table.META, marks[0][:-1], marks[0] + b"\0"))
-        await primary.run(statements.delete_items(Table.META, INBOX, INBOX + b"~"))
+        await primary.run(statements.delete_items(Table.META, INTAKE, INTAKE + b"~"))
         await primary.close()
         with pytest.raises(RejoinError, match=r"pair\.clone_command"):
             await rejoins.run()
-        assert [letter for letter, _ in await in_the_inbox(nodes)] == [OF_OPENS]
+        assert [letter for letter, _ in await to_be_taken_in(nodes)] == [OF_OPENS]
         assert not [name for name, _ in await rows_at(nodes, "b") if name in {batch[1] for batch in batches}]
 
 
@@ -350,13 +350,13 @@ async def test_both_active_in_a_partition_are_merged_after_it(tmp_path):
         rejoins = Rejoins(nodes, tmp_path)
         await rejoins.run()
         await replicates(nodes)
-        assert len([letter for letter, _ in await in_the_inbox(nodes) if letter == OF_CUSTODY]) == 100
+        assert len([letter for letter, _ in await to_be_taken_in(nodes) if letter == OF_CUSTODY]) == 100
         opens = await trio.to_thread.run_sync(nodes.servers["b"].sql, "SELECT COUNT(*) FROM dlrproxy.open_messages")
         assert opens.split() == ["300"]
-        inbox = await trio.to_thread.run_sync(
-            nodes.servers["b"].sql, "SELECT COUNT(*) FROM dlrproxy.items WHERE name LIKE 'inbox/%/c/%'"
+        intake = await trio.to_thread.run_sync(
+            nodes.servers["b"].sql, "SELECT COUNT(*) FROM dlrproxy.items WHERE name LIKE 'intake/%/c/%'"
         )
-        assert inbox.split() == ["300"]
+        assert intake.split() == ["300"]
 
 
 async def test_a_clone_that_does_not_come_over_leaves_the_old_data_alone(tmp_path):

@@ -24,20 +24,20 @@ MARGIN_S: Final = 3600.0
 
 # Names of META rows in which custody and parked items lie for the active node to take in: this, the name of the merge,
 # a letter for what it is, and the row's name at the old primary.
-INBOX: Final = b"inbox/"
+INTAKE: Final = b"intake/"
 MERGE_NAME_SIZE: Final = 32
 OF_CUSTODY: Final = b"c"
 OF_PARKED: Final = b"p"
 OF_OPENS: Final = b"z"  # no row: all open messages of the merge are there. After the others
 
 
-def inbox_name(merge: bytes, letter: bytes, name: bytes = b"") -> bytes:
-    return INBOX + merge + b"/" + letter + b"/" + name
+def intake_name(merge: bytes, letter: bytes, name: bytes = b"") -> bytes:
+    return INTAKE + merge + b"/" + letter + b"/" + name
 
 
 def letter_of(name: bytes) -> bytes:
-    """Of an `inbox_name`."""
-    at = len(INBOX) + MERGE_NAME_SIZE + 1
+    """Of an `intake_name`."""
+    at = len(INTAKE) + MERGE_NAME_SIZE + 1
     return name[at : at + 1]
 
 

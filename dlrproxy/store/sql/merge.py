@@ -1,7 +1,7 @@
 """Writes to the new primary what only the old one has. What is merged is decided in `modes/merging.py`.
 
 Custody and parked items are not written where they stand in the old server: the active node has its own in memory, and
-may use the same names. They are put down as META rows under `modes.merging.INBOX`, and `dlrproxy/inbox.py` takes them
+may use the same names. They are put down as META rows under `modes.merging.INTAKE`, and `dlrproxy/intake.py` takes them
 in: the active node gives each a name of its own and takes the row away, in one commit.
 
 A batch is written in one statement with a mark (`MERGED`), which cannot be written twice: a merge that is interrupted
@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import suppress
 from typing import Final, cast
 
-from dlrproxy.modes.merging import MARGIN_S, MERGE_NAME_SIZE, OF_OPENS, Known, decode_known, encode_known, inbox_name
+from dlrproxy.modes.merging import MARGIN_S, MERGE_NAME_SIZE, OF_OPENS, Known, decode_known, encode_known, intake_name
 from dlrproxy.modes.rejoin import OwnServer
 from dlrproxy.store.directory import STORE_ID_KEY
 from dlrproxy.store.group import Key
@@ -121,12 +121,12 @@ async def merge_opens(pool: Pool, messages: Sequence[OpenMessage]) -> None:
 
 
 async def merge_items(pool: Pool, merge: bytes, batch: bytes, rows: Iterable[tuple[bytes, bytes, bytes]]) -> None:
-    """Put `rows` (a letter, a name, the content) into the inbox, unless this batch of the merge is there already.
+    """Put `rows` (a letter, a name, the content) into the intake, unless this batch of the merge is there already.
 
     Raises SqlError.
     """
     mark = (Table.META, MERGED + merge + b"/" + batch, _HERE)
-    put = [(Table.META, inbox_name(merge, letter, name), content) for letter, name, content in rows]
+    put = [(Table.META, intake_name(merge, letter, name), content) for letter, name, content in rows]
     try:
         await pool.run(statements.insert_items([mark, *put]))
     except DuplicateKeyError:
@@ -138,7 +138,7 @@ async def finish(pool: Pool, merge: bytes) -> None:
     with suppress(DuplicateKeyError):
         await pool.run(
             statements.insert_items(
-                [(Table.META, MERGED + merge, _HERE), (Table.META, inbox_name(merge, OF_OPENS), _HERE)]
+                [(Table.META, MERGED + merge, _HERE), (Table.META, intake_name(merge, OF_OPENS), _HERE)]
             )
         )
     marks = MERGED + merge + b"/"

@@ -11,7 +11,7 @@ import trio
 
 from dlrproxy.custody import Keeper
 from dlrproxy.logs import logger
-from dlrproxy.modes.merging import INBOX, OF_CUSTODY, OF_PARKED, letter_of
+from dlrproxy.modes.merging import INTAKE, OF_CUSTODY, OF_PARKED, letter_of
 from dlrproxy.store.port import Store, StoreError, Table
 from ring.rows import RowError, decode_custody, decode_parked
 
@@ -19,7 +19,7 @@ LOOK_S: Final = 5.0
 PAGE: Final = 100  # rows of up to 64 KiB
 
 
-class Inbox:
+class Intake:
     """Of one term of service. `run` begins when custody has been restored and the relays are attached."""
 
     def __init__(self, store: Store, keeper: Keeper) -> None:
@@ -40,10 +40,10 @@ class Inbox:
 
     async def take_in(self) -> int:
         """Returns how many rows were taken in. Raises StoreError, RowError: at a row that stays where it is."""
-        count, after = 0, INBOX
+        count, after = 0, INTAKE
         while rows := await self._store.scan(Table.META, after, PAGE):
             for name, content in rows:
-                if not name.startswith(INBOX):
+                if not name.startswith(INTAKE):
                     return count
                 if not await self._take(name, content):
                     self._log.warning("custody.merge_put_off", detail="custody, or the parked quota, is full")

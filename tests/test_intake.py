@@ -1,15 +1,20 @@
 """What the active node of a pair takes in of what was merged into its store."""
 
+import attrs
 import pytest
+import trio
 from test_keeper import FakeRelay, open_message
 
 from dlrproxy.clock import NodeClock
+from dlrproxy.config import check, parse
+from dlrproxy.conversations import Conversations
 from dlrproxy.custody import Keeper, count_rows
-from dlrproxy.inbox import Inbox
+from dlrproxy.intake import Intake
 from dlrproxy.logs import RouteLog
-from dlrproxy.modes.merging import OF_CUSTODY, OF_OPENS, OF_PARKED, inbox_name
+from dlrproxy.modes.merging import INTAKE, OF_CUSTODY, OF_OPENS, OF_PARKED, intake_name
 from dlrproxy.store.memory import MemoryStore
 from dlrproxy.store.port import Table
+from dlrproxy.term import Term
 from protocols.peer.frames import Envelope, EnvelopeKey
 from protocols.smpp.constants import ESME_ROK
 from ring.custody import Custody as Machine
@@ -32,13 +37,13 @@ class Node:
         self.keeper = Keeper(machine, self.store, clock, RouteLog("b"))
         self.relay = FakeRelay("gw1")
         self.keeper.attach({"acme": self.relay}, lambda peer, frame: False)
-        self.inbox = Inbox(self.store, self.keeper)
+        self.intake = Intake(self.store, self.keeper)
 
     def merge(self, letter, row=None):
         if row is None:
-            self.store.put(Table.META, inbox_name(MERGE, letter), b"1")
+            self.store.put(Table.META, intake_name(MERGE, letter), b"1")
         else:
-            self.store.put(Table.META, inbox_name(MERGE, letter, encode_key(row.envelope.key)), encode_row(row))
+            self.store.put(Table.META, intake_name(MERGE, letter, encode_key(row.envelope.key)), encode_row(row))
 
     async def settle(self):
         while self.keeper.wants_lookup:
@@ -67,7 +72,7 @@ async def test_what_was_in_custody_is_delivered_and_its_row_goes_with_it():
     node = Node()
     node.merge(OF_CUSTODY, of_custody(1))
     node.merge(OF_CUSTODY, of_custody(2))
-    assert await node.inbox.take_in() == 2
+    assert await node.intake.take_in() == 2
     assert await node.waiting() == []
     assert await count_rows(node.store, Table.CUSTODY) == 2
     delivered = []
@@ -77,7 +82,7 @@ async def test_what_was_in_custody_is_delivered_and_its_row_goes_with_it():
         done(ESME_ROK)
     assert delivered == [b"pdu 1", b"pdu 2"]
     assert node.keeper.in_custody() == 0
-    assert await node.inbox.take_in() == 0
+    assert await node.intake.take_in() == 0
 
 
 async def test_what_has_a_name_that_is_in_use_here_becomes_another_row():
@@ -86,7 +91,7 @@ async def test_what_has_a_name_that_is_in_use_here_becomes_another_row():
     node.keeper.take_in(of_custody(7))
     assert list(node.keeper.machine._shelf.items) == [envelope(1).key]
     node.merge(OF_CUSTODY, of_custody(1))
-    await node.inbox.take_in()
+    await node.intake.take_in()
     assert await count_rows(node.store, Table.CUSTODY) == 2
 
 
@@ -94,7 +99,7 @@ async def test_what_has_no_owner_yet_finds_it():
     node = Node()
     node.relay.owned[b"id1"] = open_message(b"id1", "gw1")
     node.merge(OF_CUSTODY, of_custody(1, gateway=""))
-    await node.inbox.take_in()
+    await node.intake.take_in()
     await node.settle()
     assert [pdu for _, pdu, _ in node.relay.delivered] == [b"pdu 1"]
 
@@ -102,7 +107,7 @@ async def test_what_has_no_owner_yet_finds_it():
 async def test_parked_items_are_parked_again():
     node = Node()
     node.merge(OF_PARKED, of_parked(9))
-    assert await node.inbox.take_in() == 1
+    assert await node.intake.take_in() == 1
     [(name, content)] = await node.store.scan(Table.PARKED)
     row = decode_parked(content)
     assert (row.reason, row.status, row.accepted_at, row.envelope.pdu) == ("refused", 8, 900.0, b"pdu 9")
@@ -118,7 +123,7 @@ async def test_a_report_that_nobody_owned_goes_to_its_owner_when_its_message_is_
     assert node.keeper.take_in_parked(of_parked(3, "refused"))
     node.relay.owned[b"id1"] = open_message(b"id1", "gw1")
     node.merge(OF_OPENS)
-    await node.inbox.take_in()
+    await node.intake.take_in()
     await node.settle()
     assert [pdu for _, pdu, _ in node.relay.delivered] == [b"pdu 1"]
     assert node.keeper.machine.count().parked == 2
@@ -134,14 +139,64 @@ async def test_what_there_is_no_room_for_waits_where_it_is(settings, letter, row
     node.relay.bound = False
     node.merge(letter, row(1))
     node.merge(letter, row(2))
-    assert await node.inbox.take_in() == 1
-    assert await node.waiting() == [inbox_name(MERGE, letter, encode_key(envelope(2).key))]
+    assert await node.intake.take_in() == 1
+    assert await node.waiting() == [intake_name(MERGE, letter, encode_key(envelope(2).key))]
 
 
 async def test_a_row_that_cannot_be_read_stays():
     node = Node()
-    node.store.put(Table.META, inbox_name(MERGE, OF_CUSTODY, b"x"), b"nothing of the kind")
+    node.store.put(Table.META, intake_name(MERGE, OF_CUSTODY, b"x"), b"nothing of the kind")
     node.store.put(Table.META, b"rule/acme", b"exact 9")
     with pytest.raises(RowError):
-        await node.inbox.take_in()
+        await node.intake.take_in()
     assert len(await node.waiting()) == 2
+
+
+TERM = """
+[node]
+name = "b"
+mode = "active-passive"
+data_dir = "/nowhere"
+
+[[operators]]
+name = "acme"
+host = "127.0.0.1"
+port = 1
+system_id = "shop"
+password = "secret"
+listen = "127.0.0.1:0"
+
+[[peers]]
+name = "a"
+[[peers]]
+name = "b"
+
+[database]
+user = "app"
+admin_user = "admin"
+[pair]
+peer_host = "10.0.0.2"
+"""
+
+
+async def test_a_term_of_service_of_a_pair_takes_in_what_was_merged(monkeypatch):
+    monkeypatch.setattr(check, "AVAILABLE_MODES", ("ring", "active-passive"))
+    clock = NodeClock()
+    store = MemoryStore(clock.now)
+    alone = attrs.evolve(parse(TERM), peers=())
+    term = Term(alone, clock, RouteLog("b"), Conversations(600.0))
+    row = of_custody(1, gateway="b")
+    store.put(Table.META, intake_name(MERGE, OF_CUSTODY, encode_key(row.envelope.key)), encode_row(row))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(store.run)
+        await nursery.start(term.run, store)
+        with trio.fail_after(60):
+            while True:
+                if term.keeper.in_custody() and not [
+                    name for name, _ in await store.scan(Table.META) if name.startswith(INTAKE)
+                ]:
+                    break
+                await trio.sleep(0.02)
+        term.stop()
+        nursery.cancel_scope.cancel()
+    assert await count_rows(store, Table.CUSTODY) == 1
