@@ -137,6 +137,21 @@ async def test_the_journal_forgets_what_the_database_has(autojump_clock):
         assert world.disk.rows == {}
 
 
+async def test_what_becomes_durable_while_the_journal_writes_it_is_forgotten_as_well(autojump_clock):
+    async with World().running() as world:
+        world.backend.gate.close()
+        world.disk.gate.close()
+        world.put(b"1")
+        await trio.sleep(LONGER_S)
+        world.backend.gate.open()
+        await quiet()
+        assert world.ids_told == [b"1"]
+        world.disk.gate.open()
+        await trio.sleep(1)
+        assert world.journal.size == 0
+        assert world.disk.rows == {}
+
+
 async def test_an_id_that_is_used_again_stays_until_the_database_has_the_later_message(autojump_clock):
     async with World().running() as world:
         world.backend.gate.close()

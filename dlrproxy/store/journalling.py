@@ -37,6 +37,7 @@ class Journalling:
         self._uncommitted = uncommitted
         self._late_at: float | None = None  # when the commit that is under way takes too long; trio's clock
         self._changed = trio.Event()
+        self._writing: set[Key] = set()  # what the journal is about to have
         self._durable: dict[Key, OpenMessage] = {}  # of those in the journal: to be forgotten
 
     def began(self, now: float) -> None:
@@ -50,9 +51,10 @@ class Journalling:
     def durable(self, group: Group) -> None:
         """Its commit has ended well."""
         self._late_at = None
-        if self._journal.size:
-            knows = self._journal.knows
-            self._durable.update((key, message) for key, message in group.opens.items() if knows(key))
+        if self._journal.size or self._writing:
+            for key, message in group.opens.items():
+                if self._journal.knows(key) or key in self._writing:
+                    self._durable[key] = message
             self._changed.set()
 
     async def run(self) -> None:
@@ -88,11 +90,14 @@ class Journalling:
 
     async def _journalled(self, messages: list[OpenMessage]) -> bool:
         first = not self._journal.size
+        self._writing = {message.key for message in messages}
         try:
             await self._journal.write(messages)
         except JournalError as error:
             _log.error("journal.failed", why=str(error), messages=len(messages))
             return False
+        finally:
+            self._writing = set()
         if first:
             _log.warning("journal.used", messages=len(messages), why=f"a commit takes longer than {self._after_s:g} s")
         return True
