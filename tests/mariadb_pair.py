@@ -75,3 +75,4 @@ class Pair:
         for server in self.servers.values():
             if server.process is not None:
                 server.kill()
+            server.kill_stranger()

@@ -105,6 +105,13 @@ class Server:
         self.process.kill()
         self.process.wait()
 
+    def kill_stranger(self):
+        """The server that another program has started on this data."""
+        with contextlib.suppress(OSError, ValueError):
+            pid = int((self.directory / "pid").read_text())
+            if f"--datadir={self.data}\0" in Path(f"/proc/{pid}/cmdline").read_text():
+                os.kill(pid, signal.SIGKILL)
+
     def stop(self):
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signal.SIGCONT)
