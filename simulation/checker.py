@@ -12,12 +12,15 @@ from attrs import define, field, frozen
 
 from dlrproxy.store.port import Table
 from protocols.smpp.constants import ESME_ROK, TEMPORARY
+from ring.far import cluster_of
 from ring.rows import decode_custody, decode_parked
 from ring.settings import CustodySettings
 from simulation.disk import Change
 from simulation.history import Event
+from simulation.meetings import Decisions, Meetings
 from simulation.node import Crash
 from simulation.operator import Sent
+from simulation.site import host_name
 from simulation.traffic import OPERATOR
 
 
@@ -96,7 +99,7 @@ class _Message:
     """An MT."""
 
     gateway_node: str
-    responded_at: float | None = None
+    responded_at: float | None = None  # None also when its node has lost its data directory since
 
 
 @frozen
@@ -106,6 +109,7 @@ class Expected:
     settings: CustodySettings
     lossy: bool  # the network loses single frames
     lap_s: float  # what was known before a lap that ends now began is older than this
+    notice_s: float  # two nodes that reach each other for so long have heard what each had to say
 
 
 class Checker:
@@ -113,6 +117,7 @@ class Checker:
         self._settings = expected.settings
         self._lossy = expected.lossy
         self._lap_s = expected.lap_s
+        self._notice_s = expected.notice_s
         self._policy = expected.settings.policy(OPERATOR)
         self._now = 0.0
         self.cases: dict[str, _Case] = {}
@@ -124,6 +129,8 @@ class Checker:
         self._wiped: set[str] = set()
         self._jumped = False
         self._splits: set[str] = set()
+        self._decisions: dict[bytes, Decisions] = {}
+        self._meetings = Meetings()
         self._overtaken: list[tuple[_Case, _Case]] = []  # by the first the second, it seems
 
     def saw(self, event: Event) -> None:
@@ -157,6 +164,8 @@ class Checker:
                 self._retired.add(event.node)
             case "jumped":
                 self._jumped = True
+            case "reached":
+                self._meetings.reached(event.node, event.detail, event.at)  # type: ignore[arg-type]
             case "said":
                 self._said(event)
 
@@ -171,6 +180,7 @@ class Checker:
             self._of_message[sent.arrival.message_id].append(case)
         if sent.arrival.part is not None:
             self._of_part[sent.arrival.part.message].append(case)
+            self._decisions.setdefault(sent.arrival.part.message, Decisions(event.at))
 
     def _acknowledged(self, case: _Case) -> None:
         case.acknowledged = True
@@ -234,11 +244,17 @@ class Checker:
                 first = [one for one in other.deliveries if one.node == node and one.status == ESME_ROK]
                 # A node that crashes while its wall clock is set back may repeat ten seconds of its own
                 # (dlrproxy/housekeeping.py): the final report then seems older than its message.
-                if first and not self._jumped and not any(one.excused or one.mark_lost for one in first):
+                excused = self._jumped or self._by_policy(case) or any(one.excused or one.mark_lost for one in first)
+                if first and not excused:
                     raise FoundError(Wrong.LATE_INTERMEDIATE, case.trace, f"after {other.trace}")
             same_bind = (other.origin, other.sent.bind) == (case.origin, case.sent.bind)
             if same_bind and other.number < case.number and not self._out_of_the_way(other):
                 self._overtaken.append((case, other))  # unless it is being parked at this moment
+
+    def _by_policy(self, case: _Case) -> bool:
+        """No node knows its message, so no disk has a mark of its final report: both have gone out by `unclaimed`."""
+        message = self._submitted.get(self._response_id(case))
+        return self._policy.unclaimed == "local" and (message is None or message.responded_at is None)
 
     def _check_overtaken(self, case: _Case) -> None:
         """It is delivered now: what came before it must have waited for it."""
@@ -260,6 +276,7 @@ class Checker:
         crash = event.detail
         if not isinstance(crash, Crash):
             raise TypeError(f"{crash!r} is no Crash")
+        self._meetings.reached(event.node, (), event.at)
         for trace in crash.held:
             for delivery in self.cases[trace].deliveries:
                 if delivery.node == event.node:
@@ -278,6 +295,9 @@ class Checker:
 
     def _lost_directory(self, node: str) -> None:
         self._wiped.add(node)
+        for message in self._submitted.values():
+            if message.gateway_node == node:
+                message.responded_at = None
         for place in [place for place in self._at if place[0] == node]:
             case = self._at.pop(place)
             del case.places[place]
@@ -287,8 +307,17 @@ class Checker:
         step = event.detail[0] if isinstance(event.detail, tuple) else ""
         if step == "split":
             self._splits.add(event.trace)
+        elif step == "gathered" and isinstance(event.detail, tuple):
+            self._gathered(self.cases[event.trace], event.node, event.detail[1])
         elif step == "dropped":
             self.cases[event.trace].dropped_by_policy = True
+
+    def _gathered(self, case: _Case, origin: str, fields: Mapping[str, str]) -> None:
+        part = case.sent.arrival.part
+        if part is None:
+            raise TypeError(f"{case.trace} is no part of a concatenated MO")
+        decider = host_name(cluster_of(origin), fields["by"])
+        self._decisions[part.message].saw(decider, fields["gateway"], self._now)
 
     # The disks
 
@@ -378,10 +407,10 @@ class Checker:
 
     def _conclude_parts(self, message: bytes, cases: list[_Case]) -> None:
         gateways = {one.gateway for case in cases if not case.replayed for one in case.deliveries}
-        # The two that have decided must meet to say so, and a frame that is lost on a link that stays is not repeated.
-        times = [one.at for case in cases for one in case.deliveries]
-        # A decision is remembered for so long by the clock of its node, and that may jump at a start.
-        forgotten = self._jumped or (bool(times) and max(times) - min(times) > 0.5 * self._settings.decision_for_s)
-        unable_to_say = self._retired or self._wiped or self._lossy or forgotten
+        # The two that have decided must meet to say so, before one of them forgets, by its own clock, which may jump at
+        # a start; and a frame that is lost on a link that stays is not repeated.
+        kept_s = 0.9 * self._settings.decision_for_s
+        silent = self._meetings.may_be_silent(self._decisions[message], kept_s, self._notice_s)
+        unable_to_say = self._retired or self._wiped or self._lossy or self._jumped or silent
         if len(gateways) > 1 and not unable_to_say and not any(case.trace in self._splits for case in cases):
             raise FoundError(Wrong.SPLIT, cases[0].trace, f"over {', '.join(sorted(gateways))}")

@@ -20,6 +20,7 @@ What = Literal[
     "started",
     "wiped",  # a node's data directory is gone
     "retired",  # a node is configured no more
+    "reached",  # what a node takes for reachable in its ring has changed; `detail`: all of it
     "jumped",  # the wall clock; `detail`: the seconds
     "fault",  # anything else that was done to the ring
     "said",  # a route event of a node

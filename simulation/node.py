@@ -32,7 +32,7 @@ from simulation.history import History
 from simulation.joining import Joining
 from simulation.mesh import Mesh
 from simulation.network import Network
-from simulation.site import Site
+from simulation.site import Site, host_name
 from simulation.tasks import Task
 from simulation.timeline import Timeline
 from simulation.traffic import OPERATOR, Arrival
@@ -386,6 +386,8 @@ class Process:
 
     def _reachable(self, versions: Mapping[str, int]) -> None:
         self._versions = versions
+        host = self.host
+        host.history.note("reached", "", host.name, [host_name(host.site.cluster, node) for node in versions])
         if self.joining is not None:
             self.joining.near(frozenset(versions))
         self._tell_reachable()

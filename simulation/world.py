@@ -8,6 +8,7 @@ from typing import Final
 from attrs import evolve, frozen
 
 from dlrproxy.store.port import Table
+from ring.link_settings import LinkSettings
 from ring.settings import CustodySettings, OperatorPolicy
 from simulation.checker import Checker, Expected
 from simulation.disk import Disk
@@ -114,8 +115,10 @@ class World:
     def _expected(self) -> Expected:
         """A stopped process hears late of the end of its lap."""
         lap_s = 1.1 * self.settings.lap_timeout_s + (LONGEST_PAUSE_S if self.profile.pauses[1] else 1.0)
+        # A link on which nothing passes is held for alive until it is dead; and a stopped process says nothing.
+        notice_s = LinkSettings().dead_after_s + (LONGEST_PAUSE_S if self.profile.pauses[1] else 1.0)
         laps = _LAPS_IN_TWO_RINGS if self.profile.joined else 1
-        return Expected(self.settings, lossy=self.profile.weather.loss > 0, lap_s=laps * lap_s)
+        return Expected(self.settings, lossy=self.profile.weather.loss > 0, lap_s=laps * lap_s, notice_s=notice_s)
 
     def _host(self, site: Site) -> Host:
         name = site.host

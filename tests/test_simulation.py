@@ -7,6 +7,7 @@ from attrs import define
 import ring.join
 from dlrproxy.custody import Keeper
 from ring.claims import Claims
+from ring.coordinator import Coordinator
 from ring.custody import Custody
 from ring.delivery import Delivery
 from ring.far import node_of
@@ -192,6 +193,11 @@ def _send_back_across(monkeypatch):
     monkeypatch.setattr(Join, "from_across", bounce)
 
 
+def _do_not_tell_decisions(monkeypatch):
+    """A coordinator tells those who have asked, and no node that joins later."""
+    monkeypatch.setattr(Coordinator, "reachable", lambda self, nodes, now: setattr(self, "_reachable", nodes))
+
+
 PLANTED = [
     Planted(_act_before_durable, "crashes", {Wrong.ACKNOWLEDGED_TOO_EARLY}),
     Planted(_settle_before_durable, "crashes", FOUND),
@@ -203,6 +209,7 @@ PLANTED = [
     Planted(_take_any_answer, "hostile", FOUND),
     Planted(_grant_twice, "contested", FOUND),
     Planted(_forget_where_it_crossed, "joined", FOUND),
+    Planted(_do_not_tell_decisions, "network", {Wrong.SPLIT}),
     Planted(_send_back_across, "joined", {Wrong.UNLAWFUL}),
 ]
 
