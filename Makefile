@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 TOOLS := .tools
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types imports unit bench scale fuzz sim fuzz-peers chaos pin wheel system clean
+.PHONY: help demo test check lint types imports unit bench scale fuzz sim fuzz-peers chaos chaos-quorum pin wheel system clean
 
 help:  ## Say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -76,6 +76,10 @@ $(VENV)/.fuzz: fuzz/requirements.txt | $(VENV)/.ready
 chaos: MINUTES ?= 10
 chaos: $(VENV)/.ready  ## Five nodes under load for MINUTES, and everything breaks: nothing may be lost (docs/chaos.md)
 	$(BIN)/python -m chaos --minutes $(MINUTES) $(CHAOS)
+
+chaos-quorum: MINUTES ?= 10
+chaos-quorum: system $(VENV)/.ready  ## A quorum of three nodes and real Galera servers for MINUTES, and everything breaks (docs/quorum.md)
+	PYTHONPATH=tests $(BIN)/python -m quorum_chaos --minutes $(MINUTES) $(CHAOS)
 
 wheel: $(VENV)/.ready  ## Build the wheel into dist/
 	$(BIN)/python -m build --wheel --no-isolation

@@ -74,16 +74,30 @@ def _number(value: bytes, name: str) -> float:
         raise StoreError(f"the store's {name!r} is {value!r}: written by something else, or damaged") from error
 
 
+def always() -> bool:
+    """For a node whose open messages nobody else expires."""
+    return True
+
+
 class Housekeeping:
     def __init__(
-        self, store: Store, clock: NodeClock, routes: RouteLog, named: Callable[[], Container[str]] = tuple
+        self,
+        store: Store,
+        clock: NodeClock,
+        routes: RouteLog,
+        named: Callable[[], Container[str]] = tuple,
+        expires: Callable[[], bool] = always,
     ) -> None:
-        """`named`: the operators of which every message that expires has an event (`expired_events`)."""
+        """`named`: the operators of which every message that expires has an event (`expired_events`).
+
+        `expires`: whether expiry is this node's to do, at the time.
+        """
         self.expired: Counter[str] = Counter()  # by operator: open messages whose time was up without a final report
         self._store = store
         self._clock = clock
         self._routes = routes
         self._named = named
+        self._expires = expires
         self._log = logger("store")
 
     async def run(self) -> None:
@@ -100,6 +114,8 @@ class Housekeeping:
     async def _expire(self) -> None:
         while True:
             await trio.sleep(_EXPIRE_EVERY_S)
+            if not self._expires():
+                continue
             try:
                 await self.expire()
             except StoreError as error:  # the store decides itself when it is lost (`Store.run`)

@@ -43,6 +43,9 @@ class Node:
     def pair(self) -> None:
         """It is of none."""
 
+    def quorum(self) -> None:
+        """Nor of a quorum."""
+
     def promote(self, *, force: bool) -> bool:
         return False
 

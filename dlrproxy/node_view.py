@@ -10,6 +10,7 @@ from attrs import asdict
 from dlrproxy.admin import view
 from dlrproxy.admin.pair_view import PairStatus
 from dlrproxy.admin.problems import RequestError
+from dlrproxy.admin.quorum_view import QuorumStatus
 from dlrproxy.binding import Slot
 from dlrproxy.clock import NodeClock
 from dlrproxy.config import Config
@@ -43,6 +44,9 @@ class Shown(Protocol):
 
     def pair(self) -> PairStatus | None:
         """None: it is of no pair."""
+
+    def quorum(self) -> QuorumStatus | None:
+        """None: it is of none."""
 
     def promote(self, *, force: bool) -> bool:
         """See `NodeView.promote`."""
@@ -79,12 +83,15 @@ class View:
             summaries=None if term is None else _summaries(term),
             join=None if term is None else _join(term),
             pair=node.pair(),
+            quorum=node.quorum(),
         )
 
     def why_no_service(self) -> str:
         if self._node.term is not None:
             return ""
-        pair = self._node.pair()
+        pair, quorum = self._node.pair(), self._node.quorum()
+        if quorum is not None and quorum.role != "serving":
+            return f"this node is {quorum.role}: {quorum.why}"
         if pair is None or pair.role == "active":
             return "the term of service has not begun; the log says why"
         if pair.holder == pair.peer:

@@ -9,6 +9,7 @@ what is in flight is finished; the binds are released; the gateways are unbound;
 store for the next term.
 """
 
+import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from typing import Final
@@ -26,7 +27,7 @@ from dlrproxy.conversations import Conversations
 from dlrproxy.custody import Keeper, count_rows
 from dlrproxy.failures import leaves
 from dlrproxy.front import Front
-from dlrproxy.housekeeping import Housekeeping, learned_rules, next_run, read_clock, write_rule
+from dlrproxy.housekeeping import Housekeeping, always, learned_rules, next_run, read_clock, write_rule
 from dlrproxy.intake import Intake
 from dlrproxy.licence import Licence
 from dlrproxy.logs import RouteLog, logger
@@ -52,9 +53,12 @@ class Term:
         routes: RouteLog,
         conversations: Conversations,
         licence: Licence | None = None,
+        *,
+        expires: Callable[[], bool] = always,
     ) -> None:
         """Clock, routes and conversations may be those of an earlier term of the same process. Without a `licence` it
-        may always serve."""
+        may always serve. `expires`: whether it deletes open messages whose time is up."""
+        self._expires = expires
         self._licence = licence
         self.config = config
         self.clock = clock
@@ -112,7 +116,7 @@ class Term:
         """
         self.clock.not_before(await read_clock(store))
         self.store = store
-        self.housekeeping = Housekeeping(store, self.clock, self._routes, self._with_expired_events)
+        self.housekeeping = Housekeeping(store, self.clock, self._routes, self._with_expired_events, self._expires)
         self.summaries = ring.summaries(self.config)
         self.keeper = await self._keeper(store)
         self.learners = await self._learners(store)
@@ -321,6 +325,10 @@ class Term:
         self.keeper.attach({name: front.relay for name, front in self.fronts.items()}, self.ring.send)
 
     # The end
+
+    async def settle(self) -> None:
+        """Refuse MT, and wait until everything that is in flight is answered; to be cancelled when that takes long."""
+        await self._quiet(math.inf)
 
     async def release(self, why: str) -> None:
         """At once nothing more is sent or answered on any connection but unbind, and nobody is listened to.

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from dlrproxy.admin.client import Client
 from dlrproxy.admin.pair_view import BehindStatus, PairStatus, SemiSyncStatus, ServerStatus
+from dlrproxy.admin.quorum_view import ClusterStatus, LossStatus, MemberStatus, QuorumStatus
 from dlrproxy.admin.reach import Directory
 from dlrproxy.admin.server import serve
 from dlrproxy.admin.view import (
@@ -127,6 +128,30 @@ def server(**changes):
 def replica(**changes):
     values = {"writable": False, "replicates": True, "receiving": True, "applying": True, "all_applied": True}
     return server(**(values | changes))
+
+
+def quorum_status(**changes):
+    """Of a node that serves, and is the master; one of the others is gone."""
+    server = ClusterStatus(primary=True, ready=True, state="Synced", size=2, weight=2, conf_id=7, uuid="u")
+    status = QuorumStatus(
+        role="serving",
+        why="its database server is in the quorum, and has certified its claim",
+        epoch=3,
+        serving=True,
+        serves_for_s=7.5,
+        master="gw1",
+        is_master=True,
+        master_epoch=2,
+        site="north",
+        server=server,
+        members={"gw1": MemberStatus(epoch=3, taken=False), "gw2": MemberStatus(epoch=5, taken=True, heir="gw3")},
+        losses=(
+            LossStatus(of="gw1", nodes=("gw1",), survived=True),
+            LossStatus(of="site north", nodes=("gw1", "gw2"), survived=False),
+        ),
+        journal_rows=2,
+    )
+    return msgspec.structs.replace(status, **changes)
 
 
 def pair_status(**changes):

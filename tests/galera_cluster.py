@@ -90,12 +90,28 @@ class Cluster:
         self.servers[name].start("--wsrep-new-cluster")
         self.wait_synced(name)
 
-    def restart(self, name, *extra):
+    def alive(self, name):
+        process = self.servers[name].process
+        return process is not None and process.poll() is None
+
+    def restart(self, name, *extra, wait=True):
         """After a crash: from the position that it has got to, so that it needs what it has missed only."""
         server = self.servers[name]
-        self.servers[name].start(f"--wsrep_start_position={recovered(server)}", *extra)
+        self.servers[name].start(f"--wsrep_start_position={recovered(server)}", *extra, wait=wait)
+
+    def restart_dead(self):
+        """All that are, at once: where the quorum is lost, they find it again when the last of its members is back."""
+        for name in [name for name in self.names if not self.alive(name)]:
+            self.restart(name, wait=False)
+        self.wait_synced(size=len(self.names))
 
     def status(self, name, variable):
+        """Empty: it does not answer."""
+        with contextlib.suppress(RuntimeError):
+            return self._status(name, variable)
+        return ""
+
+    def _status(self, name, variable):
         answer = self.servers[name].sql(f"SHOW GLOBAL STATUS LIKE '{variable}'").split()
         return answer[1] if len(answer) > 1 else ""
 

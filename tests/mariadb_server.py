@@ -82,15 +82,19 @@ class Server:
         ]  # fmt: skip
         return _as_server_user(command)
 
-    def start(self, *extra):
+    def start(self, *extra, wait=True):
         command = self.command(*extra)
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        if wait:
+            self._wait()
+        return self
+
+    def _wait(self):
         deadline = time.monotonic() + 60
         while not self._answers():
             if self.process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"mariadbd did not start:\n{(self.directory / 'log').read_text()}")
             time.sleep(0.05)
-        return self
 
     def _answers(self):
         with socket.socket(socket.AF_UNIX) as probe:

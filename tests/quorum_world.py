@@ -42,7 +42,7 @@ class Write:
 
     server: FakeServer
     execute: object
-    answered: object  # called with whether it changed a row
+    answered: object  # called with whether it changed a row; None: its server has died
     changes: dict | None = None
     snapshot: int = -1  # -1: not executed yet
 
@@ -141,6 +141,7 @@ class World:
         server = write.server
         if not server.up:
             self.writes.remove(write)
+            write.answered(None)
         elif not server.paused and server.claims_primary:
             write.changes, write.snapshot = write.execute(server.state), server.applied
             if write.changes is None:
@@ -152,6 +153,7 @@ class World:
         server = write.server
         if not server.up:
             self.writes.remove(write)
+            write.answered(None)
             return
         if not self.in_quorum(server):
             return
@@ -246,9 +248,13 @@ class World:
         node.busy[what] = asked
 
         def once(changed):
-            if node.busy.get(what) is asked:
-                del node.busy[what]
+            if node.busy.get(what) is not asked:
+                return
+            del node.busy[what]
+            if changed is not None:
                 answered(changed)
+            elif what == "command":
+                node.todo.clear()  # one that fails ends the list it came in
 
         self.write(node, execute, once)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import attrs
 import msgspec
 import pytest
-from admin_world import NOW, FakeNode, operator, pair_status, peer, server, standby_status
+from admin_world import NOW, FakeNode, operator, pair_status, peer, quorum_status, server, standby_status
 from prometheus_client.parser import text_string_to_metric_families
 
 from dlrproxy.admin.metrics import Metrics
@@ -214,6 +214,8 @@ DOCS = Path(__file__).parents[1] / "docs"
 def test_every_metric_is_in_the_document_and_no_other(node):
     node.change(pair=pair_status())
     text = Metrics(node.status).text().decode()
+    node.change(pair=None, quorum=quorum_status())
+    text += Metrics(node.status).text().decode()
     exported = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE dlrproxy_")}
     counted = {f"dlrproxy_{field.name}_total" for field in attrs.fields(Counters)}
     named = set(re.findall(r"`(dlrproxy_\w+)`", (DOCS / "metrics.md").read_text()))

@@ -48,7 +48,7 @@ def test_a_pair_has_the_documented_defaults():
 
 def test_a_quorum_has_the_documented_defaults():
     quorum = parse(QUORUM).quorum
-    assert (quorum.lease_s, quorum.takeover_after_s, quorum.maybe_delivered) == (6.0, 12.0, "park")
+    assert (quorum.lease_s, quorum.takeover_after_s, quorum.maybe_delivered) == (6.0, 15.0, "park")
     assert (quorum.stand_in, quorum.weight("gw1")) == ({}, 1)
 
 
@@ -184,7 +184,7 @@ def test_each_mode_needs_its_tables():
         (pair('host = "10.0.0.2"\n'), "pair.peer_host"),
         (pair().replace(TWO_PEERS, PEERS), "peers"),
         (pair().replace(TWO_PEERS, ""), "peers"),
-        (QUORUM + "takeover_after_s = 11.0\n", "quorum.takeover_after_s"),
+        (QUORUM + "takeover_after_s = 13.0\n", "quorum.takeover_after_s"),
         (QUORUM + "heartbeat_s = 2.0\n", "quorum.heartbeat_s"),
         (QUORUM + 'stand_in = { gw1 = "gw9" }\n', "quorum.stand_in"),
         (QUORUM + 'stand_in = { gw1 = "gw1" }\n', "quorum.stand_in"),

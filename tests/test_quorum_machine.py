@@ -277,8 +277,9 @@ def test_it_ends_at_once_when_its_server_says_that_it_is_out():
 
 def test_it_goes_on_without_an_answer_until_its_time_is_over():
     machine = a_serving_machine()
-    assert machine.observe(Observation(server=None), SETTINGS.fence_after_s - 1) == []
-    (release,) = machine.observe(Observation(server=None), SETTINGS.fence_after_s)
+    assert machine.observe(Observation(server=None), machine.settle_from - 0.1) == []
+    (release,) = machine.observe(Observation(server=None), machine.settle_from)
+    assert machine.serve_until == SETTINGS.fence_after_s  # until then it may answer
     assert isinstance(release, Release)
     assert machine.role is Role.UNREACHABLE
 

@@ -12,7 +12,8 @@ from test_store_contract import a_lookup, an_open, durable, find_one
 
 from dlrproxy.store.directory import free_bytes
 from dlrproxy.store.group import Group
-from dlrproxy.store.port import StoreError, Table
+from dlrproxy.store.journal import open_journal
+from dlrproxy.store.port import Lookup, OpenMessage, StoreError, Table
 from dlrproxy.store.space import Space
 from dlrproxy.store.sql import partition, schema
 from dlrproxy.store.sql.backend import SqlBackend
@@ -48,6 +49,20 @@ async def running(pool, node, tmp_path):
         yield store
         nursery.cancel_scope.cancel()
     await store.close()
+
+
+async def test_what_the_journal_holds_reaches_the_database_as_a_term_begins(pool, tmp_path):
+    journal = await open_journal(tmp_path)
+    message = OpenMessage("acme", b"1", "gw1", b"47", b"20", 7, 900.0, 5000.0, 0.0)
+    await journal.write([message])
+    space = Space(tmp_path, 0, free_bytes)
+    store = await open_shared(
+        pool.account, lambda: NOW, "a", 1, space=space, connections=2, statement_timeout_s=30, journal=journal
+    )
+    assert journal.size == 0
+    assert await store.find([Lookup("acme", b"1", ())]) == [[message]]
+    await store.close()
+    await journal.close()
 
 
 async def rows_of(pool):

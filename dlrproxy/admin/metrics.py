@@ -15,6 +15,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from dlrproxy.admin.pair_metrics import pair_metrics
+from dlrproxy.admin.quorum_metrics import quorum_metrics
 from dlrproxy.admin.view import CustodyStatus, JoinStatus, NodeStatus, OperatorStatus, StoreStatus, SummaryStatus
 from dlrproxy.counters import Counters
 from ring.commands import EventName, Reason
@@ -77,6 +78,8 @@ class _NodeCollector(Collector):
             yield from _summaries(status.summaries, status.custody)
         if status.pair is not None:
             yield from pair_metrics(status.pair)
+        if status.quorum is not None:
+            yield from quorum_metrics(status.quorum)
 
 
 def _node(status: NodeStatus) -> Iterator[Metric]:

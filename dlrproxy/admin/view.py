@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from dlrproxy.admin.pair_view import PairStatus
+from dlrproxy.admin.quorum_view import QuorumStatus
 from dlrproxy.store.port import Lookup, OpenMessage
 from ring.peer_status import PeerStatus
 from ring.rows import CustodyRow, ParkedRow
@@ -139,6 +140,7 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
     summaries: SummaryStatus | None = None  # None: off, or there is nobody to exchange them with
     join: JoinStatus | None = None  # None: this ring is joined to no other
     pair: PairStatus | None = None  # None: the mode is another one
+    quorum: QuorumStatus | None = None  # likewise
 
     @property
     def binds_up(self) -> int:
@@ -156,6 +158,8 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
             reasons.append("the node drains")
         if self.pair is not None and self.pair.role != "active":
             return (*reasons, f"its role is {self.pair.role}: {self.pair.why}")
+        if self.quorum is not None and self.quorum.role != "serving":
+            return (*reasons, f"its role is {self.quorum.role}: {self.quorum.why}")
         if self.store is None:
             return (*reasons, "the term of service has not begun; the log says why")
         if not self.store.accepting:

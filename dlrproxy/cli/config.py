@@ -7,7 +7,9 @@ from pathlib import Path
 import click
 
 from dlrproxy.config import Address, Config, ConfigError, Operator, Problem, load
+from dlrproxy.config.database import Quorum
 from dlrproxy.config.sample import sample
+from dlrproxy.modes.survival import losses_of
 
 
 @click.command()
@@ -88,10 +90,20 @@ def _summary(config: Config) -> Iterator[str]:
     nodes = f"with {', '.join(name for name in names if name != config.node.name)}" if len(names) > 1 else "alone"
     yield f"  node {config.node.name}, mode {config.node.mode}, {nodes}; data in {config.node.data_dir}"
     yield from _database(config)
+    yield from _losses(config)
     for operator in config.operators:
         yield f"  operator {operator.name}: {_binds(operator)}{_pace(operator, config.serving_nodes)}"
         for gateway, where in operator.listen.items():
             yield f"    gateway {gateway} dials {where}"
+
+
+def _losses(config: Config) -> Iterator[str]:
+    """What the cluster of a quorum survives, by the weights that are configured."""
+    if config.node.mode != "quorum":
+        return
+    for loss in losses_of(config.node_names, config.quorum or Quorum()):
+        what = "survives" if loss.survived else "does NOT survive"
+        yield f"  {what} the loss of {loss.of}"
 
 
 def _database(config: Config) -> Iterator[str]:

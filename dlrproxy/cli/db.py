@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -11,6 +12,7 @@ from rich.text import Text
 
 from dlrproxy.cli.showing import BAD, DOUBTFUL, GOOD, console, table
 from dlrproxy.config import Config, load
+from dlrproxy.modes import bootstrap as recovery
 from dlrproxy.modes import database, database_check
 from dlrproxy.store.port import StoreError
 from dlrproxy.store.sql import rights
@@ -91,6 +93,35 @@ def check(config: Path, *, as_json: bool) -> None:
         _show(found)
     if not found.sound:
         raise SystemExit(_NOT_SOUND)
+
+
+@db.command()
+@_CONFIG
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option(
+    "--wait", "wait_s", default=60.0, show_default=True, type=click.FloatRange(0, min_open=True), help="How long, in s."
+)
+def bootstrap(config: Path, wait_s: float, *, yes: bool) -> None:
+    """In quorum mode, when the servers with the most weight are lost: go on with this node's, and those it still sees.
+
+    Run it at one node of those that are left, once. Be sure that no server anywhere else still goes on: two quorums
+    can never be put together again. It needs database.admin_user.
+    """
+    found = _loaded(config)
+    if found.node.mode != "quorum":
+        raise click.ClickException(f'mode = "{found.node.mode}" has no quorum')
+    seen = _run(recovery.look, found, config)
+    if seen.primary:
+        raise click.ClickException(f"the server has a quorum, with {seen.size} servers: there is nothing to do")
+    if not yes:
+        click.confirm(
+            f"This node's server sees {seen.size} of the cluster's, itself included, and no quorum. Is every other one "
+            "dead, or certain not to go on by itself",
+            abort=True,
+        )
+    made = _run(partial(recovery.bootstrap, wait_s=wait_s), found, config)
+    click.echo(f"the cluster goes on, with {made.size} servers of weight {made.weight}; the nodes serve within seconds")
+    click.echo("servers that come back join it, and take its state over theirs")
 
 
 def _loaded(config: Path) -> Config:

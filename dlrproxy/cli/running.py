@@ -22,9 +22,10 @@ from dlrproxy.node import Node
 
 if TYPE_CHECKING:
     from dlrproxy.modes.active_passive import PairNode
+    from dlrproxy.modes.quorum_node import QuorumNode
 from dlrproxy.store.port import StoreError
 
-RunningNode: TypeAlias = "Node | PairNode"
+RunningNode: TypeAlias = "Node | PairNode | QuorumNode"
 
 # A worker thread that has made a group durable waits for the interpreter; at the default interval of 5 ms a commit of
 # 0.2 ms takes 8 to 28 (perf-notes).
@@ -71,6 +72,10 @@ def _node(config: Config, sink: Sink) -> "RunningNode":
         from dlrproxy.modes.active_passive import PairNode
 
         return PairNode(config, sink)
+    if config.node.mode == "quorum":
+        from dlrproxy.modes.quorum_node import QuorumNode
+
+        return QuorumNode(config, sink)
     return Node(config, sink)
 
 

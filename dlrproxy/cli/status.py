@@ -22,6 +22,7 @@ from dlrproxy.admin.view import (
 )
 from dlrproxy.cli.asking import asks_node
 from dlrproxy.cli.pair_status import shown_pair
+from dlrproxy.cli.quorum_status import shown_quorum
 from dlrproxy.cli.showing import BAD, DOUBTFUL, GOOD, QUIET, console, count, details, duration, size, table
 from protocols.peer.frames import VERSION
 from ring.commands import Reason
@@ -81,6 +82,8 @@ def shown(status: NodeStatus) -> RenderableType:
     parts: list[RenderableType] = [_head(status)]
     if status.pair is not None:
         parts.append(shown_pair(status.pair))
+    if status.quorum is not None:
+        parts.append(shown_quorum(status.quorum))
     if status.custody is None or status.store is None:
         return Group(*parts)  # it does not serve: there is nothing else
     parts.append(_custody_and_store(status.custody, status.store))

@@ -18,7 +18,7 @@ from dlrproxy.config.tables import Admin, Custody, Join, Log, Mo, Mode, Node, Pe
 from ring.far import cluster_of, far_name, node_of
 from ring.join import check_gates
 
-AVAILABLE_MODES: Final[tuple[Mode, ...]] = ("ring", "active-passive")
+AVAILABLE_MODES: Final[tuple[Mode, ...]] = ("ring", "active-passive", "quorum")
 SHORTEST_RING_SECRET: Final = 16  # bytes: below that it can be guessed from a recorded handshake
 LONGEST_PASSWORD: Final = 8  # SMPP 3.4 4.1.1: 9 octets with the NUL; some operators take more
 

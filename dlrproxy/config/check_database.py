@@ -160,10 +160,15 @@ def _stand_ins(quorum: Quorum, draft: Draft) -> Iterator[Problem]:
 
 def _nodes(quorum: Quorum, draft: Draft) -> Iterator[Problem]:
     nodes = [peer.name for peer in draft.peers.values()]
-    for table, names in (("weights", quorum.weights), ("sites", quorum.sites)):
-        for name in names:
-            if name not in nodes:
-                yield Problem(f"quorum.{table}", f'"{name}" is not among the [[peers]]')
+    for name in quorum.weights:
+        if name not in nodes:
+            yield Problem("quorum.weights", f'"{name}" is not among the [[peers]]')
+    for name in quorum.sites:
+        if name not in nodes and name not in quorum.arbitrators:
+            yield Problem("quorum.sites", f'"{name}" is not among the [[peers]], nor the arbitrators')
+    for name in quorum.arbitrators:
+        if name in nodes:
+            yield Problem("quorum.arbitrators", f'"{name}" is a node of the [[peers]]')
     if nodes and not any(map(quorum.weight, nodes)):
         yield Problem("quorum.weights", "are 0 for every node, so that none of them has more than half")
 

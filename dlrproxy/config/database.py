@@ -248,12 +248,12 @@ class Quorum:
         metadata=key("How often a node writes that it is there, and looks at its server."),
     )
     fence_after_s: float = field(
-        default=8.0,  # above the 6 s that writes wait when a server dies, with Galera's own timeouts
+        default=10.0,  # above the 6 s that writes wait when a server dies, with Galera's own timeouts
         validator=above(0),
         metadata=key("A node that could write nothing for so long releases its binds."),
     )
     takeover_after_s: float = field(
-        default=12.0,
+        default=15.0,
         validator=above(0),
         metadata=key("A node that was silent for so long is dead: its custody goes to a living one."),
     )
@@ -288,10 +288,22 @@ class Quorum:
             example={"gw1": 3},
         ),
     )
+    arbitrators: Mapping[str, int] = field(
+        factory=dict,
+        converter=frozen_mapping,
+        validator=_weights,
+        metadata=key(
+            "Galera arbitrators (garbd) of the cluster, and their pc.weight; they count, and store nothing.",
+            read=numbers_of_names,
+            example={"garbd1": 1},
+        ),
+    )
     sites: Mapping[str, str] = field(
         factory=dict,
         converter=frozen_mapping,
-        metadata=key("Where each node stands.", read=names_of_names, example={"gw1": "north", "gw2": "south"}),
+        metadata=key(
+            "Where each node and each arbitrator stands.", read=names_of_names, example={"gw1": "north", "gw2": "south"}
+        ),
     )
 
     def weight(self, node: str) -> int:

@@ -142,6 +142,9 @@ class PairNode:
             return "stop"
         return None if self.term is None else self.term.draining
 
+    def quorum(self) -> None:
+        """It is of none."""
+
     def pair(self) -> PairStatus:
         driver = self._running_driver()
         return pair_status(

@@ -10,6 +10,10 @@ import attrs
 RATE_MARGIN: Final = 0.9
 
 
+# So long before its time runs out a node begins nothing more, and answers gateways for what operators have accepted.
+SETTLE_S: Final = 1.0
+
+
 class Role(StrEnum):
     UNREACHABLE = "unreachable"
     NO_QUORUM = "no-quorum"
@@ -23,8 +27,8 @@ class QuorumSettings:
 
     me: str  # the node's name
     home: bytes  # the id of its data directory, which one process at a time can use
-    fence_after_s: float = 8.0
-    takeover_after_s: float = 12.0
+    fence_after_s: float = 10.0
+    takeover_after_s: float = 15.0
     lease_s: float = 6.0
 
 

@@ -52,7 +52,11 @@ def needs(config: Config) -> tuple[Need, ...]:
     database, pair = database_of(config), config.pair
     password = database.password.reveal().decode()
     if config.node.mode != PAIR or pair is None:
-        return (Need(user=database.user, password=password, tasks=(Task.ROWS,)),)
+        rows = Need(user=database.user, password=password, tasks=(Task.ROWS,))
+        if database.admin_user is None:
+            return (rows,)
+        secret = database.admin_password.reveal().decode()
+        return rows, Need(user=database.admin_user, password=secret, tasks=(Task.ROWS, Task.BOOTSTRAP))
     changes = Task.MANAGE if pair.manage_database else Task.WATCH
     if database.admin_user is None:
         found = [Need(user=database.user, password=password, tasks=(Task.ROWS, changes))]

@@ -24,6 +24,7 @@ serve on one that is not "Synced".
 from typing import Final
 
 from dlrproxy.modes.cluster import (
+    SETTLE_S,
     Adopt,
     Claim,
     Command,
@@ -75,13 +76,18 @@ class Quorum:
             self.serve_until = _NEVER
 
     def ran_out(self, epoch: int) -> None:
-        """Its service was ended at `serve_until`: the term is over, even if a beat has returned since."""
+        """Its service is ended, from `settle_from` on: the term is over, even if a beat returns yet."""
         self._end(epoch, self._out_of_time())
 
     def _end(self, epoch: int, why: str) -> None:
         if epoch == self.epoch:
             self._end_term()
             self.ended = why
+
+    @property
+    def settle_from(self) -> float:
+        """From then on the term is to be ended."""
+        return self.serve_until - SETTLE_S
 
     def may_act(self, epoch: int, now: float) -> bool:
         """Whether the term under `epoch` may send and answer at this moment."""
@@ -105,7 +111,7 @@ class Quorum:
             return self._stop(Role.JOINING, self.ended)
         if server is not None and (out := _out_of(server)) is not None:
             return self._stop(*out)
-        if now >= self.serve_until:
+        if now >= self.settle_from:
             role = Role.UNREACHABLE if server is None else Role.NO_QUORUM
             return self._stop(role, self._out_of_time())
         return self._adopt(seen.rows)

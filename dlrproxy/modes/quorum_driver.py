@@ -244,8 +244,8 @@ class QuorumDriver:
                 await self._served.wait()
             epoch = self._serving
             # It may also come nearer, but never within a heartbeat: `fence_after_s` is longer.
-            await trio.sleep_until(min(self.machine.serve_until, trio.current_time() + self._heartbeat_s))
-            if epoch and not self.machine.may_act(epoch, trio.current_time()):
+            await trio.sleep_until(min(self.machine.settle_from, trio.current_time() + self._heartbeat_s))
+            if epoch and (epoch != self.machine.epoch or trio.current_time() >= self.machine.settle_from):
                 self.machine.ran_out(epoch)
                 await self._release(self.machine.ended)
                 self._look.set()

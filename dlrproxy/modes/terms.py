@@ -17,6 +17,7 @@ from dlrproxy.clock import NodeClock
 from dlrproxy.config import Config
 from dlrproxy.conversations import Conversations
 from dlrproxy.failures import leaves
+from dlrproxy.housekeeping import always
 from dlrproxy.licence import Licence
 from dlrproxy.logs import RouteLog, logger
 from dlrproxy.store.grouped import GroupedStore
@@ -56,17 +57,25 @@ class Terms:
         clock: NodeClock,
         routes: RouteLog,
         until: Callable[[], float],
+        *,
+        name: str = "pair",
+        expires: Callable[[], bool] = always,
     ) -> None:
-        """`open_store` raises StoreError. After `until`, a time of trio's clock, nothing is sent or answered."""
+        """`open_store` raises StoreError. After `until`, a time of trio's clock, nothing is sent or answered.
+
+        `name` is what log events begin with. `expires`: whether this node deletes open messages whose time is up.
+        """
         self.config = config  # for the next term
         self._open_store = open_store
         self._clock = clock
         self._routes = routes
         self._until = until
+        self._name = name
+        self._expires = expires
         self._conversations = Conversations(config.mo.conversation_s)
         self._turn: _Turn | None = None
         self._nursery: trio.Nursery | None = None
-        self._log = logger("pair")
+        self._log = logger(name)
 
     @property
     def term(self) -> Term | None:
@@ -100,7 +109,7 @@ class Terms:
         turn.scope.cancel()
         await turn.over.wait()
         self._turn = None
-        self._log.info("pair.released", why=why, epoch=turn.epoch)
+        self._log.info(f"{self._name}.released", why=why, epoch=turn.epoch)
 
     async def wind_down(self) -> None:
         """Return when nothing is served any more, within about `drain_s`. `release` cuts it short."""
@@ -150,7 +159,7 @@ class Terms:
                 return
             if turn.term is not None and turn.term.started.is_set():
                 delay = RETRY_MIN_S
-            self._log.error("pair.cannot_serve", epoch=turn.epoch, detail="; ".join(problems), wait_s=delay)
+            self._log.error(f"{self._name}.cannot_serve", epoch=turn.epoch, detail="; ".join(problems), wait_s=delay)
             await trio.sleep(delay)
             delay = min(2 * delay, RETRY_MAX_S)
 
@@ -161,12 +170,14 @@ class Terms:
         try:
             async with trio.open_nursery() as around:
                 around.start_soon(store.run)
-                turn.term = term = Term(self.config, self._clock, self._routes, self._conversations, turn.licence)
+                turn.term = term = Term(
+                    self.config, self._clock, self._routes, self._conversations, turn.licence, expires=self._expires
+                )
                 async with trio.open_nursery() as nursery:
                     await nursery.start(partial(term.run, store, partial(_opened, turn)))
                     turn.nursery = nursery
                     self._log.info(
-                        "pair.serving",
+                        f"{self._name}.serving",
                         epoch=turn.epoch,
                         operators=sorted(term.fronts),
                         custody=term.keeper.in_custody(),

@@ -54,7 +54,7 @@ class Galera:
 
     async def read(self) -> Observation:
         """What the server says of its cluster, and of the leases, as far as it has applied them."""
-        server = server_of({str(name).lower(): value for name, value in (await self._asking.run(_SHOW)).rows})
+        server = await status_of(self._asking)
         if not server.primary or not server.ready:
             return Observation(server=server)
         try:
@@ -151,6 +151,11 @@ class Galera:
                 f"UPDATE members SET moved=moved+1 WHERE node={literal(node)} AND epoch={epoch} AND taken=1"
             )
         return moved.total()
+
+
+async def status_of(pool: Pool) -> Server:
+    """What a server says of its cluster, also without a quorum. Raises SqlError."""
+    return server_of({str(name).lower(): value for name, value in (await pool.run(_SHOW)).rows})
 
 
 def server_of(status: Mapping[str, Value]) -> Server:

@@ -16,6 +16,7 @@ from dlrproxy.store.sql.schema import Finding
 # On the schema. INDEX, ALTER and DROP are for `db migrate`.
 ROWS: Final = ("SELECT", "INSERT", "UPDATE", "DELETE", "CREATE", "ALTER", "DROP", "INDEX")
 REPLICATION: Final = ("REPLICATION SLAVE",)
+PROVIDER: Final = ("SUPER",)  # wsrep_provider_options wants no less
 
 _PIECE: Final = re.compile(r"\\?.")  # of a pattern: a character, or one that is escaped
 _GRANT: Final = re.compile(r"GRANT (?P<rights>.+) ON (?P<where>\S+) TO .*")
@@ -28,6 +29,7 @@ class Task(StrEnum):
     WATCH = "looks at the replication"
     MANAGE = "looks at the replication and changes it"
     COPY = "is the one by which the servers replicate"
+    BOOTSTRAP = "makes a cluster that has lost its quorum go on"
 
 
 @attrs.frozen(kw_only=True)
@@ -40,7 +42,12 @@ class Need:
 
     def rights(self, schema: str, dialect: Dialect) -> dict[str, tuple[str, ...]]:
         """By where they are granted."""
-        above = {Task.WATCH: dialect.to_watch, Task.MANAGE: dialect.to_manage, Task.COPY: REPLICATION}
+        above = {
+            Task.WATCH: dialect.to_watch,
+            Task.MANAGE: dialect.to_manage,
+            Task.COPY: REPLICATION,
+            Task.BOOTSTRAP: PROVIDER,
+        }
         needed = [right for task in self.tasks for right in above.get(task, ())]
         wanted: dict[str, tuple[str, ...]] = {}
         if set(self.tasks) != {Task.COPY}:
@@ -118,6 +125,7 @@ _RISKS: Final = {
     Task.WATCH: "the node cannot see whether it may serve, and does not",
     Task.MANAGE: "the node cannot be promoted, or cannot hand over",
     Task.COPY: "the standby gets nothing",
+    Task.BOOTSTRAP: "`dlrproxy db bootstrap` cannot do what it is for",
 }
 
 

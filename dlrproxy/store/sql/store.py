@@ -80,6 +80,8 @@ async def open_shared(
         await schema.ready(pool)
         fence = await partition.fence(pool, node, epoch)
         store_id = await partition.store_id(pool, node)
+        if journal is not None:
+            await bring_home(journal, pool)
     except BaseException:
         await pool.close()
         raise

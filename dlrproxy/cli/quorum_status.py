@@ -1,0 +1,49 @@
+"""How `dlrproxy status` shows a node of a quorum."""
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from dlrproxy.admin.quorum_view import ClusterStatus, LossStatus, QuorumStatus
+from dlrproxy.cli.showing import BAD, DOUBTFUL, GOOD, QUIET, count
+
+
+def shown_quorum(quorum: QuorumStatus) -> RenderableType:
+    serving = quorum.role == "serving"
+    role = Text.assemble(("role ", QUIET), (quorum.role, GOOD if serving else BAD))
+    role.append(f"  {quorum.why}", QUIET)
+    if quorum.epoch:
+        role.append(f"  epoch {quorum.epoch}", QUIET)
+    lines: list[RenderableType] = [role, _master(quorum), _server(quorum.server)]
+    if gone := {node: member for node, member in quorum.members.items() if member.taken}:
+        named = ", ".join(f"{node} (its custody went to {member.heir})" for node, member in sorted(gone.items()))
+        lines.append(Text(f"gone: {named}", DOUBTFUL))
+    if quorum.losses:
+        lines.append(_losses(quorum.losses))
+    if quorum.journal_rows:
+        lines.append(Text(f"{count(quorum.journal_rows)} ids in the journal wait for the database", DOUBTFUL))
+    return Group(*lines)
+
+
+def _master(quorum: QuorumStatus) -> Text:
+    if quorum.is_master:
+        return Text("this node is the master", QUIET)
+    return Text(f"master: {quorum.master or 'none yet'}", QUIET)
+
+
+def _server(server: ClusterStatus | None) -> Text:
+    if server is None:
+        return Text("its database server gives no answer", BAD)
+    fine = server.primary and server.ready and server.state == "Synced"
+    said = "in the quorum" if server.primary else "NOT in the quorum"
+    return Text(
+        f"database: {server.state or 'no state'}, {said}, {server.size} servers of weight {server.weight}",
+        QUIET if fine else BAD,
+    )
+
+
+def _losses(losses: tuple[LossStatus, ...]) -> Text:
+    """What the cluster survives when all are there."""
+    ends = [loss.of for loss in losses if not loss.survived]
+    if not ends:
+        return Text(f"survives the loss of any of: {', '.join(loss.of for loss in losses)}", QUIET)
+    return Text(f"does NOT survive the loss of: {', '.join(ends)}", DOUBTFUL)

@@ -1,0 +1,97 @@
+"""What a node of a quorum shows: its status, on the screen, as metrics, and why it does not serve."""
+
+import attrs
+import pytest
+from admin_world import FakeNode, quorum_status
+from rich.console import Console
+
+from dlrproxy.cli.quorum_status import shown_quorum
+from dlrproxy.config.database import Quorum
+from dlrproxy.modes.cluster import MasterRow, Member, Observation, QuorumSettings, Rows, Server
+from dlrproxy.modes.lease import Master
+from dlrproxy.modes.quorum import Quorum as Machine
+from dlrproxy.modes.quorum_node import HOME, home_of
+from dlrproxy.modes.quorum_status import quorum_status as status_of
+
+SYNCED = Server(primary=True, ready=True, state="Synced", size=3, weight=4, conf_id=9, uuid="u")
+
+
+def said(status):
+    console = Console(width=200, highlight=False, markup=False)
+    with console.capture() as captured:
+        console.print(shown_quorum(status))
+    return captured.get()
+
+
+def of_machine(machine, seen, **values):
+    return status_of(
+        machine,
+        Master(QuorumSettings(me="gw1", home=b"1")),
+        seen,
+        10.0,
+        me="gw1",
+        nodes=("gw1", "gw2"),
+        quorum=Quorum(weights={"gw1": 2}, sites={"gw1": "north", "gw2": "south"}),
+        **({"serving": False, "is_master": False, "journal_rows": 0} | values),
+    )
+
+
+def test_status_says_what_the_driver_has_seen():
+    machine = Machine(QuorumSettings(me="gw1", home=b"1", fence_after_s=8.0))
+    rows = Rows(
+        members={"gw1": Member(epoch=1, beat=1, home=b"1"), "gw2": Member(epoch=4, beat=1, taken=True, heir="gw1")},
+        master=MasterRow(epoch=5, holder="gw2", beat=3),
+    )
+    seen = Observation(server=SYNCED, rows=rows)
+    machine.observe(seen, 9.0)
+    machine.vouched(2, 9.0)
+    machine.observe(seen, 9.0)
+    found = of_machine(machine, seen, serving=True)
+    assert (found.role, found.epoch, found.serves_for_s) == ("serving", 2, 7.0)
+    assert (found.master, found.master_epoch, found.is_master, found.site) == ("gw2", 5, False, "north")
+    assert (found.server.size, found.server.weight, found.server.primary) == (3, 4, True)
+    assert (found.members["gw2"].taken, found.members["gw2"].heir) == (True, "gw1")
+    assert {loss.of: loss.survived for loss in found.losses} == {
+        "gw1": False, "gw2": True, "site north": False, "site south": True,
+    }  # fmt: skip
+
+
+def test_a_silent_server_leaves_little_to_say():
+    machine = Machine(QuorumSettings(me="gw1", home=b"1"))
+    machine.observe(Observation(server=None), 0.0)
+    found = of_machine(machine, Observation(server=None))
+    assert (found.role, found.server, found.master, found.members) == ("unreachable", None, "", {})
+    assert "gives no answer" in said(found)
+
+
+def test_the_screen_names_who_is_gone_what_waits_and_what_is_not_survived():
+    text = said(quorum_status())
+    assert "this node is the master" in text
+    assert "gone: gw2 (its custody went to gw3)" in text
+    assert "does NOT survive the loss of: site north" in text
+    assert "2 ids in the journal" in text
+    assert "in the quorum, 2 servers of weight 2" in text
+
+
+@pytest.mark.parametrize(
+    ("role", "reasons"), [("serving", ()), ("no-quorum", ("its role is no-quorum: the other half",))]
+)
+def test_health_names_the_role(role, reasons):
+    node = FakeNode()
+    node.change(quorum=quorum_status(role=role, why="the other half"))
+    assert node.status().why_not_serving == reasons
+
+
+def test_a_data_directory_keeps_its_id(tmp_path):
+    made = home_of(tmp_path)
+    assert home_of(tmp_path) == made
+    assert len(made) == 16
+    (tmp_path / HOME).write_text("cut off")
+    assert home_of(tmp_path) not in (made, b"")
+
+
+def test_a_server_that_left_the_quorum_is_shown_as_such():
+    server = attrs.evolve(SYNCED, primary=False, ready=False, state="Initialized")
+    machine = Machine(QuorumSettings(me="gw1", home=b"1"))
+    machine.observe(Observation(server=server), 0.0)
+    assert "Initialized, NOT in the quorum" in said(of_machine(machine, Observation(server=server)))
