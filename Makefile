@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 TOOLS := .tools
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types imports unit bench scale fuzz sim fuzz-peers chaos chaos-quorum pin wheel system clean
+.PHONY: help demo test check lint types imports unit bench backlog scale fuzz sim fuzz-peers chaos chaos-quorum pin wheel system clean
 
 help:  ## Say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -53,6 +53,11 @@ bench: $(VENV)/.ready  ## What a message costs, against a plain byte relay and H
 
 scale: $(VENV)/.ready  ## What a report at the wrong node costs rings of 3 to 32 nodes, with summaries and without
 	$(BIN)/python -m benchmarks.ring_scale $(SCALE)
+
+ITEMS ?= 2000000
+
+backlog: $(VENV)/.ready  ## What ITEMS parked or waiting reports cost, and other traffic while they drain: BACKLOG="--kind node"
+	$(BIN)/python -m benchmarks.backlog --items $(ITEMS) $(BACKLOG)
 
 SEEDS ?= 1-20000
 

@@ -91,11 +91,11 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def start(command: list[str], log: Path, port: int) -> Started:
+def start(command: list[str], log: Path, port: int, within_s: float = START_S) -> Started:
     """The process, once somebody listens on the port. Raises StartFailedError with the end of what it said."""
     with log.open("ab") as output:
         started = Started(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output), log, port)
-    until = time.monotonic() + START_S
+    until = time.monotonic() + within_s
     while True:
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()

@@ -12,7 +12,7 @@ from statistics import median
 import structlog
 
 from benchmarks import messages
-from dlrproxy.cli.collector import tune_collector
+from dlrproxy.collector import tune_collector
 from dlrproxy.config.keys import Address
 from dlrproxy.config.operator import Operator
 from dlrproxy.custody_port import Accepted, Custody

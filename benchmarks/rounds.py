@@ -65,6 +65,10 @@ class Rig:
         self._operator = operator
         self._gateway = gateway
 
+    def settle(self, settings: Settings) -> None:
+        """How the SMSC behaves from now on, where `measure` does not say so."""
+        self._operator.send(settings)
+
     def measure(self, contestant: Contestant, load: Load) -> Measured:
         """Raises RunFailedError when a message, receipt or answer is missing or too many."""
         warm_up = max(1, int(load.messages * WARM_UP_SHARE))
