@@ -85,12 +85,15 @@ class Deliveries(Protocol):
     def finished(self, message_id: bytes) -> bool:
         """A final report of this id has been delivered, as far as memory knows: nothing intermediate may follow."""
 
-    def deliver(self, gateway: str, message_id: bytes, pdu: bytes, done: Callable[[int | None], None]) -> bool:
+    def deliver(
+        self, gateway: str, message_id: bytes, pdu: bytes, done: Callable[[int | None], None], *, age_s: float = 0.0
+    ) -> bool:
         """Write it to a session of that gateway, the submitting one where that is possible; `wrap_up` sends it.
 
         False: none is bound, or none has window room; nothing was done. True: `done` is called once, with the gateway's
         command_status, or with None when the session ended without an answer. A report whose submit_sm_resp has not
-        been written, or only just, is held back for as long as that takes.
+        been written, or only just, is held back for as long as that takes. `age_s`: it was reported so long ago, at
+        least.
         """
 
     def conversing(self, pdu: bytes) -> str | None:

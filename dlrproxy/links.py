@@ -152,7 +152,7 @@ class Bind(Link[Outstanding]):
 class GatewaySession(Link[Request]):
     """A connection from a gateway; `gateway` is the name of the listener that it dialled, `token` its own number."""
 
-    __slots__ = ("_parted", "_retiring", "gateway", "token")
+    __slots__ = ("_parted", "_retiring", "gateway", "kept", "token")
 
     def __init__(
         self,
@@ -168,6 +168,7 @@ class GatewaySession(Link[Request]):
         super().__init__(connection, window, limits, dirty, now)
         self.gateway = gateway
         self.token = token
+        self.kept = 0  # requests in the window that come from custody
         self._retiring = False
         self._parted = False  # unbind is sent
 
@@ -180,6 +181,11 @@ class GatewaySession(Link[Request]):
             and len(window.waiting) < window.size
             and not (self.connection.congested or self._retiring)
         )
+
+    @property
+    def has_room_for_custody(self) -> bool:
+        """Half of the window is for what has just come: it is not to wait behind what has waited already."""
+        return self.has_room and self.kept < (self.window.size + 1) // 2
 
     def request(self, frame: bytes, entry: Request, now: float) -> None:
         """Send a request of the operator's or of custody's; `entry` learns what becomes of it."""

@@ -136,11 +136,14 @@ class View:
         value = await self._term().store.get(Table.PARKED, key)
         return None if value is None else decode_parked(value)
 
-    async def replay(self, key: bytes, gateway: str, *, node: str = "") -> bool:
-        return await self._term().keeper.replay(key, gateway, node=node)
+    async def replay(self, keys: Sequence[bytes], gateway: str, *, node: str = "") -> int:
+        return await self._term().keeper.replay(keys, gateway, node=node)
 
-    async def drop(self, key: bytes) -> bool:
-        return await self._term().keeper.drop(key)
+    def replaying(self) -> int:
+        return self._term().keeper.replaying()
+
+    async def drop(self, keys: Sequence[bytes]) -> int:
+        return await self._term().keeper.drop(keys)
 
     def promote(self, *, force: bool) -> bool:
         return self._node.promote(force=force)

@@ -8,6 +8,7 @@ leaves one unanswered for `response_s` is disconnected.
 import heapq
 import itertools
 from collections.abc import Callable
+from typing import Final
 
 from dlrproxy.counters import Counters
 from dlrproxy.finals import Finals
@@ -21,6 +22,8 @@ from protocols.smpp.framing import resequence
 from protocols.smpp.pdu import pack
 from protocols.smpp.receipts import read
 from protocols.smpp.session import response_to
+
+_WRITTEN_S: Final = 60.0  # more than a response waits for the disk: its gateway's session ends before
 
 
 class Passing:
@@ -78,6 +81,12 @@ class Passing:
         """The session with that token, else another receiver of the gateway; None if none has room."""
         return choose(gateway, self.sessions.get(token), self._receivers.get(gateway, ()))
 
+    def _choose_for_custody(self, gateway: str, token: int) -> GatewaySession | None:
+        """The same, where there is room for what custody delivers."""
+        receivers = [session for session in self._receivers.get(gateway, ()) if session.has_room_for_custody]
+        submitter = self.sessions.get(token)
+        return choose(gateway, submitter if submitter in receivers else None, receivers)
+
     def later(self, due: float, act: Callable[[float], None]) -> None:
         """Call `act` at that time. Bounded by what waits: each report or delivery is in here at most once."""
         heapq.heappush(self._later, (due, next(self._count), act))
@@ -107,12 +116,14 @@ class Passing:
         done: Callable[[int | None], None],
         now: float,
         record: OpenMessage | None = None,
+        *,
+        age_s: float = 0.0,
     ) -> bool:
         """See `custody_port.Deliveries.deliver`. `record`: the message that it is about, where that has been found."""
         if record is None and message_id:
             record = self._store.recent(self._operator.name, message_id)
         token = record.session if record is not None else 0
-        if self.choose(gateway, token) is None:
+        if self._choose_for_custody(gateway, token) is None:
             return False
 
         def answered(status: int | None, now: float) -> None:
@@ -121,16 +132,17 @@ class Passing:
             done(status)
 
         def write(now: float) -> None:
-            session = self.choose(gateway, token)
+            session = self._choose_for_custody(gateway, token)
             if session is None:
                 done(None)
                 return
             self._counters.from_custody += 1
-            session.request(pdu, _Delivery(answered), now)
+            session.kept += 1
+            session.request(pdu, _Delivery(session, answered), now)
 
         def write_in_time(now: float) -> None:
             """The response is on its session; on another one the report follows after a while."""
-            session = self.choose(gateway, token)
+            session = self._choose_for_custody(gateway, token)
             ready_at = 0.0
             if message_id and (session is None or session.token != token):
                 ready_at = self._responses.ready_elsewhere_at(record.message_id if record is not None else None)
@@ -139,9 +151,12 @@ class Passing:
             else:
                 write(now)
 
-        # Without a record the report is of a message whose id is written otherwise, and any response may be its own.
+        # Without a record the report is of a message whose id is written otherwise, and any response may be its own;
+        # but none that comes so long after it: what was outstanding then has been given up.
         response = record.message_id if record is not None else self._responses.last_unwritten()
-        if message_id and response is not None and response in self._responses.unwritten:
+        if record is None and age_s > self._operator.response_s + _WRITTEN_S:
+            write(now)
+        elif message_id and response is not None and response in self._responses.unwritten:
             self._responses.follow(response, write_in_time)
         else:
             write_in_time(now)
@@ -172,20 +187,23 @@ class Passing:
 class _Delivery:
     """What custody delivers: only its end matters, for custody has answered the operator long ago."""
 
-    __slots__ = ("_done",)
+    __slots__ = ("_done", "_session")
 
     awaited = False  # the relay counts what custody has given it
 
-    def __init__(self, done: Callable[[int | None, float], None]) -> None:
+    def __init__(self, session: GatewaySession, done: Callable[[int | None, float], None]) -> None:
+        self._session = session
         self._done = done
 
     def answered(self, frame: bytes, status: int, now: float) -> None:
+        self._session.kept -= 1
         self._done(status, now)
 
     def overdue(self, now: float) -> None:
         """It waits on: while the session lives, a late answer settles."""
 
     def unanswered(self, now: float) -> None:
+        self._session.kept -= 1
         self._done(None, now)
 
 

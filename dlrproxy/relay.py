@@ -410,13 +410,15 @@ class Relay:
         record = self.store.recent(self.operator.name, message_id)
         return record is not None and self._finals.finished(message_id, record)
 
-    def deliver(self, gateway: str, message_id: bytes, pdu: bytes, done: Callable[[int | None], None]) -> bool:
+    def deliver(
+        self, gateway: str, message_id: bytes, pdu: bytes, done: Callable[[int | None], None], *, age_s: float = 0.0
+    ) -> bool:
         if self.closing:
             return False
         deliver = self._renaming.deliver if self._renaming.enabled and message_id else self._passing.deliver
         number = next(self._delivery_numbers)
         self._deliveries[number] = done
-        taken = deliver(gateway, message_id, pdu, partial(self._delivered, number), self.now())
+        taken = deliver(gateway, message_id, pdu, partial(self._delivered, number), self.now(), age_s=age_s)
         if not taken:
             del self._deliveries[number]
         return taken

@@ -32,6 +32,7 @@ class _Delivery(NamedTuple):
     message_id: bytes
     pdu: bytes
     done: Callable[[int | None], None]
+    age_s: float
 
 
 class Renaming:
@@ -59,11 +60,18 @@ class Renaming:
         return rewritten.frame
 
     def deliver(
-        self, gateway: str, message_id: bytes, pdu: bytes, done: Callable[[int | None], None], now: float
+        self,
+        gateway: str,
+        message_id: bytes,
+        pdu: bytes,
+        done: Callable[[int | None], None],
+        now: float,
+        *,
+        age_s: float = 0.0,
     ) -> bool:
         """`custody_port.Deliveries.deliver`, for a report that names a message."""
         record = self._store.recent(self._operator.name, message_id)
-        delivery = _Delivery(gateway, message_id, pdu, done)
+        delivery = _Delivery(gateway, message_id, pdu, done, age_s)
         if record is not None:
             return self._deliver(delivery, record, now)
         if self._passing.choose(gateway, 0) is None:
@@ -73,12 +81,12 @@ class Renaming:
         return True
 
     def _deliver(self, delivery: _Delivery, record: OpenMessage | None, now: float) -> bool:
-        gateway, message_id, pdu, done = delivery
+        gateway, message_id, pdu, done, age_s = delivery
         if record is not None and record.owner == gateway:
             pdu = self.renamed(pdu, self._read(pdu), record.message_id)
         else:
             self._counters.id_as_received += 1
-        return self._passing.deliver(gateway, message_id, pdu, done, now, record)
+        return self._passing.deliver(gateway, message_id, pdu, done, now, record, age_s=age_s)
 
     def _read(self, pdu: bytes) -> Report | None:
         return read(pdu, text_receipts=self._operator.receipt_text)

@@ -19,6 +19,7 @@ from attrs import evolve
 
 from dlrproxy.admin.view import Drain
 from dlrproxy.clock import NodeClock
+from dlrproxy.collector import at_rest
 from dlrproxy.config import Config
 from dlrproxy.config.changes import Changes, ReloadRefusedError, changes, check_identity, taken_over
 from dlrproxy.config.operator import Operator
@@ -134,7 +135,8 @@ class Term:
         self._attach()
         async with trio.open_nursery() as inner:
             inner.start_soon(self.housekeeping.run)
-            await self.keeper.restore()
+            with at_rest():
+                await self.keeper.restore()
             self._warn_of_custody_without_operator()
             inner.start_soon(self.keeper.run)
             if self.config.node.mode == "active-passive":

@@ -87,13 +87,13 @@ class Claims:
             claim_hop=forward.hop,
             superseded=finding.finished and not forward.envelope.final,
         )
-        self._shelf.items[item.key] = item
+        self._shelf.items.add(item)
         self._shelf.watch.discard(item.key)
         self._let_go_of_former(item, now)
         self._shelf.lines.join(item)
 
         def claimed(now: float) -> None:
-            item.state = State.HELD
+            item.enter(State.HELD)
             self._shelf.note("claimed", item, item.claim_hop, gateway=item.gateway, origin=item.envelope.origin)
             self.repeat(item, now)
 
@@ -162,7 +162,7 @@ class Claims:
         if frame.granted and item.heir:
             self._inherit(item)
         elif frame.granted:
-            item.state = State.LINED_UP
+            item.enter(State.LINED_UP)
             item.stored = True
             self._proceed(item, now)
         elif frame.reason == "unknown_store":
@@ -189,14 +189,13 @@ class Claims:
         if not joined:
             return
         crossable = any(map(is_far, joined))
-        for item in list(self._shelf.items.values()):
-            other = item.envelope.origin if item.claimed else item.granted_to
-            if other not in joined and not (crossable and is_far(other)):
-                continue
-            if item.claimed:
-                self.repeat(item, now)
-            elif item.state is State.GRANTED:
-                self._ask_whether_still_there(item, now)
+        for node in self._shelf.items.awaited():
+            if node in joined or (crossable and is_far(node)):
+                for item in self._shelf.items.awaiting(node):
+                    if item.claimed:
+                        self.repeat(item, now)
+                    else:
+                        self._ask_whether_still_there(item, now)
 
     def retopologize(self, topology: Topology, now: float) -> None:
         """What waits for the word of a node that is configured no more waits for `claim_for_s`, then no longer.
@@ -206,7 +205,7 @@ class Claims:
         """
         self._nodes = frozenset(topology.nodes)
         self._joined = topology.joined
-        for item in self._shelf.items.values():
+        for item in self._shelf.items:
             if not self._waits_for_stranger(item):
                 self._shelf.alarms.cancel(Alarm.ABANDON, item.key)
             elif not self._shelf.alarms.is_set(Alarm.ABANDON, item.key):
@@ -261,11 +260,10 @@ class Claims:
         """Let go of them, all in one write: none of them is to be had by two nodes, nor by none."""
         for item in items:
             self._walk.leave(item)
-            item.state = State.RELEASING
+            item.enter(State.RELEASING)
             item.granted_to = frame.node
-            item.handed_on = bool(frame.line)
             item.lap = frame.lap
-            if item.handed_on:
+            if frame.line:
                 self._handed_on(item)
 
         def released(now: float) -> None:
@@ -305,7 +303,7 @@ class Claims:
             self._answer(frame, granted=False, reason="gone")
             return
         item = Item(row.envelope, row.accepted_at, State.RELEASING, claimed=False, stored=True)
-        self._shelf.items[key] = item
+        self._shelf.items.add(item)
         self._delivery.parked -= 1
         unparked = Row(Table.PARKED, encode_key(key), None)
         self._release([item], frame, now, unparked, parked=row.reason)
@@ -316,7 +314,7 @@ class Claims:
         if item is None:
             self._shelf.send(sender, Forgotten(frame.key))
         elif item.state is State.GRANTED and item.granted_to == frame.node:
-            item.state = State.FORGETTING
+            item.enter(State.FORGETTING)
 
             def forgotten(now: float) -> None:
                 self._shelf.remove(item)

@@ -84,6 +84,7 @@ class Deliver(msgspec.Struct, frozen=True, gc=False):
 
     envelope: Envelope
     gateway: str
+    reported_at: float  # when its operator brought it, or before; seconds on the node's clock
 
 
 class Accepted(msgspec.Struct, frozen=True, gc=False):

@@ -12,7 +12,7 @@ not cross: gateways and conversations are one ring's own.
 from collections.abc import Set as AbstractSet
 
 from ring.far import far_name, node_of
-from ring.shelf import Item
+from ring.shelf import NOBODY, Item
 from ring.topology import Topology
 
 
@@ -38,7 +38,7 @@ class Crossing:
 
     def begin(self, item: Item) -> None:
         """A lap over there: as far as is known, nobody but its gates is there to answer."""
-        item.answered = {}
+        item.answered = NOBODY
         item.missing = tuple(map(node_of, self._topology.gates))
 
     def next_gate(self, item: Item) -> str | None:

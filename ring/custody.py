@@ -98,6 +98,8 @@ from ring.walk import Walk
 
 _RUN_BITS = 32  # an envelope's number is the run in the upper half and a count in the lower: never reused
 
+_AT_REST = frozenset({State.WAITING, State.GRANTED, State.FORGETTING, State.HELD, State.TO_PARK, State.DELIVERED})
+
 _RESTORED = {
     Kind.ORIGIN: State.LINED_UP,
     Kind.GRANTED: State.GRANTED,
@@ -197,27 +199,26 @@ class Custody:
         waiting = self._walk.waiting + (0 if self._sharing is None else self._sharing.waiting)
         return Count(len(self._shelf.items), self._walk.walking, waiting, self._delivery.parked)
 
+    def is_on_its_way(self, key: EnvelopeKey) -> bool:
+        """Of this node's custody, and not waiting, to be parked, or let go of."""
+        item = self._shelf.items.get(key)
+        return item is not None and item.state not in _AT_REST
+
     def by_operator(self) -> Counter[str]:
         """How many items of each operator still want something of it. For people: slow."""
         over = (State.DELIVERED, State.FORGETTING)
-        return Counter(item.envelope.operator for item in self._shelf.items.values() if item.state not in over)
+        return Counter(item.envelope.operator for item in self._shelf.items if item.state not in over)
 
     def by_state(self) -> Counter[State]:
-        """For people: slow."""
-        return Counter(item.state for item in self._shelf.items.values())
+        items = self._shelf.items
+        return Counter({state: count for state in State if (count := items.count(state))})
 
-    def awaiting(self) -> dict[str, Counter[State]]:
-        """What waits for a word from another node, by that node. For people: slow.
+    def awaiting(self) -> dict[str, dict[State, int]]:
+        """What waits for a word from another node, by that node.
 
         HELD: the origin's grant. GRANTED: the claimer has it, and has not finished. DELIVERED: the origin keeps it yet.
         """
-        waiting: dict[str, Counter[State]] = {}
-        for item in self._shelf.items.values():
-            if item.state in (State.HELD, State.DELIVERED):
-                waiting.setdefault(item.envelope.origin, Counter())[item.state] += 1
-            elif item.state is State.GRANTED:
-                waiting.setdefault(item.granted_to, Counter())[item.state] += 1
-        return waiting
+        return self._shelf.items.awaited()
 
     def speaking(self, version: int) -> frozenset[str]:
         """The reachable nodes that speak at least this version of the frames, to choose from for what needs it."""
@@ -227,7 +228,7 @@ class Custody:
         """Everything of this operator's whose reported id has one of these normal forms. For people: slow."""
         return [
             item
-            for item in self._shelf.items.values()
+            for item in self._shelf.items
             if item.envelope.operator == operator and normal(item.envelope.message_id) in forms
         ]
 
@@ -249,7 +250,7 @@ class Custody:
         envelope = self._envelope(offer)
         gateway = offer.gateway if offer.local else ""
         item = Item(envelope, now, State.STORING, claimed=False, gateway=gateway, looked=offer.kind == "dlr")
-        self._shelf.items[item.key] = item
+        self._shelf.items.add(item)
         self._shelf.lines.join(item)
         if gateway:
             if offer.sent:
@@ -262,7 +263,7 @@ class Custody:
             item.stored = True
             self._shelf.command(Accepted(item.key))
             if item.state is State.STORING:
-                item.state = State.LINED_UP
+                item.enter(State.LINED_UP)
                 self._proceed(item, now)
 
         self._shelf.note("received", item, **({"gateway": gateway} if gateway else {}))
@@ -452,7 +453,7 @@ class Custody:
 
     def gateway_bound(self, operator: str, gateway: str, now: float) -> list[Command]:
         """A receiver session of a gateway of this node is there."""
-        self._delivery.reopen((operator, gateway))
+        self._delivery.bound((operator, gateway), now)
         self._presence.bound(operator, gateway)
         self._gateway_bound(operator, gateway, now)
         return self._done(now)
@@ -490,13 +491,14 @@ class Custody:
         recognises it; what it had claimed from another origin becomes an envelope of this node.
         """
         old = parked.envelope
-        if self._claims.is_recalling(old.key):
-            return None, []
         key = old.key if old.key.store == self._store_id else self._next_key()
+        if self._claims.is_recalling(old.key) or key in self._shelf.items:
+            return None, []
         envelope = _sent_to(msgspec.structs.replace(old, key=key, origin=self._me), gateway, node)
         gateway = "" if node else gateway
         item = Item(envelope, now, State.STORING, claimed=False, gateway=gateway, lap=parked.lap)
-        self._shelf.items[key] = item
+        item.replayed = item.old = True
+        self._shelf.items.add(item)
         self._shelf.lines.join(item)
         if not gateway:
             self._shelf.watch.add(envelope)
@@ -504,7 +506,7 @@ class Custody:
 
         def stored(now: float) -> None:
             item.stored = True
-            item.state = State.LINED_UP
+            item.enter(State.LINED_UP)
             self._shelf.note("replayed", item, reason=parked.reason, **({"to": node} if node else {}))
             self._proceed(item, now)
 
@@ -553,8 +555,9 @@ class Custody:
             granted_to=row.granted_to,
             superseded=row.superseded,
             marked=row.delivering,
+            old=True,
         )
-        self._shelf.items[item.key] = item
+        self._shelf.items.add(item)
         if item.state in (State.LINED_UP, State.HELD):
             self._shelf.lines.join(item)
         if row.kind is Kind.ORIGIN and not row.gateway:
@@ -567,7 +570,7 @@ class Custody:
         """
         self._shelf.lines.sort()
         self._claims.retopologize(self._topology, now)
-        for item in list(self._shelf.items.values()):
+        for item in list(self._shelf.items):
             self._proceed(item, now)
         return self._done(now)
 
@@ -575,7 +578,7 @@ class Custody:
         """Do what is due."""
         for alarm, name in self._shelf.alarms.due(now):
             if isinstance(name, tuple):
-                self._delivery.reopen(name)
+                self._delivery.reopen(name, now)
             elif item := self._shelf.items.get(name):
                 self._ring_alarm(alarm, item, now)
         self._passing.tick(now)

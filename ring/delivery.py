@@ -8,12 +8,13 @@ In a cluster (`sharing.py`) the row says that it is being delivered before a ses
 this node knows which messages a gateway may have had.
 """
 
-from collections import deque
 from collections.abc import Callable
 
 from protocols.peer.frames import EnvelopeKey
 from protocols.smpp.constants import ESME_ROK, TEMPORARY
 from ring.commands import Closed, Deliver, Reason, Row, Table
+from ring.outlet_queue import OutletQueue
+from ring.pace import Pace
 from ring.rows import Kind, ParkedRow, encode_key, encode_row
 from ring.settings import CustodySettings
 from ring.shelf import Alarm, Item, Outlet, Shelf, State, backoff
@@ -35,7 +36,8 @@ class Delivery:
         self._proceed = proceed
         self._finished = finished
         self._go_elsewhere = go_elsewhere
-        self._queues: dict[Outlet, deque[Item]] = {}
+        self._queues: dict[Outlet, OutletQueue] = {}
+        self._pace = Pace()
         self._in_flight: dict[Outlet, int] = {}
         self._unsent: dict[Outlet, list[Item]] = {}  # what came back since no session had room, in order
         self._full: set[Outlet] = set()  # no session had room: only an answer makes some
@@ -49,16 +51,28 @@ class Delivery:
             return
         if self._go_elsewhere(item, now):
             return
-        item.state = State.QUEUED
-        self._queues.setdefault(item.outlet, deque()).append(item)
-        self._pump(item.outlet)
+        item.enter(State.QUEUED)
+        self._queue(item.outlet).append(item)
+        self._pump(item.outlet, now)
 
-    def reopen(self, outlet: Outlet) -> None:
-        """A session is there, or it is time to see whether one has room again."""
+    def _queue(self, outlet: Outlet) -> OutletQueue:
+        queue = self._queues.get(outlet)
+        if queue is None:
+            queue = self._queues[outlet] = OutletQueue(self._pace)
+        return queue
+
+    def bound(self, outlet: Outlet, now: float) -> None:
+        """A session is there, where none was."""
+        self._put_back(outlet)
+        self._queue(outlet).all_is_old()
+        self.reopen(outlet, now)
+
+    def reopen(self, outlet: Outlet, now: float) -> None:
+        """It is time to see whether a session has room again."""
         self._shelf.alarms.cancel(Alarm.PUMP, outlet)
         self._full.discard(outlet)
         self._put_back(outlet)
-        self._pump(outlet)
+        self._pump(outlet, now)
 
     def gone(self, outlet: Outlet, now: float) -> None:
         """Its last session here has ended: what is queued for it may go elsewhere."""
@@ -69,37 +83,41 @@ class Delivery:
 
     def _put_back(self, outlet: Outlet) -> None:
         if unsent := self._unsent.pop(outlet, None):
-            self._queues.setdefault(outlet, deque()).extendleft(reversed(unsent))
+            self._queue(outlet).put_back(unsent)
 
-    def _pump(self, outlet: Outlet, most: int | None = None) -> None:
+    def _pump(self, outlet: Outlet, now: float, most: int | None = None) -> None:
         """Send what the window to this gateway has room for, `most` at most; nothing while its sessions are full."""
         if outlet in self._full and most is None:
             return
         queue = self._queues.get(outlet)
         while queue and most != 0 and self._in_flight.get(outlet, 0) < self._settings.delivery_window:
-            item = queue.popleft()
+            item = queue.take(now)
+            if item is None:
+                if not self._shelf.alarms.is_set(Alarm.PUMP, outlet):
+                    self._shelf.alarms.set(self._pace.ready_at, Alarm.PUMP, outlet)
+                return
             if item.state is not State.QUEUED:
                 continue  # it left custody while it waited
             most = None if most is None else most - 1
             self.with_session(item)
             if self._settings.cluster is None or item.marked:
-                self._shelf.command(Deliver(item.envelope, item.gateway))
+                self._shelf.command(_deliver(item))
             else:
                 self._mark(item)
 
     def with_session(self, item: Item) -> None:
         """It has been written to a session of its gateway, or is to be at once."""
-        item.state = State.DELIVERING
+        item.enter(State.DELIVERING)
         self._in_flight[item.outlet] = self._in_flight.get(item.outlet, 0) + 1
 
     def _mark(self, item: Item) -> None:
         """Write down that it is being delivered, then do it."""
-        item.state = State.MARKING
+        item.enter(State.MARKING)
         item.marked = True
 
         def marked(now: float) -> None:
-            item.state = State.DELIVERING
-            self._shelf.command(Deliver(item.envelope, item.gateway))
+            item.enter(State.DELIVERING)
+            self._shelf.command(_deliver(item))
 
         self._shelf.write(item.row(item.kind), then=marked)
 
@@ -118,7 +136,7 @@ class Delivery:
         self._unmark(item)
         if self._go_elsewhere(item, now):
             return
-        item.state = State.QUEUED
+        item.enter(State.QUEUED)
         self._unsent.setdefault(item.outlet, []).append(item)
         self._full.add(item.outlet)
         if not self._shelf.alarms.is_set(Alarm.PUMP, item.outlet):
@@ -128,7 +146,7 @@ class Delivery:
         """Another report of its message is with the gateway: this one is tried again when that is answered for."""
         if item := self._back(key):
             self._unmark(item)
-            item.state = State.QUEUED
+            item.enter(State.QUEUED)
             self._shelf.alarms.set(now + self._settings.deliver_retry_min_s, Alarm.RETRY, key)
 
     def supersede(self, key: EnvelopeKey, now: float) -> None:
@@ -152,7 +170,7 @@ class Delivery:
         else:
             self.park(item, Reason.REFUSED, now, status)
         self._put_back(item.outlet)
-        self._pump(item.outlet, most=1 if item.outlet in self._full else None)
+        self._pump(item.outlet, now, most=1 if item.outlet in self._full else None)
 
     def retry(self, key: EnvelopeKey, now: float) -> None:
         item = self._shelf.items.get(key)
@@ -173,7 +191,7 @@ class Delivery:
 
     def _retry_later(self, item: Item, status: int, now: float) -> None:
         self._unmark(item)
-        item.state = State.QUEUED
+        item.enter(State.QUEUED)
         item.attempts += 1
         wait = backoff(
             item.attempts, self._settings.deliver_retry_min_s, self._settings.deliver_retry_max_s, item.key.number
@@ -224,7 +242,7 @@ class Delivery:
         again at the longest interval: nothing is dropped, nor delivered, for want of room."""
         if self.parked >= self._settings.max_parked:
             self._shelf.note("parking_full", item, reason=reason.value)
-            item.state = State.TO_PARK
+            item.enter(State.TO_PARK)
             item.to_park = (reason, status)
             self._shelf.alarms.set(now + self._settings.deliver_retry_max_s, Alarm.RETRY, item.key)
             return
@@ -238,3 +256,9 @@ class Delivery:
             fields["status"] = status
         self._shelf.note("parked", item, **fields)
         self._end(item, now, parked)
+
+
+def _deliver(item: Item) -> Deliver:
+    """What a person sends again was reported long ago, and has been parked since."""
+    again = item.replayed or bool(item.envelope.node)
+    return Deliver(item.envelope, item.gateway, 0.0 if again else item.accepted_at)

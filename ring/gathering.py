@@ -15,7 +15,7 @@ from ring.coordinator import Coordinator
 from ring.presence import Presence
 from ring.rows import CustodyRow, Kind
 from ring.settings import CustodySettings
-from ring.shelf import Alarm, Item, Shelf, State
+from ring.shelf import NOBODY, Alarm, Item, Shelf, State
 from ring.topology import Topology
 
 
@@ -51,19 +51,19 @@ class Gathering:
     def ask(self, item: Item, conversation: Place | None, now: float) -> None:
         """Ask where it goes, first for this time."""
         message = _part(item).message
-        item.state = State.GATHERING
+        item.enter(State.GATHERING)
         if (decision := self._coordinator.known(message)) is not None:
             self._place(item, decision.place, decision.by, now)
             return
         item.conversation = conversation
-        item.asked = {}
+        item.asked = NOBODY
         self._asking.setdefault(message, {})[item.key] = item
         self._ask_next(item, now)
 
     def _ask_next(self, item: Item, now: float) -> None:
         part = _part(item)
         target = self._next(item)
-        item.asked[target] = None
+        item.asked = {**item.asked, target: None}
         # A coordinator that waits for the first part is given that time once more to answer.
         patience_s = self._settings.concat_wait_s * (1 if part.certain else 2)
         self._shelf.alarms.set(now + patience_s, Alarm.GATHER, item.key)
@@ -81,7 +81,7 @@ class Gathering:
         able = [node for node in ranked if node == self._topology.me or node in self._reachable]
         target = next((node for node in able if node not in item.asked), None)
         if target is None:
-            item.asked = {}
+            item.asked = NOBODY
             target = able[0]
         return target
 
@@ -133,7 +133,7 @@ class Gathering:
         self._coordinator.reachable(nodes, now)
         if lost:
             for item in [item for items in self._asking.values() for item in items.values()]:
-                if item.state is State.GATHERING and next(reversed(item.asked)) in lost:
+                if item.state is State.GATHERING and [*item.asked][-1] in lost:
                     self._ask_next(item, now)
 
     def retopologize(self, topology: Topology) -> None:

@@ -33,7 +33,8 @@ _MOST_IN_FRAME: Final = 32  # a message has a handful of reports; what is beyond
 _MOST_BYTES_IN_FRAME: Final = 256 * 1024  # as a link cuts its messages
 _MOST_OFFERS: Final = 200  # unanswered; what is handed on shares the links and the heir's disk with reports under way
 
-_ON_THEIR_WAY: Final = frozenset({State.STORING, State.READY, State.WALKING, State.GATHERING, State.HANDING})
+_MOST_AT_ONCE: Final = 200  # of what waits are asked for after one event
+_ON_THEIR_WAY: Final = (State.STORING, State.READY, State.WALKING, State.GATHERING, State.HANDING)
 
 
 @define(eq=False)
@@ -57,30 +58,32 @@ class HandingOn:
         self.leaving = False
         self._able: AbstractSet[str] = frozenset()  # reachable nodes that know the frame
         self._declined: dict[str, float] = {}  # until when an heir is not asked again
+        self._unasked: deque[Item] = deque()  # what waited when this node began to leave
         self._queue: deque[Item] = deque()
         self._offers: dict[EnvelopeKey, _Offer] = {}
         self._sent: deque[tuple[float, _Offer]] = deque()
         self._open_offers = 0
+        self._handed_on: deque[Item] = deque()  # to heirs; those that are done with are left out in time
         self._held: dict[EnvelopeKey, Item] = {}  # the heir of its line cannot be asked now
         self._heirs: dict[tuple[str, bytes], str] = {}  # by line, while this node leaves
 
     def leave(self, now: float) -> None:
-        """Begin to hand on: what waits goes now, and what walks when its lap is over."""
+        """Begin to hand on: what waits goes as there is room, and what walks when its lap is over."""
         self.leaving = True
-        for item in self._walk.all_waiting():
-            self.take(item, now)
+        self._unasked.extend(self._walk.all_waiting())
 
     def stay(self, now: float) -> None:
         """This node goes on after all: what no heir has got walks on from here; one that was asked may claim it yet."""
         self.leaving = False
         self._heirs.clear()
+        self._unasked.clear()
         self._queue.clear()
         self._held.clear()
         self._sent.clear()
         self._offers.clear()
         self._open_offers = 0
-        for item in [item for item in self._shelf.items.values() if item.state is State.HANDING]:
-            item.state = State.LINED_UP
+        for item in list(self._shelf.items.in_state(State.HANDING)):
+            item.enter(State.LINED_UP)
             if self._shelf.lines.is_head(item):
                 self._walk.put_to_wait(item, now)
 
@@ -91,7 +94,7 @@ class HandingOn:
         if self._heir(item, now) is None and not self.follows(item):
             return False
         self._walk.leave(item)
-        item.state = State.HANDING
+        item.enter(State.HANDING)
         self._queue.append(item)
         return True
 
@@ -111,6 +114,12 @@ class HandingOn:
 
     def start_more(self, now: float) -> None:
         """Make offers while there is room. Called after every event, so that a place that fell free is used."""
+        for _ in range(_MOST_AT_ONCE):
+            if not self._unasked or len(self._queue) >= _MOST_OFFERS:
+                break
+            item = self._unasked.popleft()
+            if item.state is State.WAITING:
+                self.take(item, now)
         while self._queue and self._open_offers < _MOST_OFFERS:
             item = self._queue.popleft()
             if item.state is not State.HANDING or item.key in self._offers:
@@ -128,7 +137,7 @@ class HandingOn:
             fits = len(items) < _MOST_IN_FRAME and size <= _MOST_BYTES_IN_FRAME
             if item.state is not State.LINED_UP or not self._may_go(item) or not fits:
                 break
-            item.state = State.HANDING
+            item.enter(State.HANDING)
             items.append(item)
         return items
 
@@ -149,11 +158,11 @@ class HandingOn:
         self._close(offer)
         items = offer.open()
         for item in items:
-            item.state = State.LINED_UP
+            item.enter(State.LINED_UP)
         if not items or not self._shelf.lines.is_head(items[0]):
             return
         if self.follows(items[0]):
-            items[0].state = State.HANDING
+            items[0].enter(State.HANDING)
             self._held[items[0].key] = items[0]
         else:
             self._walk.put_to_wait(items[0], now)
@@ -168,6 +177,7 @@ class HandingOn:
 
     def taken(self, item: Item) -> None:
         """An heir gets it."""
+        self._handed_on.append(item)
         self._held.pop(item.key, None)
         self._declined.pop(item.granted_to, None)
         if self.leaving and (line := Lines.name(item)):
@@ -205,11 +215,15 @@ class HandingOn:
         self._topology = topology
 
     def next_due(self) -> float | None:
+        if self._unasked and len(self._queue) < _MOST_OFFERS:
+            return 0.0
         dues = [self._sent[0][0]] if self._sent else []
         return min((*dues, *self._declined.values()), default=None)
 
     def tick(self, now: float) -> None:
         """Offers that have not been answered for go to another heir."""
+        while self._handed_on and self._handed_on[0].among is None:
+            self._handed_on.popleft()
         while self._sent and self._sent[0][0] <= now:
             due, offer = self._sent.popleft()
             if offer.heir and offer.due == due:
@@ -222,12 +236,14 @@ class HandingOn:
 
     def under_way(self) -> bool:
         """Something may yet be handed on, or is with an heir that has not confirmed that it is its own now."""
-        return bool(self._able) and any(self._is_under_way(item) for item in self._shelf.items.values())
-
-    def _is_under_way(self, item: Item) -> bool:
-        if item.handed_on:
-            return item.granted_to in self._able
-        return item.state in _ON_THEIR_WAY and item.key not in self._held and self._may_go_once_stored(item)
+        if not self._able:
+            return False
+        return (
+            bool(self._unasked)
+            or any(item.among is not None and item.granted_to in self._able for item in self._handed_on)
+            or any(self._may_go_once_stored(item) for item in self._shelf.items.in_state(*_ON_THEIR_WAY))
+        )
 
     def _may_go_once_stored(self, item: Item) -> bool:
-        return not (item.claimed or item.gateway or item.envelope.node == self._topology.me)
+        stays = item.claimed or item.gateway or item.envelope.node == self._topology.me
+        return not stays and item.key not in self._held

@@ -71,13 +71,13 @@ class Inheritance:
 
     def _take(self, items: list[Item]) -> None:
         for item in items:
-            self._shelf.items[item.key] = item
+            self._shelf.items.add(item)
             self._shelf.watch.discard(item.key)
             self._shelf.lines.join(item)
 
         def claimed(now: float) -> None:
             for item in items:
-                item.state = State.HELD
+                item.enter(State.HELD)
             for item in items:
                 self._claims.repeat(item, now)
 
@@ -88,7 +88,7 @@ class Inheritance:
         former = item.envelope
         envelope = msgspec.structs.replace(former, key=self._next_key(), origin=self._me, former=former.key)
         own = Item(envelope, item.accepted_at, State.STORING, claimed=False, superseded=item.superseded)
-        self._shelf.items[own.key] = own
+        self._shelf.items.add(own)
         self._shelf.lines.replace(item, own)
         self._shelf.watch.add(envelope)
         item.become_tombstone(State.DELIVERED)
@@ -98,7 +98,7 @@ class Inheritance:
             item.stored = True
             self._claims.repeat(item, now)
             own.stored = True
-            own.state = State.LINED_UP
+            own.enter(State.LINED_UP)
             self._proceed(own, now)
 
         self._shelf.write(own.row(Kind.ORIGIN), item.row(Kind.DELIVERED), then=inherited)

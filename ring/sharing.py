@@ -91,7 +91,7 @@ class Sharing:
             item.looked = False
             self._wait_for_owner(item, now)
             return
-        item.state = State.SEEKING
+        item.enter(State.SEEKING)
         # By a rule that is not learned only once the message with the exact id had its time to be written.
         self._shelf.command(Ask(item.envelope, inexact=item.waits > 0))
 
@@ -193,7 +193,7 @@ class Sharing:
         self._wait(item, wait_s, left_s, now)
 
     def _wait(self, item: Item, wait_s: float, left_s: float, now: float) -> None:
-        item.state = State.WAITING
+        item.enter(State.WAITING)
         item.waits += 1
         self._waiting[item.key] = item
         wait_s = max(0.0, min(wait_s, left_s))
@@ -261,7 +261,7 @@ class Sharing:
     def _move(self, items: Sequence[Item], node: str) -> None:
         rows: list[Row] = []
         for item in items:
-            item.state = State.MOVING
+            item.enter(State.MOVING)
             item.marked = False
             rows.append(item.no_row())
             rows.append(msgspec.structs.replace(item.row(Kind.ORIGIN), inbox=node))
@@ -310,7 +310,7 @@ class Sharing:
             superseded=row.superseded,
             stays_until=now + _STAYS_S,
         )
-        self._shelf.items[item.key] = item
+        self._shelf.items.add(item)
         self._shelf.lines.join(item)
         self._shelf.watch.add(envelope)
         self._shelf.note("arrived", item, origin=former.origin)
@@ -345,4 +345,4 @@ class Sharing:
         if not self.leaving or not self._reachable:
             return False
         going = (State.STORING, State.SEEKING, State.MOVING)
-        return any(item.state in going for item in self._shelf.items.values())
+        return any(self._shelf.items.count(state) for state in going)

@@ -5,13 +5,14 @@ driver yet. It decides nothing.
 """
 
 import heapq
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from enum import IntEnum, auto
 from functools import partial
+from types import MappingProxyType
+from typing import Final
 
 import msgspec
-from attrs import define, field
+from attrs import define
 
 from protocols.peer.frames import Envelope, EnvelopeKey, Frame, Place
 from protocols.smpp.message_ids import candidates, normal
@@ -21,6 +22,9 @@ from ring.rows import CustodyRow, Kind, encode_key, encode_row
 _LEAST_STALE = 1_000  # below this many a heap of stale alarms is not worth tidying
 
 Outlet = tuple[str, str]  # operator and gateway: the sessions of one gateway for one operator
+Nodes = Mapping[str, None]  # in order; never changed, but replaced
+
+NOBODY: Final[Nodes] = MappingProxyType({})
 
 
 class State(IntEnum):
@@ -47,6 +51,8 @@ class State(IntEnum):
     DELIVERING = auto()
     DELIVERED = auto()
 
+    __hash__ = int.__hash__  # an Enum's own is written in Python, and ten times as slow
+
 
 class Alarm(IntEnum):
     """What an alarm is for. One of each kind an item; setting it again moves it."""
@@ -59,14 +65,19 @@ class Alarm(IntEnum):
     ABANDON = auto()  # the node whose word it waits for has been out of the table for long
     PUMP = auto()  # try an outlet's queue again
 
+    __hash__ = int.__hash__
+
 
 @define(eq=False)
 class Item:
-    """One report or MO in custody. Mutable, and only the machines of custody touch it."""
+    """One report or MO in custody. Mutable, and only the machines of custody touch it.
+
+    There may be millions: what most of them never need takes no room of its own (`NOBODY`, `among`).
+    """
 
     envelope: Envelope
     accepted_at: float
-    state: State
+    _state: State
     claimed: bool  # taken from its origin; otherwise this node is its origin
     gateway: str = ""  # the owner, if it is a gateway of this node
     stored: bool = False
@@ -74,8 +85,8 @@ class Item:
     # the walk, at its origin
     lap: int = 0
     lap_began: float = 0.0
-    answered: dict[str, None] = field(factory=dict)  # nodes that have answered in this lap, in order
-    busy: dict[str, None] = field(factory=dict)  # nodes that could not take it or look for it in this lap
+    answered: Nodes = NOBODY  # nodes that have answered in this lap, in order
+    busy: Nodes = NOBODY  # nodes that could not take it or look for it in this lap
     inexact: bool = False
     sent_to: str = ""
     across: bool = False  # the lap is one of another ring (`crossing.py`), and `answered` are nodes of that
@@ -86,9 +97,8 @@ class Item:
     unanswered: int = 0  # laps that timed out, since one was complete
     waits: int = 0
     conversation: Place | None = None  # where its sender is in conversation, if a lap has said so
-    asked: dict[str, None] = field(factory=dict)  # coordinators that have been asked where its parts go, in order
+    asked: Nodes = NOBODY  # coordinators that have been asked where its parts go, in order
     granted_to: str = ""
-    handed_on: bool = False  # to an heir, in this run
     # the claim, at the owner's node
     heir: bool = False  # to become this node's own
     claim: int = 0  # tells the answer to this claim from one to an earlier claim, or of an earlier run
@@ -96,12 +106,26 @@ class Item:
     released: bool = False  # its origin has refused it: no key is kept
     # delivery
     attempts: int = 0
+    replayed: bool = False  # it was parked here
     superseded: bool = False
     marked: bool = False  # its row says that it is being delivered
     # in a cluster (`sharing.py`)
     stays_until: float = 0.0  # it has just come here, and goes to no other node before
     lost_since: float | None = None  # its gateway is bound nowhere, and the node that it was bound at is out of reach
     to_park: "tuple[commands.Reason, int] | None" = None  # why, and the gateway's status: there was no room to park it
+    old: bool = False  # it has waited, or was found on disk: it gives way to what has just come
+    among: "Items | None" = None  # which it is kept among
+
+    @property
+    def state(self) -> State:
+        """Read-only: `enter` changes it, so that `Items` counts right."""
+        return self._state
+
+    def enter(self, state: State) -> None:
+        """Be in another state from now on."""
+        before, self._state = self._state, state
+        if self.among is not None:
+            self.among.moved(self, before)
 
     @property
     def key(self) -> EnvelopeKey:
@@ -143,8 +167,8 @@ class Item:
 
     def become_tombstone(self, state: State) -> None:
         """Only the key matters from now on."""
-        self.state = state
         self.envelope = without_message(self.envelope)
+        self.enter(state)
 
     def no_row(self) -> commands.Row:
         return commands.Row(commands.Table.CUSTODY, encode_key(self.key), None)
@@ -155,11 +179,91 @@ def without_message(envelope: Envelope) -> Envelope:
     return msgspec.structs.replace(envelope, pdu=b"") if envelope.pdu else envelope
 
 
-class Lines:
-    """Reports of one message stand in line, in the order in which they came (promise 4)."""
+class Items:
+    """What is in custody, by key; and by state, so that nothing needs to look at all of it."""
 
     def __init__(self) -> None:
-        self._lines: dict[tuple[str, bytes], deque[Item]] = {}
+        self._by_key: dict[EnvelopeKey, Item] = {}
+        self._by_state: dict[State, dict[Item, None]] = {state: {} for state in State}
+        self._awaiting: dict[str, dict[State, dict[Item, None]]] = {}  # by the node whose word it waits for
+
+    def __len__(self) -> int:
+        return len(self._by_key)
+
+    def __contains__(self, key: EnvelopeKey) -> bool:
+        return key in self._by_key
+
+    def __iter__(self) -> Iterator[Item]:
+        return iter(self._by_key.values())
+
+    def get(self, key: EnvelopeKey) -> Item | None:
+        return self._by_key.get(key)
+
+    def add(self, item: Item) -> None:
+        """In place of one with the same key."""
+        self.remove(item.key)
+        self._by_key[item.key] = item
+        item.among = self
+        self._enter(item)
+
+    def remove(self, key: EnvelopeKey) -> None:
+        item = self._by_key.pop(key, None)
+        if item is not None:
+            item.among = None
+            self._leave(item, item.state)
+
+    def moved(self, item: Item, before: State) -> None:
+        """`Item.enter` says so."""
+        self._leave(item, before)
+        self._enter(item)
+
+    def _enter(self, item: Item) -> None:
+        self._by_state[item.state][item] = None
+        if node := _awaited(item, item.state):
+            self._awaiting.setdefault(node, {}).setdefault(item.state, {})[item] = None
+
+    def _leave(self, item: Item, state: State) -> None:
+        del self._by_state[state][item]
+        if node := _awaited(item, state):
+            by_state = self._awaiting[node]
+            del by_state[state][item]
+            if not any(by_state.values()):
+                del self._awaiting[node]
+
+    def count(self, state: State) -> int:
+        return len(self._by_state[state])
+
+    def in_state(self, *states: State) -> Iterator[Item]:
+        """In the order in which they came to it. None may change its state meanwhile."""
+        return (item for state in states for item in self._by_state[state])
+
+    def awaited(self) -> dict[str, dict[State, int]]:
+        """How many wait for a word of another node (HELD, GRANTED, DELIVERED), by that node."""
+        return {
+            node: {state: len(items) for state, items in by_state.items() if items}
+            for node, by_state in sorted(self._awaiting.items())
+        }
+
+    def awaiting(self, node: str) -> list[Item]:
+        """What waits for a word of that node."""
+        return [item for items in self._awaiting.get(node, {}).values() for item in items]
+
+
+def _awaited(item: Item, state: State) -> str:
+    """The node whose word it waits for in that state, if any."""
+    if state is State.GRANTED:
+        return item.granted_to
+    return item.envelope.origin if state in (State.HELD, State.DELIVERED) else ""
+
+
+class Lines:
+    """Reports of one message stand in line, in the order in which they came (promise 4).
+
+    Nearly every line has one report, or two: a list takes a tenth of the room of a deque.
+    """
+
+    def __init__(self) -> None:
+        self._lines: dict[tuple[str, bytes], list[Item]] = {}
 
     @staticmethod
     def name(item: Item) -> tuple[str, bytes] | None:
@@ -171,7 +275,7 @@ class Lines:
 
     def join(self, item: Item) -> None:
         if name := self.name(item):
-            self._lines.setdefault(name, deque()).append(item)
+            self._lines.setdefault(name, []).append(item)
 
     def replace(self, item: Item, successor: Item) -> None:
         """Another item of the same message takes its place."""
@@ -182,13 +286,13 @@ class Lines:
     def sort(self) -> None:
         """After a restart they stand in the order of their keys: bring those together that one origin has numbered,
         also if one of them has been inherited by another origin since, and the oldest origin first."""
-        for name, line in self._lines.items():
+        for line in self._lines.values():
             if len(line) > 1:
                 since: dict[bytes, float] = {}
                 for item in line:
                     store = _numbered(item).store
                     since[store] = min(item.accepted_at, since.get(store, item.accepted_at))
-                self._lines[name] = deque(sorted(line, key=partial(_rank, since)))
+                line.sort(key=partial(_rank, since))
 
     def is_head(self, item: Item) -> bool:
         name = self.name(item)
@@ -230,8 +334,9 @@ class Watch:
     """Which envelopes would be matched by an open message that appears now: by operator and normal form of the id."""
 
     def __init__(self) -> None:
-        self._keys: dict[tuple[str, bytes], dict[EnvelopeKey, None]] = {}
-        self._names: dict[EnvelopeKey, list[tuple[str, bytes]]] = {}
+        # Nearly always one: a dict for each would be most of what a waiting report takes.
+        self._keys: dict[tuple[str, bytes], tuple[EnvelopeKey, ...]] = {}
+        self._names: dict[EnvelopeKey, tuple[str, bytes]] = {}  # operator and reported id
 
     def __len__(self) -> int:
         return len(self._names)
@@ -239,20 +344,22 @@ class Watch:
     def add(self, envelope: Envelope) -> None:
         if not envelope.message_id or not envelope.is_sought or envelope.key in self._names:
             return
-        names = [(envelope.operator, form) for form in candidates(envelope.message_id)]
-        self._names[envelope.key] = names
-        for name in names:
-            self._keys.setdefault(name, {})[envelope.key] = None
+        self._names[envelope.key] = envelope.operator, envelope.message_id
+        for form in candidates(envelope.message_id):
+            name = envelope.operator, form
+            self._keys[name] = (*self._keys.get(name, ()), envelope.key)
 
     def discard(self, key: EnvelopeKey) -> None:
-        for name in self._names.pop(key, ()):
-            keys = self._keys[name]
-            del keys[key]
-            if not keys:
+        operator, message_id = self._names.pop(key, ("", b""))
+        for form in candidates(message_id):
+            name = operator, form
+            if left := tuple(other for other in self._keys[name] if other != key):
+                self._keys[name] = left
+            else:
                 del self._keys[name]
 
-    def matching(self, operator: str, response_id: bytes) -> list[EnvelopeKey]:
-        return list(self._keys.get((operator, normal(response_id)), ()))
+    def matching(self, operator: str, response_id: bytes) -> tuple[EnvelopeKey, ...]:
+        return self._keys.get((operator, normal(response_id)), ())
 
 
 class Alarms:
@@ -305,7 +412,7 @@ class Shelf:
     """Items, lines, alarms, and what is to be done next."""
 
     def __init__(self) -> None:
-        self.items: dict[EnvelopeKey, Item] = {}
+        self.items = Items()
         self.lines = Lines()
         self.alarms = Alarms()
         self.watch = Watch()
@@ -340,7 +447,7 @@ class Shelf:
 
     def remove(self, item: Item) -> None:
         """Forget the item and its alarms; its row is the caller's business."""
-        self.items.pop(item.key, None)
+        self.items.remove(item.key)
         self.watch.discard(item.key)
         for alarm in (Alarm.LAP, Alarm.GATHER, Alarm.WAKE, Alarm.RETRY, Alarm.REPEAT, Alarm.ABANDON):
             self.alarms.cancel(alarm, item.key)

@@ -16,10 +16,14 @@ one, at once, for any that is bound, this node's own before the others. A part o
 that its coordinator names (`gathering.py`): the lap before that only asks who is in conversation, and nobody claims it.
 
 Where this ring is joined to another one, a report that nobody here claims walks that one next (`crossing.py`).
+
+What has waited, or was found on disk at the start, may be millions of items: the backlog. It does not hold up what has
+just come: a small part of the room is its own, only some of its laps begin after one event, and it tries again at a
+rate, however long a round of all of it takes then. A node that joins still wakes all of it (`pace.py` says how fast).
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Protocol
 
@@ -28,15 +32,23 @@ from ring.commands import Ask, Finding, Reason
 from ring.crossing import Crossing
 from ring.delivery import Delivery
 from ring.next_hop import Owners, next_hop
+from ring.pace import Pace
 from ring.rows import Kind
 from ring.settings import CustodySettings
-from ring.shelf import Alarm, Item, Shelf, State, backoff
+from ring.shelf import NOBODY, Alarm, Item, Nodes, Shelf, State, backoff
 from ring.topology import Topology
 
 # A look at this node's own store, whenever it is answered, still counts.
 _FINDABLE = frozenset({State.WALKING, State.WAITING, State.READY, State.HANDING})
 # A lap is a few network round trips. A node that holds one up for longer is too slow to hold up others besides.
 _SLOW_LAP_S = 2.0
+# Of the room to walk, the backlog has one in so many: with the default max_walking 250 laps, which is what its pace
+# comes to where a hop and its disks take 150 ms. What is answered together is worked through together, 0.1 ms each.
+_BACKLOG_SHARE = 8
+_MOST_AT_ONCE = 50  # laps of the backlog that begin after one event
+# Of what waits, so many a second try again at most: a lap that leads nowhere costs some 150 us, most of it the look at
+# the own store and the log line.
+_RETRIES_PER_S = 200
 
 
 class Gatherer(Protocol):
@@ -74,10 +86,15 @@ class Walk:
         self._reachable: AbstractSet[str] = frozenset()
         self._crossing = Crossing(topology)
         self._ready: deque[Item] = deque()
+        self._pace = Pace()
+        self._backlog: deque[Item] = deque()  # READY, or WAITING and woken by a node that joined
         self._ready_to_cross: deque[Item] = deque()
         self._walking: dict[EnvelopeKey, Item] = {}
         self._abroad: set[EnvelopeKey] = set()  # those of the walking that walk the other ring
-        self._waiting: dict[EnvelopeKey, Item] = {}
+        self._old_walking: dict[EnvelopeKey, Item] = {}  # those of the backlog
+        self._last_answered: Nodes = NOBODY  # of what was last put to wait
+        self._waiting: dict[Item, None] = {}
+        self._for_gateways: dict[EnvelopeKey, Item] = {}  # what waits for a gateway, or any, to bind
 
     @property
     def walking(self) -> int:
@@ -85,18 +102,23 @@ class Walk:
 
     @property
     def waiting(self) -> int:
-        return len(self._waiting) + len(self._ready) + len(self._ready_to_cross)
+        return len(self._waiting) + self._shelf.items.count(State.READY)
 
-    def ready(self, item: Item) -> None:
-        """It has no owner here and is first in its line: walk as soon as fewer than `max_walking` do."""
-        self._waiting.pop(item.key, None)
-        item.state = State.READY
+    def ready(self, item: Item, *, at_once: bool = False) -> None:
+        """It has no owner here and is first in its line: walk as soon as there is room; `at_once`: before others."""
+        self._waiting.pop(item, None)
+        self._for_gateways.pop(item.key, None)
+        item.enter(State.READY)
         item.across = False
-        self._ready.append(item)
+        queue = self._backlog if item.old else self._ready
+        if at_once:
+            queue.appendleft(item)
+        else:
+            queue.append(item)
 
     def _cross(self, item: Item) -> None:
         """Nobody of this ring claims it: walk the other one as soon as there is room."""
-        item.state = State.READY
+        item.enter(State.READY)
         item.across = True
         item.named = None  # no summary speaks of the other ring
         self._ready_to_cross.append(item)
@@ -105,33 +127,60 @@ class Walk:
         """Begin laps while there is room. Called after every event, so that a place that fell free is used."""
         most = self._settings.max_walking
         while self._ready:
-            if len(self._walking) >= most and not self._end_slow_lap(now):
+            if len(self._walking) >= most and not self._end_slow_lap(self._walking, now):
                 return
             item = self._ready.popleft()
             if item.state is State.READY and not item.across:
                 self._start_lap(item, now)
+        self._start_more_of_backlog(now)
         # Answers from the other ring may be slow to come: half of the room stays with this one.
         while self._ready_to_cross and len(self._abroad) < (most + 1) // 2 and len(self._walking) < most:
             item = self._ready_to_cross.popleft()
             if item.state is State.READY and item.across:
                 self._start_lap_across(item, now)
 
-    def _end_slow_lap(self, now: float) -> bool:
+    def _start_more_of_backlog(self, now: float) -> None:
+        most, begun = self._most_of_backlog, 0
+        while self._backlog and begun < _MOST_AT_ONCE and len(self._walking) < self._settings.max_walking:
+            if len(self._old_walking) >= most and not self._end_slow_lap(self._old_walking, now):
+                return
+            item = self._backlog[0]
+            if item not in self._waiting and (item.state is not State.READY or item.across):
+                self._backlog.popleft()
+                continue
+            if not self._pace.take(now):
+                return
+            self._backlog.popleft()
+            if item in self._waiting:
+                self._prepare_again(item)
+            begun += 1
+            self._start_lap(item, now)
+
+    @property
+    def _most_of_backlog(self) -> int:
+        return max(1, self._settings.max_walking // _BACKLOG_SHARE)
+
+    def _end_slow_lap(self, walking: Mapping[EnvelopeKey, Item], now: float) -> bool:
         """While others are ready, a lap that a slow node holds up gives its place to one that may never go there.
 
         Whoever claims it later still gets it.
         """
-        oldest = next(iter(self._walking.values()))
+        oldest = next(iter(walking.values()))
         if now < oldest.lap_began + _SLOW_LAP_S:
             return False
         self.lap_timed_out(oldest, now)
         return True
 
     def next_due(self) -> float | None:
-        """When a lap gives its place to one that is ready."""
-        if not self._ready or len(self._walking) < self._settings.max_walking:
+        """When a lap gives its place to one that is ready, or one of the backlog may begin."""
+        full = len(self._walking) >= self._settings.max_walking
+        if full and (self._ready or self._backlog):
+            return next(iter(self._walking.values())).lap_began + _SLOW_LAP_S
+        if not self._backlog:
             return None
-        return next(iter(self._walking.values())).lap_began + _SLOW_LAP_S
+        if len(self._old_walking) < self._most_of_backlog:
+            return self._pace.ready_at
+        return next(iter(self._old_walking.values())).lap_began + _SLOW_LAP_S
 
     def _start_lap(self, item: Item, now: float) -> None:
         if item.ungathered and not self._gatherer.looks_first(item):
@@ -155,12 +204,14 @@ class Walk:
         self._step(item, now)
 
     def _begin_lap(self, item: Item, now: float) -> None:
-        item.state = State.WALKING
+        item.enter(State.WALKING)
         item.lap += 1
         item.lap_began = now
-        item.busy = {}
+        item.busy = NOBODY
         item.sent_to = ""
         self._walking[item.key] = item
+        if item.old:
+            self._old_walking[item.key] = item
         self._shelf.alarms.set(now + self._settings.lap_timeout_s, Alarm.LAP, item.key)
 
     def asked(self, item: Item, finding: Finding | None, now: float) -> None:
@@ -180,7 +231,7 @@ class Walk:
             self._step_across(item, now)
             return
         passed_over = item.unanswered if len(item.answered) == 1 else 0
-        visited = tuple(item.busy | item.answered)
+        visited = tuple({**item.busy, **item.answered})
         target = next_hop(item.envelope, visited, self._reachable, self._topology, self._owners, passed_over)
         if target is None:
             self._end_lap(item, not self._topology.missing(item.answered), now)
@@ -212,10 +263,10 @@ class Walk:
         if item.across:
             self._lap_done_across(item, frame, now)
             return
-        item.answered.update(dict.fromkeys(self._asked(frame.visited)))
+        item.answered = {**item.answered, **dict.fromkeys(self._asked(frame.visited))}
         if frame.busy:
             self._shelf.note("busy", item, nodes=" ".join(frame.busy))
-            item.busy.update(dict.fromkeys(frame.busy))
+            item.busy = {**item.busy, **dict.fromkeys(frame.busy)}
             self._step(item, now)
         elif frame.conversation is not None and item.ungathered:
             self._gather(item, frame.conversation, now)
@@ -226,7 +277,7 @@ class Walk:
             self._step(item, now)
 
     def _lap_done_across(self, item: Item, frame: LapDone, now: float) -> None:
-        item.answered.update(dict.fromkeys(frame.visited))
+        item.answered = {**item.answered, **dict.fromkeys(frame.visited)}
         if frame.busy:
             self._shelf.note("busy", item, nodes=" ".join(frame.busy))
             item.unanswered_across += 1
@@ -259,7 +310,7 @@ class Walk:
             self._gather(item, None, now)
         elif not item.inexact and (complete or item.envelope.kind == "mo"):
             item.inexact = True
-            self.ready(item)
+            self.ready(item, at_once=True)
         elif complete and self._crossing.possible(item):
             self._cross(item)
         else:
@@ -292,13 +343,22 @@ class Walk:
     def put_to_wait(self, item: Item, now: float) -> None:
         """Until time, or a node that joins, wakes it."""
         left_s = max(0.0, self._left_s(item, now))
-        item.state = State.WAITING
+        item.enter(State.WAITING)
         item.waits += 1
-        self._waiting[item.key] = item
-        wait = backoff(item.waits, self._settings.walk_retry_min_s, self._settings.walk_retry_max_s, item.key.number)
+        item.old = True
+        self._waiting[item] = None
+        if not item.envelope.is_sought:
+            self._for_gateways[item.key] = item
+        settings = self._settings
+        wait = backoff(item.waits, settings.walk_retry_min_s, settings.walk_retry_max_s, item.key.number)
+        wait = max(wait, len(self._waiting) / _RETRIES_PER_S)
         missing = self._missing(item)
         hop = max(0, len(item.answered) - (not item.across))
         self._shelf.note("waiting", item, hop, complete=not missing, wait_s=round(wait, 1), nodes=" ".join(missing))
+        item.busy = NOBODY
+        if item.answered == self._last_answered:
+            item.answered = self._last_answered  # one for all of them
+        self._last_answered = item.answered
         self._shelf.alarms.set(now + min(wait, left_s), Alarm.WAKE, item.key)
 
     def _left_s(self, item: Item, now: float) -> float:
@@ -329,7 +389,7 @@ class Walk:
     def decide(self, item: Item, gateway: str, now: float, superseded: bool = False) -> None:
         """It goes to a gateway of this node: written down first, so that no claim is granted after a restart either."""
         self.leave(item)
-        item.state = State.DECIDING
+        item.enter(State.DECIDING)
         item.gateway = gateway
         item.superseded = item.superseded or superseded
 
@@ -341,31 +401,44 @@ class Walk:
 
     def leave(self, item: Item) -> None:
         """It walks and waits no more, whatever comes next."""
-        self._waiting.pop(item.key, None)
+        self._waiting.pop(item, None)
+        self._for_gateways.pop(item.key, None)
         self._walking.pop(item.key, None)
+        self._old_walking.pop(item.key, None)
         self._abroad.discard(item.key)
         self._shelf.alarms.cancel(Alarm.LAP, item.key)
         self._shelf.alarms.cancel(Alarm.WAKE, item.key)
 
     def wake(self, item: Item) -> None:
-        if item.state is State.WAITING:
-            if item.envelope.kind == "mo":
-                item.inexact = False  # the gateway in conversation with its sender may be bound again
+        if item in self._waiting:
+            self._prepare_again(item)
             self.ready(item)
 
+    def _prepare_again(self, item: Item) -> None:
+        self._waiting.pop(item, None)
+        self._for_gateways.pop(item.key, None)
+        self._shelf.alarms.cancel(Alarm.WAKE, item.key)
+        item.across = False
+        if item.envelope.kind == "mo":
+            item.inexact = False  # the gateway in conversation with its sender may be bound again
+
     def all_waiting(self) -> list[Item]:
-        return list(self._waiting.values())
+        return list(self._waiting)
 
     def wake_all(self) -> None:
-        """A node has joined: what waits tries again at once."""
-        for item in list(self._waiting.values()):
-            self.wake(item)
+        """A node has joined: what waits tries again as soon as there is room.
+
+        Until then it goes on waiting, and an earlier call counts no more: so this is quick, also for millions.
+        """
+        ready = [item for item in self._backlog if item.state is State.READY]
+        self._backlog = deque(ready)
+        self._backlog.extend(self._waiting)
 
     def gateway_bound(self, operator: str, gateway: str) -> None:
         """A gateway has bound, here or at another node: what waits for it, or for any."""
-        for item in list(self._waiting.values()):
+        for item in list(self._for_gateways.values()):
             envelope = item.envelope
-            if not envelope.is_sought and envelope.operator == operator and envelope.gateway in ("", gateway):
+            if envelope.operator == operator and envelope.gateway in ("", gateway):
                 self.wake(item)
 
     def reachable(self, nodes: AbstractSet[str], now: float) -> None:

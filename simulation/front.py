@@ -218,7 +218,9 @@ class Front:
         record = self._store.recent(OPERATOR, message_id)
         return record is not None and self._finals.finished(message_id, record)
 
-    def deliver(self, gateway: str, message_id: bytes, pdu: bytes, done: Callable[[int | None], None]) -> bool:
+    def deliver(
+        self, gateway: str, message_id: bytes, pdu: bytes, done: Callable[[int | None], None], *, age_s: float = 0.0
+    ) -> bool:
         to = self._gateways.get(gateway)
         if to is None or not to.has_room:
             return False

@@ -422,29 +422,29 @@ class Process:
     # People
 
     def replay(self, key: bytes, trace: str, gateway: str) -> None:
-        def replayed(taken: bool) -> None:
+        def replayed(taken: int) -> None:
             self._person_here = False
             if taken:
                 self.host.history.note("replayed", trace, self.host.name, gateway)
 
-        self._ask(partial(self.keeper.replay, key, gateway), replayed)
+        self._ask(partial(self.keeper.replay, [key], gateway), replayed)
 
     def drop(self, key: bytes, trace: str) -> None:
-        def dropped(taken: bool) -> None:
+        def dropped(taken: int) -> None:
             self._person_here = False
             if taken:
                 self.host.history.note("dropped", trace, self.host.name)
 
-        self._ask(partial(self.keeper.drop, key), dropped)
+        self._ask(partial(self.keeper.drop, [key]), dropped)
 
-    def _ask(self, ask: Callable[[], Coroutine[Any, Any, bool]], done: Callable[[bool], None]) -> None:
+    def _ask(self, ask: Callable[[], Coroutine[Any, Any, int]], done: Callable[[int], None]) -> None:
         """One person at a time."""
         if not self._person_here:
             self._person_here = True
             self.do(lambda: self.run(self._patiently(ask), done))
 
-    async def _patiently(self, ask: Callable[[], Coroutine[Any, Any, bool]]) -> bool:
+    async def _patiently(self, ask: Callable[[], Coroutine[Any, Any, int]]) -> int:
         try:
             return await ask()
         except StoreError:
-            return False  # they are told, and try again
+            return 0  # they are told, and try again

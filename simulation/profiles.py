@@ -47,6 +47,7 @@ class Profile:
     walk_retry_min_s: tuple[float, ...] = (5.0,)  # short: likewise
     max_messages: tuple[int, ...] = (100_000,)
     max_parked: tuple[int, ...] = (1_000_000,)
+    max_walking: tuple[int, ...] = (2_000,)  # few: what has waited takes turns in the little room that is its own
 
 
 _ROUGH: Final = Manners(temporary=0.1, permanent=0.02, slow=0.03, silent=0.02, room=5)
@@ -84,6 +85,11 @@ PROFILES: Final[Mapping[str, Profile]] = {
         gateways_down=(0, 4), people=(0, 4), crashes=(0, 2),
     ),
     "reloads": Profile(nodes=(2, 5), reloads=(1, 3), crashes=(0, 2), link_cuts=(0, 3), claim_for_s=(20.0, 60.0)),
+    "backlog": Profile(
+        nodes=(2, 4), mix=Mix(messages=(10, 40), nobodys=0.2), max_walking=(1, 2, 25), crashes=(0, 4), link_cuts=(0, 4),
+        partitions=(0, 2), gateways_down=(1, 4), leaves=(0, 2), people=(0, 4), claim_for_s=(20.0, 60.0),
+        lap_timeout_s=_LAPS, manners=_ROUGH,
+    ),
     "leaving": Profile(
         nodes=(2, 4),
         leaves=(1, 6),

@@ -109,6 +109,7 @@ class World:
             walk_retry_min_s=choose.choice(profile.walk_retry_min_s),
             max_messages=choose.choice(profile.max_messages),
             max_parked=choose.choice(profile.max_parked),
+            max_walking=choose.choice(profile.max_walking),
             conversations=choose.random() < 0.5,
         )
 

@@ -199,6 +199,7 @@ class FakeNode:
         self.custody = []
         self.parked = {}
         self.replayed = []
+        self.on_their_way = lambda: 0
         self.dropped = []
         self.drains = []
         self.undrains = 0
@@ -241,15 +242,18 @@ class FakeNode:
         await self._disk()
         return self.parked.get(key)
 
-    async def replay(self, key, gateway, *, node=""):
+    async def replay(self, keys, gateway, *, node=""):
         await self._disk()
-        self.replayed.append((decode_key(key).number, f"{node}/{gateway}" if node else gateway))
-        return self.parked.pop(key, None) is not None
+        self.replayed += [(decode_key(key).number, f"{node}/{gateway}" if node else gateway) for key in keys]
+        return sum(self.parked.pop(key, None) is not None for key in keys)
 
-    async def drop(self, key):
+    def replaying(self):
+        return self.on_their_way()
+
+    async def drop(self, keys):
         await self._disk()
-        self.dropped.append(decode_key(key).number)
-        return self.parked.pop(key, None) is not None
+        self.dropped += [decode_key(key).number for key in keys]
+        return sum(self.parked.pop(key, None) is not None for key in keys)
 
     def drain(self, mode):
         self.drains.append(mode)

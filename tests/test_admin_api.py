@@ -375,12 +375,12 @@ async def test_replay_by_key_says_what_is_gone(node, ask):
 
 
 async def test_replay_stops_where_custody_is_full(node, ask):
-    node.change(custody=msgspec.structs.replace(node.answer.custody, items=8, max_items=10))
+    node.change(custody=msgspec.structs.replace(node.answer.custody, items=6, max_items=10))
     node.park(*map(parked_row, range(1, 5)))
     asked = {"filter": {}, "all": True, "to": "ring"}
     done = await ask("post", "/parked/replay", Done, asked)
     assert (done.done, done.stopped, done.next) == (2, "custody_full", key(2))
-    node.change(custody=msgspec.structs.replace(node.answer.custody, items=10))
+    node.change(custody=msgspec.structs.replace(node.answer.custody, items=8))
     done = await ask("post", "/parked/replay", Done, asked | {"after": done.next})
     assert (done.done, done.stopped, done.next) == (0, "custody_full", key(2))
 
@@ -427,20 +427,20 @@ async def test_what_people_do_is_logged_without_their_numbers(node, tmp_path):
 
 
 async def test_a_failure_half_way_still_logs_what_was_done(node, tmp_path):
-    node.park(parked_row(1), parked_row(2))
+    node.park(*map(parked_row, range(1, 102)))  # fifty at a time
     real = node.drop
 
-    async def drop(key):
-        await real(key)
+    async def drop(keys):
+        done = await real(keys)
         node.failure = StoreError("the disk is gone")
-        return True
+        return done
 
     node.drop = drop
     with structlog.testing.capture_logs() as logged:
         async with serving(node, tmp_path):
             with pytest.raises(RefusedError, match="the disk is gone"):
                 await asking(tmp_path, "post", "/parked/drop", Done, {"filter": {}, "all": True})
-    assert [event["count"] for event in logged if event["event"] == "admin.dropped"] == [1]
+    assert [event["count"] for event in logged if event["event"] == "admin.dropped"] == [50]
 
 
 # Drain
@@ -527,3 +527,34 @@ async def test_a_node_of_a_ring_is_neither_promoted_nor_demoted(ask, path):
         409,
         "the mode is ring: only a node of a pair is promoted or demoted",
     )
+
+
+# The pace of replays
+
+
+async def test_replays_go_on_when_few_of_the_earlier_ones_are_on_their_way(node, ask):
+    node.park(*map(parked_row, range(1, 4)))
+    numbers = iter([900, 900, 700, 400])
+    node.on_their_way = lambda: next(numbers)
+    done = await ask("post", "/parked/replay", Done, {"filter": {}, "all": True, "to": "ring"})
+    assert (done.done, done.next) == (3, None)
+    assert list(numbers) == []
+
+
+async def test_who_asks_for_more_replays_too_soon_is_told_where_to_go_on(node, ask, monkeypatch):
+    monkeypatch.setattr(parked, "_LONGEST_S", 0.0)
+    node.park(*map(parked_row, range(1, 4)))
+    node.on_their_way = lambda: 900
+    body = {"filter": {}, "all": True, "to": "ring", "after": key(1), "until": NOW}
+    done = await ask("post", "/parked/replay", Done, body)
+    assert (done.done, done.next, done.until, done.stopped) == (0, key(1), NOW, "")
+    assert node.replayed == []
+
+
+async def test_replays_that_are_held_up_hold_up_no_others(node, ask, monkeypatch):
+    """They may be for a gateway that is not bound."""
+    monkeypatch.setattr(parked, "_PATIENCE_S", 0.0)
+    node.park(*map(parked_row, range(1, 4)))
+    node.on_their_way = lambda: 900
+    done = await ask("post", "/parked/replay", Done, {"filter": {}, "all": True, "to": "ring"})
+    assert (done.done, done.next) == (3, None)

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from dlrproxy import cli
 from dlrproxy.cli import COMMANDS, Entry, main
-from dlrproxy.cli.collector import YOUNG_OBJECTS, tune_collector
+from dlrproxy.collector import YOUNG_OBJECTS, tune_collector
 from dlrproxy.config import ConfigError, Problem
 from dlrproxy.config.sample import sample
 

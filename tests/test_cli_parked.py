@@ -158,7 +158,7 @@ async def test_drop_by_age_and_owner(node, run, monkeypatch, options, left):
 
 
 async def test_replay_into_a_full_custody(node, run):
-    node.change(custody=msgspec.structs.replace(node.answer.custody, items=9, max_items=10))
+    node.change(custody=msgspec.structs.replace(node.answer.custody, items=7, max_items=10))
     result = await run("parked", "replay", "--all", "--to", "ring")
     assert (result.exit_code, result.stdout) == (1, "1 replayed\n")
     assert "custody is full" in result.stderr

@@ -333,7 +333,7 @@ def test_the_owner_may_claim_it_before_the_heir_does():
     world.leave("n0")
     until_sent(world, HandOver)
     machine = world.nodes["n0"].machine
-    [item] = machine._shelf.items.values()
+    [item] = machine._shelf.items
     assert item.state is State.HANDING
     world.do("n0", machine.frame("n2", Claimed(item.key, "n2", 1, 1), world.now))
     world.settle_down()

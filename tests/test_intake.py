@@ -89,7 +89,7 @@ async def test_what_has_a_name_that_is_in_use_here_becomes_another_row():
     node = Node()
     node.relay.bound = False
     node.keeper.take_in(of_custody(7))
-    assert list(node.keeper.machine._shelf.items) == [envelope(1).key]
+    assert [item.key for item in node.keeper.machine._shelf.items] == [envelope(1).key]
     node.merge(OF_CUSTODY, of_custody(1))
     await node.intake.take_in()
     assert await count_rows(node.store, Table.CUSTODY) == 2

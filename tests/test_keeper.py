@@ -39,7 +39,7 @@ class FakeRelay:
     def conversing(self, pdu):
         return self.gateway if self.converses else None
 
-    def deliver(self, gateway, message_id, pdu, done):
+    def deliver(self, gateway, message_id, pdu, done, *, age_s=0.0):
         if not self.bound or gateway != self.gateway:
             return False
         self.delivered.append((message_id, pdu, done))
@@ -280,12 +280,12 @@ async def test_a_refused_report_is_parked_replayed_and_dropped():
     pair.relays["a"].delivered.pop()[2](ESME_RX_P_APPN)
     [(key, value)] = await pair.stores["a"].scan(Table.PARKED)
     assert decode_parked(value).reason == "refused"
-    assert await keeper.replay(key, "gw-a")
+    assert await keeper.replay([key], "gw-a") == 1
     pair.relays["a"].delivered.pop()[2](ESME_RX_P_APPN)
     [(key, _)] = await pair.stores["a"].scan(Table.PARKED)
-    assert await keeper.drop(key)
-    assert not await keeper.drop(key)
-    assert not await keeper.replay(key, "")
+    assert await keeper.drop([key]) == 1
+    assert await keeper.drop([key]) == 0
+    assert await keeper.replay([key], "") == 0
     assert keeper.machine.count().parked == 0
     assert keeper.counts["parked.refused"] == 2
 
@@ -296,7 +296,7 @@ async def test_a_parked_report_is_replayed_to_the_gateway_of_another_node():
     keeper.accept(report(owner="gw-a"), lambda _: None)
     pair.relays["a"].delivered.pop()[2](ESME_RX_P_APPN)
     [(key, _)] = await pair.stores["a"].scan(Table.PARKED)
-    assert await keeper.replay(key, "gw-b", node="b")
+    assert await keeper.replay([key], "gw-b", node="b") == 1
     [(_, _, done)] = pair.relays["b"].delivered
     done(ESME_ROK)
     await run_until(pair, lambda: not any(each.in_custody() for each in pair.keepers.values()))
@@ -330,7 +330,7 @@ async def test_a_store_that_cannot_be_read_for_a_moment_is_asked_again(autojump_
     delivered = trio.Event()
     deliver = pair.relays["b"].deliver
 
-    def deliver_and_tell(*delivery):
+    def deliver_and_tell(*delivery, **more):
         delivered.set()
         return deliver(*delivery)
 

@@ -492,6 +492,17 @@ async def test_the_last_write_of_a_row_wins(store):
         await durable(store)
 
 
+async def test_get_many_sees_durable_and_fresh_rows_in_the_order_that_is_asked_for(store):
+    for key in (b"a", b"b", b"c"):
+        store.put(Table.PARKED, key, b"durable " + key)
+    await durable(store)
+    store.delete(Table.PARKED, b"b")
+    store.put(Table.PARKED, b"d", b"fresh")
+    keys = [b"d", b"none", b"c", b"b", b"a"]
+    assert await store.get_many(Table.PARKED, keys) == [b"fresh", None, b"durable c", None, b"durable a"]
+    assert await store.get_many(Table.PARKED, []) == []
+
+
 async def test_scan_gives_key_order_over_durable_and_fresh_rows(store):
     keys = [b"%04d" % number for number in range(40)]
     for key in keys[::2]:

@@ -6,7 +6,7 @@ and answers with where to go on (`after`). The text of a message is never shown.
 
 import re
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from enum import Enum, auto
 from typing import Final
 
@@ -28,6 +28,16 @@ MAX_LIMIT: Final = 1000  # items in one answer, or rows that one request acts on
 DEFAULT_LIMIT: Final = 100
 MAX_SCANNED: Final = 20_000  # rows that one request looks at: some 0.1 s of work, in slices
 _SLICE: Final = 200  # rows decoded between two turns of the node's loop: about a millisecond
+_AT_ONCE: Final = 50  # rows that are replayed or dropped in one turn of the loop, with one commit: some 3 ms
+_PAUSE_S: Final = 0.025  # between those of a replay: at most 2,000 a second, a third of what one core can do
+# Replays of a series go on once no more than so many of the earlier ones are on their way: what is replayed keeps
+# neither the memory nor the way to a gateway from what has just come.
+_MOST_ON_THEIR_WAY: Final = 500
+_PATIENCE_S: Final = 1.0  # for earlier replays that do not get on, such as those for a gateway that is not bound
+_LONGEST_S: Final = 3.0  # who asks is answered then, and asks again: a command waits for half a minute
+_LOOK_S: Final = 0.02
+# A fifth of custody is for what operators bring, as with what other nodes hand on (`ring.settings.max_inherited`).
+_SHARE: Final = 0.8
 
 Named = tuple[bytes, ParkedRow]  # a row under its key
 
@@ -140,7 +150,7 @@ class Done(msgspec.Struct, frozen=True, kw_only=True):
     gone: int  # not parked (any more) when their turn came
     unfit: int  # of an operator that the gateway does not dial: left as they are
     until: float  # `until` of the next request: what is parked again meanwhile is not taken again
-    next: str | None  # go on with this as `after`; None: that was all
+    next: str | None  # go on with this as `after`, also where `done` is 0; None: that was all
     stopped: str = ""  # why it ended before its limit, where something is in the way
 
 
@@ -202,23 +212,43 @@ class Parked:
 
     async def replay(self, wanted: Replay) -> Done:
         """Raises RequestError, StoreError, RowError."""
+        target = aim(wanted.to, self._view.status())
+        if not await self._earlier_are_on() and wanted.keys is None:
+            until = wanted.until or self._view.status().now
+            return Done(done=0, gone=0, unfit=0, until=until, next=wanted.after)
         status = self._view.status()
-        target = aim(wanted.to, status)
 
-        async def replayed(key: bytes, row: ParkedRow) -> Outcome:
-            if not target.fits(row.envelope.operator):
-                return Outcome.UNFIT
-            return Outcome.DONE if await self._view.replay(key, target.gateway, node=target.node) else Outcome.GONE
+        async def replayed(rows: Sequence[Named]) -> Counter[Outcome]:
+            fit = [key for key, row in rows if target.fits(row.envelope.operator)]
+            done = await self._view.replay(fit, target.gateway, node=target.node)
+            await trio.sleep(_PAUSE_S)
+            return _counted(done, gone=len(fit) - done, unfit=len(rows) - len(fit))
 
         custody = status.custody
-        room = 0 if custody is None else max(0, custody.max_items - custody.items)
+        room = 0 if custody is None else max(0, int(custody.max_items * _SHARE) - custody.items)
         return await self._act("admin.replayed", wanted, replayed, room, to=wanted.to)
+
+    async def _earlier_are_on(self) -> bool:
+        """Wait while enough of what was replayed before is on its way. False: it gets on, and there still is."""
+        began = trio.current_time()
+        fewest, fewest_at = self._view.replaying(), began
+        while (under_way := self._view.replaying()) > _MOST_ON_THEIR_WAY:
+            now = trio.current_time()
+            if under_way < fewest:
+                fewest, fewest_at = under_way, now
+            if now >= fewest_at + _PATIENCE_S:
+                return True  # they are held up, by a gateway that is not bound for instance; others need not be
+            if now >= began + _LONGEST_S:
+                return False
+            await trio.sleep(_LOOK_S)
+        return True
 
     async def drop(self, wanted: Bulk) -> Done:
         """Raises RequestError, StoreError, RowError."""
 
-        async def dropped(key: bytes, _: ParkedRow) -> Outcome:
-            return Outcome.DONE if await self._view.drop(key) else Outcome.GONE
+        async def dropped(rows: Sequence[Named]) -> Counter[Outcome]:
+            done = await self._view.drop([key for key, _ in rows])
+            return _counted(done, gone=len(rows) - done)
 
         return await self._act("admin.dropped", wanted, dropped, MAX_LIMIT)
 
@@ -226,7 +256,7 @@ class Parked:
         self,
         event: str,
         wanted: Bulk,
-        act: Callable[[bytes, ParkedRow], Awaitable[Outcome]],
+        act: Callable[[Sequence[Named]], Awaitable[Counter[Outcome]]],
         room: int,
         **fields: str,
     ) -> Done:
@@ -237,8 +267,8 @@ class Parked:
                 until = wanted.until or self._view.status().now
                 rows, following = await self._meant(wanted, until, counts)
                 stopped = len(rows) > room
-                for key, row in rows[:room]:
-                    counts[await act(key, row)] += 1
+                for begin in range(0, min(room, len(rows)), _AT_ONCE):
+                    counts += await act(rows[begin : min(room, begin + _AT_ONCE)])
             finally:
                 meant = msgspec.to_builtins(wanted.filter) if wanted.filter else {"keys": len(wanted.keys or ())}
                 self._log.info(event, count=counts[Outcome.DONE], **_given(meant), **fields)
@@ -304,6 +334,10 @@ class Parked:
             "trace": envelope.trace,
             "pdu_bytes": len(envelope.pdu),
         }
+
+
+def _counted(done: int, *, gone: int, unfit: int = 0) -> Counter[Outcome]:
+    return Counter({Outcome.DONE: done, Outcome.GONE: gone, Outcome.UNFIT: unfit})
 
 
 def _given(fields: dict[str, object]) -> dict[str, object]:

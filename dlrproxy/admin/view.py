@@ -225,16 +225,20 @@ class NodeView(Protocol):
     async def parked_row(self, key: bytes) -> ParkedRow | None:
         """Raises StoreError, RowError."""
 
-    async def replay(self, key: bytes, gateway: str, *, node: str = "") -> bool:
-        """Take a parked row back into custody, for that gateway of this node or (with "") for the ring.
+    async def replay(self, keys: Sequence[bytes], gateway: str, *, node: str = "") -> int:
+        """Take parked rows back into custody, for that gateway of this node or (with "") for the ring.
 
         With `node`: for that gateway of that node or (with "") any that is bound there.
 
-        False when it is not there any more. Never called twice at one time. Raises StoreError, RowError.
+        How many: those that are not there any more are left out. Never called twice at one time. Raises StoreError,
+        RowError.
         """
 
-    async def drop(self, key: bytes) -> bool:
-        """Give a parked row up for good. False when it is not there any more. Raises StoreError, RowError."""
+    def replaying(self) -> int:
+        """How many that were replayed are on their way now."""
+
+    async def drop(self, keys: Sequence[bytes]) -> int:
+        """Give parked rows up for good; how many were still there. Raises StoreError, RowError."""
 
     def drain(self, mode: Drain) -> None:
         """Begin to; a second call with "stop" goes on from "custody", any other changes nothing."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import click
 import trio
 
-from dlrproxy.cli.collector import tune_collector
+from dlrproxy.collector import CustodyCollector, tune_collector
 from dlrproxy.config import Config, ConfigError, load
 from dlrproxy.config.changes import ReloadRefusedError
 from dlrproxy.failures import leaves
@@ -34,6 +34,8 @@ _SWITCH_INTERVAL_S = 0.0005
 # What needs no disk ends in a moment, with a word to the peers. A thread that a disk holds inside fsync cannot be
 # cancelled, and is not waited for: nothing that was acknowledged depends on it.
 _AT_ONCE_S = 1.0
+
+_COLLECTOR_S = 1.0  # in which custody does not grow by much more than a `collector.STEP`
 
 _IN_ORDER = 0
 _FAILED = 1
@@ -98,6 +100,7 @@ async def _until_signal(node: "RunningNode", sink: Sink, config_file: Path, hung
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_reload_when_asked, asked, node, config_file)
             nursery.start_soon(_obey, signals, node, sink, ask, nursery.cancel_scope)
+            nursery.start_soon(_spare_collector, node)
             await node.run()
             finished = True
             nursery.cancel_scope.cancel()
@@ -128,6 +131,15 @@ async def _obey(
             log.warning("node.second_signal", signal=name)
             _end_at_once()
             scope.cancel()
+
+
+async def _spare_collector(node: "RunningNode") -> None:
+    await node.started.wait()
+    collector = CustodyCollector()
+    while True:
+        term = node.term  # a node of a pair has one only while it serves
+        collector.holds(0 if term is None else term.keeper.in_custody())
+        await trio.sleep(_COLLECTOR_S)
 
 
 def _end_at_once() -> None:

@@ -241,11 +241,21 @@ class GroupedStore:
         self._work.set()
 
     async def get(self, table: Table, key: bytes) -> bytes | None:
-        for group in (self._collecting, self._committing):
-            if group is not None and key in group.rows[table]:
-                await trio.lowlevel.checkpoint()
-                return group.rows[table][key]
-        return await self._backend.get(table, key)
+        (value,) = await self.get_many(table, [key])
+        return value
+
+    async def get_many(self, table: Table, keys: Sequence[bytes]) -> list[bytes | None]:
+        fresh: dict[bytes, bytes | None] = {}
+        for group in (self._committing, self._collecting):
+            if group is not None:
+                rows = group.rows[table]
+                fresh.update((key, rows[key]) for key in keys if key in rows)
+        unknown = [key for key in keys if key not in fresh]
+        if unknown:
+            fresh.update(zip(unknown, await self._backend.get_many(table, unknown), strict=True))
+        else:
+            await trio.lowlevel.checkpoint()
+        return [fresh[key] for key in keys]
 
     async def scan(self, table: Table, after: bytes = b"", limit: int = 1000) -> list[tuple[bytes, bytes]]:
         fresh: dict[bytes, bytes | None] = {}

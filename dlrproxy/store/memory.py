@@ -133,6 +133,11 @@ class MemoryStore:
         await trio.lowlevel.checkpoint()
         return self._visible.tables[table].get(key)
 
+    async def get_many(self, table: Table, keys: Sequence[bytes]) -> list[bytes | None]:
+        await trio.lowlevel.checkpoint()
+        rows = self._visible.tables[table]
+        return [rows.get(key) for key in keys]
+
     async def scan(self, table: Table, after: bytes = b"", limit: int = 1000) -> list[tuple[bytes, bytes]]:
         await trio.lowlevel.checkpoint()
         rows = self._visible.tables[table]

@@ -142,6 +142,9 @@ class Store(Protocol):
     async def get(self, table: Table, key: bytes) -> bytes | None:
         """Raises StoreError."""
 
+    async def get_many(self, table: Table, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The same for many, with one visit to the disk. Raises StoreError."""
+
     async def scan(self, table: Table, after: bytes = b"", limit: int = 1000) -> list[tuple[bytes, bytes]]:
         """Rows with a key greater than `after`, in key order; written rows are seen before they are durable.
 

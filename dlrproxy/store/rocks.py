@@ -47,9 +47,8 @@ class RocksBackend:
     async def scan_opens(self, after: bytes, limit: int) -> list[tuple[bytes, OpenMessage]]:
         return await self._disk.read(scan_opens, after, limit)
 
-    async def get(self, table: Table, key: bytes) -> bytes | None:
-        (value,) = await self._disk.read(Database.get, table.value, [key])
-        return value
+    async def get_many(self, table: Table, keys: Sequence[bytes]) -> list[bytes | None]:
+        return await self._disk.read(Database.get, table.value, keys)
 
     async def scan(self, table: Table, after: bytes, limit: int) -> list[tuple[bytes, bytes]]:
         return await self._disk.read(Database.scan, table.value, after, limit)

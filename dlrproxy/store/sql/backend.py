@@ -58,9 +58,13 @@ class SqlBackend:
         result = await self._pool.run(statements.scan_opens(parted(after), limit))
         return [(open_key(*message.key), message) for message in map(statements.open_of, result.rows)]
 
-    async def get(self, table: Table, key: bytes) -> bytes | None:
-        result = await self._pool.run(statements.get_item(table, key, self._node))
-        return cast("bytes", result.rows[0][0]) if result.rows else None
+    async def get_many(self, table: Table, keys: Sequence[bytes]) -> list[bytes | None]:
+        found: dict[bytes, bytes] = {}
+        for start in range(0, len(keys), statements.ROWS):
+            some = keys[start : start + statements.ROWS]
+            result = await self._pool.run(statements.get_items(table, some, self._node))
+            found.update((cast("bytes", name), cast("bytes", content)) for name, content in result.rows)
+        return [found.get(key) for key in keys]
 
     async def scan(self, table: Table, after: bytes, limit: int) -> list[tuple[bytes, bytes]]:
         result = await self._pool.run(statements.scan_items(table.value, after, limit, self._node))

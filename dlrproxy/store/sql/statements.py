@@ -165,6 +165,12 @@ def get_item(table: Table, name: bytes, node: str = "") -> str:
     return f"SELECT content FROM items WHERE {named} AND content IS NOT NULL"
 
 
+def get_items(table: Table, names: Sequence[bytes], node: str = "") -> str:
+    """At most ROWS at a time, and one at least."""
+    named = f"{_of_kind(node, table.value)} AND name IN ({','.join(map(literal, names))})"
+    return f"SELECT name,content FROM items WHERE {named} AND content IS NOT NULL"
+
+
 def scan_items(kind: str, after: bytes, limit: int, node: str = "") -> str:
     """`kind` is a table's name, or another one that a node's partition has (fence.py)."""
     return (
