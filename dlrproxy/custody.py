@@ -10,6 +10,7 @@ from functools import partial
 from typing import Final, assert_never
 
 import trio
+from msgspec import structs
 
 from dlrproxy.clock import NodeClock
 from dlrproxy.custody_port import Accepted, Deliveries, Wanted
@@ -394,14 +395,31 @@ class Keeper:
         if relay is not None:
             wanted = [Wanted(lookup.envelope.message_id, lookup.envelope.destination) for lookup in lookups]
             verdicts = await relay.find_owners(wanted)
+        finished = await self._finished_elsewhere(lookups, verdicts)
         out: list[commands.Command] = []
         for lookup, verdict in zip(lookups, verdicts, strict=True):
             if isinstance(lookup, Ask):
                 finding = _finding(verdict, lookup, taking=self._store.accepting)
+                if finding is not None and lookup.envelope.key in finished:
+                    finding = structs.replace(finding, finished=True)
                 out += self._machine.asked(lookup.envelope.key, finding, self._clock.now())
             elif relay is not None and isinstance(verdict, Match | Inexact):
                 relay.close(verdict.record)
         self._do(out)
+
+    async def _finished_elsewhere(
+        self, lookups: list[Ask | Closed], verdicts: Sequence[Verdict[OpenMessage] | None]
+    ) -> set[EnvelopeKey]:
+        """Whose message's final report another node has delivered, which memory does not know of. Raises StoreError."""
+        if self._shared is None:
+            return set()
+        asked = {
+            lookup.envelope.key: verdict.record.key
+            for lookup, verdict in zip(lookups, verdicts, strict=True)
+            if isinstance(lookup, Ask) and lookup.only_finished and isinstance(verdict, Match | Inexact)
+        }
+        finished = await self._shared.finished(list(asked.values())) if asked else set()
+        return {key for key, message in asked.items() if message in finished}
 
     def _find_bound_gateway(self, ask: Ask) -> Finding | None:
         relay = self._relays.get(ask.envelope.operator)
@@ -450,7 +468,7 @@ class Keeper:
                 self._note(command)
             case commands.Accepted():
                 self._answer(command.key)
-            case Ask() if not command.envelope.is_sought:
+            case Ask() if not (command.envelope.is_sought or command.only_finished):
                 finding = self._find_bound_gateway(command)
                 self._do(self._machine.asked(command.envelope.key, finding, self._clock.now()))
             case Ask() | Recall() | Closed():

@@ -55,6 +55,7 @@ class Ask(msgspec.Struct, frozen=True, gc=False):
 
     envelope: Envelope
     inexact: bool
+    only_finished: bool = False  # in a cluster, of an intermediate report whose owner is known: has a final one been?
 
 
 class Finding(msgspec.Struct, frozen=True, gc=False):

@@ -215,6 +215,25 @@ class Coordinator:
             place = Place(envelope.gateway, envelope.node)
             self._remember(envelope.part.message, Decision(place, self._me, min(row.accepted_at, now), envelope), now)
 
+    def inherit(self, row: CustodyRow, now: float) -> bool:
+        """A decision of a node that is gone, which this one goes by from now on. False: there is one already."""
+        envelope = row.envelope
+        if envelope.part is None:
+            return False
+        message, place = envelope.part.message, Place(envelope.gateway, envelope.node)
+        known = self._known.get(message)
+        if known is not None:
+            if known.contradicts(place) and not known.split:
+                known.split = True  # nobody else can say so
+                fields = (("gateway", known.place.gateway), ("other", place.gateway), ("nodes", self._me))
+                self._shelf.command(Note("split", envelope, fields=fields))
+            return False
+        self.restore(row, now)
+        self._settle(message, now)
+        for node in sorted(self._reachable):
+            self._tell(node, message, self._known[message], now)
+        return True
+
     def reachable(self, nodes: AbstractSet[str], now: float) -> None:
         joined, self._reachable = nodes - self._reachable, nodes
         for node in sorted(joined):

@@ -174,7 +174,7 @@ class Custody:
         if settings.cluster is not None:
             self._sharing = Sharing(
                 self._shelf, settings, settings.cluster, topology, self._presence, self._delivery, self._walk,
-                self._next_key, self._proceed,
+                self._gathering, self._next_key, self._proceed,
             )  # fmt: skip
         self._handing_on = HandingOn(self._shelf, settings, topology, self._walk)
         self._claims = Claims(

@@ -128,6 +128,10 @@ class Gathering:
         """A row of kind DECISION."""
         self._coordinator.restore(row, now)
 
+    def inherit(self, row: CustodyRow, now: float) -> bool:
+        """A row of kind DECISION of a coordinator that is gone. False: there is one already."""
+        return self._coordinator.inherit(row, now)
+
     def reachable(self, nodes: AbstractSet[str], now: float) -> None:
         lost, self._reachable = self._reachable - nodes, nodes
         self._coordinator.reachable(nodes, now)

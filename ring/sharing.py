@@ -15,10 +15,10 @@ puts it into the inbox of the second; so it is in one part at any time, and nobo
 A gateway may leave a node and bind at another: what is queued for it here is designated again. All of a line that is
 for the same gateway moves together, in its order.
 
-What arrives gets a key of this node's, and names its former one, which tells its order among others from there; the
-same write takes it from the inbox. A row of a node that was taken over from may say that it was being delivered: it
-is parked as `maybe_delivered`, or delivered once more, as `maybe_delivered` says. Where a gateway was lost with its
-node, `stand_in` may name another one that gets its reports.
+What arrives gets a key of this node's, and names the one that it came by, which tells its order among others from
+there; the same write takes it from the inbox. A row of a node that was taken over from may say that it was being
+delivered: it is parked as `maybe_delivered`, or delivered once more, as `maybe_delivered` says. Where a gateway was
+lost with its node, `stand_in` may name another one that gets its reports.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,8 +30,9 @@ import msgspec
 from protocols.peer.frames import Brought, EnvelopeKey
 from ring.commands import Ask, Finding, Reason, Row, Table
 from ring.delivery import Delivery
+from ring.gathering import Gathering
 from ring.presence import Presence
-from ring.rows import CustodyRow, Kind, encode_key
+from ring.rows import CustodyRow, Kind, encode_key, encode_row
 from ring.settings import ClusterSettings, CustodySettings
 from ring.shelf import Alarm, Item, Outlet, Shelf, State, backoff
 from ring.topology import Topology
@@ -40,6 +41,8 @@ from ring.walk import Walk
 # What has just come here and cannot be delivered here goes on after this: two nodes that have not heard of each other's
 # gateways yet must not throw it to and fro.
 _STAYS_S: Final = 1.0
+_IN_HAND: Final = frozenset({State.SEEKING, State.MOVING, State.QUEUED, State.MARKING, State.DELIVERING})
+_UNDER_WAY: Final = frozenset({State.QUEUED, State.MARKING, State.DELIVERING, State.DECIDING, State.MOVING})
 
 
 class Sharing:
@@ -52,6 +55,7 @@ class Sharing:
         presence: Presence,
         delivery: Delivery,
         walk: Walk,
+        gathering: Gathering,
         next_key: Callable[[], EnvelopeKey],
         proceed: Callable[[Item, float], None],
     ) -> None:
@@ -63,6 +67,7 @@ class Sharing:
         self._presence = presence
         self._delivery = delivery
         self._walk = walk
+        self._gathering = gathering
         self._next_key = next_key
         self._proceed = proceed
         self._reachable: AbstractSet[str] = frozenset()
@@ -74,8 +79,11 @@ class Sharing:
         return len(self._waiting)
 
     def ready(self, item: Item, now: float) -> None:
-        """It is first in its line, and no gateway has been found for it here."""
+        """It was first in its line, and no gateway has been found for it here."""
         self._waiting.pop(item.key, None)
+        if not self._shelf.lines.is_head(item):
+            item.enter(State.LINED_UP)  # an older one has come back from a node that is gone
+            return
         envelope = item.envelope
         if envelope.is_sought:
             self._seek(item, now)
@@ -103,7 +111,12 @@ class Sharing:
     def asked(self, item: Item, finding: Finding | None, now: float) -> bool:
         """What the database says of an item of this node. False: this is not about custody in a cluster."""
         if not item.envelope.is_sought:
-            return item.state in (State.SEEKING, State.MOVING) or item.key in self._waiting
+            if item.state is State.SEEKING:  # whether it comes too late
+                item.superseded = item.superseded or (finding is not None and finding.finished)
+                item.checked = True
+                self._send(item, now)
+                item.checked = False
+            return item.state in _IN_HAND or item.key in self._waiting
         if item.state is not State.SEEKING and item.key not in self._waiting:
             return True  # it was found, or given up, by an earlier answer
         if finding is not None:
@@ -150,10 +163,18 @@ class Sharing:
             self._wait_for_gateway(item, now)
         elif node != self._topology.me:
             self._move_in_time(item, node, now)
+        elif self._may_be_late(item):
+            item.enter(State.SEEKING)
+            self._shelf.command(Ask(item.envelope, inexact=True, only_finished=True))
         else:
             envelope = item.envelope
             item.gateway = envelope.gateway or self._presence.here(envelope.operator)[0]
             self._delivery.start(item, now)
+
+    def _may_be_late(self, item: Item) -> bool:
+        """An intermediate report, and the final one may have been delivered by another node meanwhile."""
+        envelope = item.envelope
+        return envelope.kind == "dlr" and not envelope.final and not envelope.node and not item.checked
 
     def _node_for(self, item: Item) -> str | None:
         envelope = item.envelope
@@ -262,9 +283,8 @@ class Sharing:
         rows: list[Row] = []
         for item in items:
             item.enter(State.MOVING)
-            item.marked = False
             rows.append(item.no_row())
-            rows.append(msgspec.structs.replace(item.row(Kind.ORIGIN), inbox=node))
+            rows.append(self._row_for(item, node))
 
         def moved(now: float) -> None:
             for item in items:
@@ -277,6 +297,12 @@ class Sharing:
 
         self._shelf.write(*rows, then=moved)
 
+    def _row_for(self, item: Item, node: str) -> Row:
+        """Under a new key, so that they stand in the inbox in the order in which they leave."""
+        envelope = msgspec.structs.replace(item.envelope, key=self._next_key(), former=None)
+        row = CustodyRow(Kind.ORIGIN, envelope, item.accepted_at, superseded=item.superseded)
+        return Row(Table.CUSTODY, encode_key(envelope.key), encode_row(row), inbox=node)
+
     def arrived(self, rows: Sequence[CustodyRow], now: float) -> None:
         """What is in the inbox, in key order."""
         taken = [(self._take(row, now), row.delivering) for row in rows if row.envelope.pdu]
@@ -285,9 +311,17 @@ class Sharing:
                 self._delivery.park(item, Reason.MAYBE_DELIVERED, now)
             else:
                 self._proceed(item, now)
-        # Decisions about parts: those who need one have been told.
-        if others := [self._taken_out(row) for row in rows if not row.envelope.pdu]:
-            self._shelf.write(*others)
+        for row in rows:
+            if not row.envelope.pdu:
+                self._take_decision(row, now)
+
+    def _take_decision(self, row: CustodyRow, now: float) -> None:
+        """The coordinator of parts is gone: this node answers for it."""
+        if self._gathering.inherit(row, now):
+            own = Row(Table.CUSTODY, encode_key(row.envelope.key), encode_row(row))
+            self._shelf.write(own, self._taken_out(row))
+        else:
+            self._shelf.write(self._taken_out(row))
 
     def _taken_out(self, row: CustodyRow) -> Row:
         return Row(Table.CUSTODY, encode_key(row.envelope.key), None, inbox=self._topology.me)
@@ -298,7 +332,7 @@ class Sharing:
             former,
             key=self._next_key(),
             origin=self._topology.me,
-            former=former.key,
+            former=former.former or former.key,
             gateway=row.gateway or former.gateway,
         )
         item = Item(
@@ -312,6 +346,7 @@ class Sharing:
         )
         self._shelf.items.add(item)
         self._shelf.lines.join(item)
+        self._shelf.lines.arrange(item, _UNDER_WAY)
         self._shelf.watch.add(envelope)
         self._shelf.note("arrived", item, origin=former.origin)
         self._shelf.write(item.row(Kind.ORIGIN), self._taken_out(row))

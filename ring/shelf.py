@@ -5,9 +5,8 @@ driver yet. It decides nothing.
 """
 
 import heapq
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from enum import IntEnum, auto
-from functools import partial
 from types import MappingProxyType
 from typing import Final
 
@@ -111,6 +110,7 @@ class Item:
     marked: bool = False  # its row says that it is being delivered
     # in a cluster (`sharing.py`)
     stays_until: float = 0.0  # it has just come here, and goes to no other node before
+    checked: bool = False  # just now: no final report of its message has been delivered
     lost_since: float | None = None  # its gateway is bound nowhere, and the node that it was bound at is out of reach
     to_park: "tuple[commands.Reason, int] | None" = None  # why, and the gateway's status: there was no room to park it
     old: bool = False  # it has waited, or was found on disk: it gives way to what has just come
@@ -287,12 +287,13 @@ class Lines:
         """After a restart they stand in the order of their keys: bring those together that one origin has numbered,
         also if one of them has been inherited by another origin since, and the oldest origin first."""
         for line in self._lines.values():
-            if len(line) > 1:
-                since: dict[bytes, float] = {}
-                for item in line:
-                    store = _numbered(item).store
-                    since[store] = min(item.accepted_at, since.get(store, item.accepted_at))
-                line.sort(key=partial(_rank, since))
+            _sort(line, frozenset())
+
+    def arrange(self, item: Item, under_way: Collection[State]) -> None:
+        """It has come from another node, and stands last: bring it to its place, behind what is under way."""
+        name = self.name(item)
+        if name is not None:
+            _sort(self._lines[name], under_way)
 
     def is_head(self, item: Item) -> bool:
         name = self.name(item)
@@ -323,6 +324,16 @@ class Lines:
 def _numbered(item: Item) -> EnvelopeKey:
     """What tells its place among others that have come by the same way."""
     return item.key if item.heir else item.envelope.former or item.key
+
+
+def _sort(line: list[Item], first: Collection[State]) -> None:
+    if len(line) < 2:
+        return
+    since: dict[bytes, float] = {}
+    for item in line:
+        store = _numbered(item).store
+        since[store] = min(item.accepted_at, since.get(store, item.accepted_at))
+    line.sort(key=lambda item: (item.state not in first, _rank(since, item)))
 
 
 def _rank(since: Mapping[bytes, float], item: Item) -> tuple[float, EnvelopeKey]:

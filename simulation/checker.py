@@ -7,6 +7,7 @@ nothing. What is wrong is named by `Wrong`, at the moment at which it shows.
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
+from typing import Final
 
 from attrs import define, field, frozen
 
@@ -22,6 +23,8 @@ from simulation.node import Crash
 from simulation.operator import Sent
 from simulation.site import host_name
 from simulation.traffic import OPERATOR
+
+_CLOCKS_DIFFER_S: Final = 4.5  # simulation/node.py: two seconds either way
 
 
 class Wrong(StrEnum):
@@ -84,6 +87,7 @@ class _Case:
     dropped: bool = False
     dropped_by_policy: bool = False
     gone_with_directory: bool = False
+    inherited: bool = False  # it was at a node that was taken over from
 
     @property
     def delivered(self) -> bool:
@@ -127,6 +131,7 @@ class Checker:
         self._at: dict[tuple[str, Table, bytes], _Case] = {}
         self._retired: set[str] = set()
         self._wiped: set[str] = set()
+        self._taken: set[str] = set()
         self._jumped = False
         self._splits: set[str] = set()
         self._decisions: dict[bytes, Decisions] = {}
@@ -160,6 +165,8 @@ class Checker:
                 self.cases[event.trace].dropped = True
             case "wiped":
                 self._lost_directory(event.node)
+            case "taken":
+                self._taken_over(event.node)
             case "retired":
                 self._retired.add(event.node)
             case "jumped":
@@ -233,7 +240,15 @@ class Checker:
 
     def _is_old(self, case: _Case) -> bool:
         """Its time to be claimed is over, by the clock of its node, which a jump or another start may have moved."""
-        return self._jumped or self._now - case.at >= 0.99 * self._settings.claim_for_s
+        return self._jumped or self._now - case.at >= self._least_age_s(case)
+
+    def _least_age_s(self, case: _Case) -> float:
+        """Before it is given up. In a cluster its age is counted on by another node's clock."""
+        cluster = self._settings.cluster
+        if cluster is None:
+            return 0.99 * self._settings.claim_for_s
+        unmatched = case.is_report and not self._certain(case)
+        return (cluster.unmatched_for_s if unmatched else self._settings.claim_for_s) - _CLOCKS_DIFFER_S
 
     def _check_order(self, case: _Case, node: str) -> None:
         arrival = case.sent.arrival
@@ -259,7 +274,7 @@ class Checker:
     def _check_overtaken(self, case: _Case) -> None:
         """It is delivered now: what came before it must have waited for it."""
         for first, second in self._overtaken:
-            if second is case and not second.parked:
+            if second is case and not second.parked and not (first.inherited or second.inherited):
                 raise FoundError(Wrong.OVERTAKEN, first.trace, f"before {second.trace}")
 
     def _out_of_the_way(self, case: _Case) -> bool:
@@ -302,6 +317,12 @@ class Checker:
             case = self._at.pop(place)
             del case.places[place]
             case.gone_with_directory = True  # or its origin is letting go of it for this node at this moment
+
+    def _taken_over(self, node: str) -> None:
+        """What another one gets from it comes by a way of its own, and may be overtaken meanwhile."""
+        self._taken.add(node)
+        for place, case in self._at.items():
+            case.inherited = case.inherited or place[0] == node
 
     def _said(self, event: Event) -> None:
         step = event.detail[0] if isinstance(event.detail, tuple) else ""
@@ -359,6 +380,7 @@ class Checker:
             "unclaimed": self._is_old(case) and not (case.is_report and self._certain(case)),
             "origin_lost": bool(self._wiped),
             "origin_removed": bool(self._retired),
+            "maybe_delivered": bool(self._taken),
         }
         if not causes.get(reason, False):
             raise FoundError(Wrong.PARKED_WITHOUT_CAUSE, case.trace, reason)
@@ -402,8 +424,9 @@ class Checker:
             raise FoundError(Wrong.LOST, case.trace, "neither delivered nor on any disk")
 
     def _forgotten(self, case: _Case) -> bool:
-        """Its node has crashed before its disk knew of the delivery, and nobody is left to grant it another one."""
-        return case.deliveries[-1].excused and "origin_lost" in case.parked
+        """Its node has crashed before its disk knew of the delivery, and nobody is left to grant it another one; or was
+        taken over from, so that its heir does not know."""
+        return (case.deliveries[-1].excused and "origin_lost" in case.parked) or "maybe_delivered" in case.parked
 
     def _conclude_parts(self, message: bytes, cases: list[_Case]) -> None:
         gateways = {one.gateway for case in cases if not case.replayed for one in case.deliveries}

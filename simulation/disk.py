@@ -208,6 +208,7 @@ class _Record(msgspec.Struct, array_like=True):
     closed: list[tuple[Key, float, float, OpenMessage | None]]
     removed: list[Key]
     rows: dict[Table, list[tuple[bytes, bytes | None]]]
+    inboxes: list[tuple[str, bytes, bytes | None]]
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -221,6 +222,7 @@ def encode(group: Group) -> bytes:
         [(key, change.final_at, change.expires_at, change.message) for key, change in group.closed.items()],
         sorted(group.removed),
         {table: list(rows.items()) for table, rows in group.rows.items()},
+        [(node, key, value) for (node, key), value in group.inboxes.items()],
     )
     data = _encoder.encode(record)
     return zlib.crc32(data).to_bytes(_CHECKSUM_BYTES, "big") + data
@@ -238,4 +240,5 @@ def decode(record: bytes) -> Group | None:
     group.removed.update(found.removed)
     for table, rows in found.rows.items():
         group.rows[table].update(rows)
+    group.inboxes.update({(node, key): value for node, key, value in found.inboxes})
     return group

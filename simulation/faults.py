@@ -64,6 +64,7 @@ class Faults:
             (profile.leaves, self._leave),
             (profile.reloads, self._reload),
             (profile.wipes, self._wipe),
+            (profile.takeovers, self._take_over),
         ]
         for counts, fault in kinds:
             for _ in range(self._choose.randint(*counts)):
@@ -260,6 +261,30 @@ class Faults:
         """The newest one: nobody gives a node an older one than it has."""
         if not host.retired:
             host.reload(other.site.node for other in self._hosts.values() if not other.retired)
+
+    def _take_over(self) -> None:
+        """The master believes that a node is dead. It may end half way, and so may its heir."""
+        hosts = [host for host in self._hosts.values() if not host.retired]
+        gone = [host for host in hosts if host.process is None or host.stopped_until > self._timeline.now]
+        dead = self._choose.choice(gone if gone and self._choose.random() < 0.8 else hosts)
+        living = [host for host in hosts if host is not dead and host not in gone]
+        if not living or dead.part is None:
+            return
+        heir = self._choose.choice(living)
+        self._note(dead.name, f"is taken over from by {heir.name}")
+        self._history.note("taken", "", dead.name)
+        epoch = dead.part.database.begin(dead.name)
+        self._move(dead, heir, epoch)
+
+    def _move(self, dead: Host, heir: Host, epoch: int) -> None:
+        """Unless it is back, or is taken over from once more."""
+        if dead.part is None or dead.part.database.epochs[dead.name] != epoch:
+            return
+        done = dead.part.database.move(dead.name, heir.name, self._choose.randint(1, 4))
+        if heir.process is not None and heir.process.ready:
+            heir.process.do(heir.process.keeper.look_into_inbox)
+        if not done and self._choose.random() < 0.9:
+            self._timeline.after(self._choose.uniform(0.0, 0.5), partial(self._move, dead, heir, epoch))
 
     def _wipe(self) -> None:
         host = self._host()

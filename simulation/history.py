@@ -19,6 +19,7 @@ What = Literal[
     "crashed",  # a process; with what it had been answered and its disk does not know
     "started",
     "wiped",  # a node's data directory is gone
+    "taken",  # in a cluster, another node gets what a node has in custody
     "retired",  # a node is configured no more
     "reached",  # what a node takes for reachable in its ring has changed; `detail`: all of it
     "jumped",  # the wall clock; `detail`: the seconds

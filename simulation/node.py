@@ -25,6 +25,7 @@ from ring.rows import decode_custody, decode_parked
 from ring.settings import CustodySettings
 from ring.summaries import Summaries
 from ring.topology import Topology
+from simulation.cluster import ClusterStore, Part
 from simulation.disk import Disk, DiskStore
 from simulation.front import Front
 from simulation.gateway import Gateway
@@ -40,6 +41,7 @@ from simulation.traffic import OPERATOR, Arrival
 _TICK_S: Final = 0.1  # dlrproxy/custody.py
 _LEAST_TICKS_S: Final = 1.0  # what machines do now and then without an alarm (ring/presence.py)
 _CLOCK_EVERY_S: Final = 10.0  # dlrproxy/housekeeping.py
+_COLLECT_EVERY_S: Final = 5.0  # dlrproxy/custody.py
 _LOOK_AGAIN_S: Final = 0.5  # dlrproxy/custody.py
 _REBIND_S: Final = 1.0
 _TELL_S: Final = 0.5  # ring/summary_telling.py says 0.1; it is the half of a seed's events then, and shows no more
@@ -84,8 +86,10 @@ class Host:
         conversing: Callable[[str, str], bool],
         *,
         tells_summaries: bool,
+        part: Part | None = None,
     ) -> None:
-        """`nodes` are those of its ring, by the names they have there."""
+        """`nodes` are those of its ring, by the names they have there. `part`, in a cluster: what `disk` has on it."""
+        self.part = part
         self.tells_summaries = tells_summaries
         self.site = site
         self.name = site.host
@@ -128,7 +132,8 @@ class Host:
         process.alive = False
         self.disk.crash(process.store.under_way)
         held = sorted({trace for trace, _ in self.held()})
-        unmarked = {message_id for (_, message_id), one in self.disk.rows.opens.items() if not one.final_at}
+        opens = self.disk.rows.opens if self.part is None else self.part.database.opens.opens
+        unmarked = {message_id for (_, message_id), one in opens.items() if not one.final_at}
         self.history.note("crashed", "", self.name, Crash(held, frozenset(unmarked)))
         self.gateway.end_session(tell=False)
         process.end(silently=power)
@@ -157,6 +162,12 @@ class Host:
                 if envelope.pdu:
                     found.append((envelope.trace, table))
         return found
+
+    @property
+    def custody_rows(self) -> int:
+        """On its disk; in a cluster, in its part and its inbox."""
+        inbox = 0 if self.part is None else len(self.part.inbox)
+        return inbox + len(self.disk.rows.tables[Table.CUSTODY])
 
     def set_gateway(self, *, up: bool) -> None:
         self.gateway_up = up
@@ -195,12 +206,22 @@ class Process:
         self.leaving = False  # it holds no bind
         self._tick_at = float("inf")
         self._looking = False
+        self._collecting = False
+        self.shared: ClusterStore | None = None
         self._person_here = False
         self._tasks: list[Task[Any]] = []
         self._held_back: deque[Callable[[], None]] = deque()  # while the process is stopped
         self.clock = NodeClock(wall=host.wall, monotonic=host.monotonic)
-        timeline = host.timeline
-        self.store = DiskStore(host.disk, self.clock.now, lambda: timeline.now, self.later, self._store_lost)
+        self.store = self._store()
+
+    def _store(self) -> DiskStore:
+        host, timeline = self.host, self.host.timeline
+        if host.part is None:
+            return DiskStore(host.disk, self.clock.now, lambda: timeline.now, self.later, self._store_lost)
+        self.shared = ClusterStore(
+            host.name, host.part, host.disk, self.clock.now, lambda: timeline.now, self.later, self._store_lost
+        )
+        return self.shared
 
     # Life
 
@@ -230,7 +251,7 @@ class Process:
             parked=await count_rows(self.store, Table.PARKED),
             owners=self.summaries,
         )
-        self.keeper = Keeper(machine, self.store, self.clock, Routes(host.name, host.history))
+        self.keeper = Keeper(machine, self.store, self.clock, Routes(host.name, host.history), self.shared)
         self.front = Front(
             [host.gateway], self.store, self.keeper, self.clock.now, self.later, host.conversing, self.summaries
         )
@@ -260,6 +281,8 @@ class Process:
             self.joining.start()
         self._tell()
         self._write_clock()
+        if self.shared is not None:
+            self._collect_now_and_then()
         if self.host.gateway_up:
             self.later(self.host.choose.uniform(0.0, _REBIND_S), self.bind_gateway)
 
@@ -317,6 +340,9 @@ class Process:
         if self.keeper.wants_lookup and not self._looking:
             self._looking = True
             self.run(self.keeper.look_up(), self._looked)
+        if self.keeper.wants_collecting and not self._collecting:
+            self._collecting = True
+            self.run(self.keeper.collect(), self._collected)
         now = self.host.timeline.now
         if self._tick_at <= now + _TICK_S:
             return
@@ -336,6 +362,13 @@ class Process:
             self._looking = False
         else:
             self.later(_LOOK_AGAIN_S, self._look_again)
+
+    def _collected(self, _: bool) -> None:
+        self._collecting = False
+
+    def _collect_now_and_then(self) -> None:
+        self.keeper.look_into_inbox()
+        self.later(_COLLECT_EVERY_S, self._collect_now_and_then)
 
     def _look_again(self) -> None:
         self._looking = False

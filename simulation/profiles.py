@@ -41,6 +41,8 @@ class Profile:
     leaves: Counts = NONE  # a node hands its custody on, and stops or stays
     reloads: Counts = NONE  # a node more, or one less
     wipes: Counts = NONE  # a data directory is lost
+    cluster: bool = False  # one database for all, instead of a ring
+    takeovers: Counts = NONE  # in a cluster, of a node that is dead, stands still, or is very much alive
     claim_for_s: tuple[float, ...] = (60.0,)
     unclaimed: tuple[Unclaimed, ...] = ("park",)
     lap_timeout_s: tuple[float, ...] = (15.0,)  # short: a lap begins while the one before is still on its way
@@ -110,6 +112,11 @@ PROFILES: Final[Mapping[str, Profile]] = {
         weather=Weather((0.001, 0.1), loss=0.01, double=0.05, overtake=0.05), lost_sessions=(0, 2),
         gateways_down=(0, 2), lost_binds=(0, 2), people=(0, 3), leaves=(0, 1), wipes=(0, 1), lap_timeout_s=_LAPS,
         claim_for_s=(10.0, 30.0, 60.0), unclaimed=_POLICIES,
+    ),
+    "cluster": Profile(
+        nodes=(2, 4), cluster=True, takeovers=(1, 8), crashes=(0, 4), crashes_at_writes=(0, 6), pauses=(0, 4),
+        slow_disks=(0, 2), link_cuts=(0, 3), partitions=(0, 2), gateways_down=(0, 3), lost_sessions=(0, 4),
+        manners=_ROUGH,
     ),
     "everything": Profile(
         manners=_ROUGH, weather=Weather((0.001, 0.1), loss=0.01, double=0.02, overtake=0.05), crashes=(0, 4),

@@ -7,10 +7,10 @@ from typing import Final
 
 from attrs import evolve, frozen
 
-from dlrproxy.store.port import Table
 from ring.link_settings import LinkSettings
-from ring.settings import CustodySettings, OperatorPolicy
+from ring.settings import ClusterSettings, CustodySettings, OperatorPolicy
 from simulation.checker import Checker, Expected
+from simulation.cluster import Database, Part
 from simulation.disk import Disk
 from simulation.faults import LONGEST_PAUSE_S, Faults
 from simulation.gateway import Gateway
@@ -31,6 +31,7 @@ SETTINGS: Final = CustodySettings(
     deliver_retry_max_s=5.0,
     decision_for_s=30.0,
 )
+_CLUSTER: Final = ClusterSettings(unmatched_for_s=15.0)
 _SETTLES_S: Final = 5.0  # how often it is looked whether everything has come to rest
 _PATIENCE_S: Final = 200.0  # on top of claim_for_s
 _SPARES: Final = 2  # nodes that a reload may add
@@ -61,10 +62,11 @@ class World:
         self.history = History(self.timeline, frames=frames)
         self.lasts_s = choose.uniform(*self.profile.lasts_s)
         sites = self._two_rings() if self.profile.joined else self._one_ring()
-        shared = choose.random() < 0.2
+        shared = choose.random() < 0.2 and not self.profile.cluster
+        self.database = Database() if self.profile.cluster else None
         self.gateways = {site.host: "gw" if shared else f"gw-{site.host.replace('/', '-')}" for site in sites}
         self.settings = self._settings()
-        self.summaries = choose.random() < 0.5
+        self.summaries = choose.random() < 0.5 and not self.profile.cluster
         rings = [[host_name(cluster, node) for node in nodes] for cluster, nodes in self.rings.items()]
         self.traffic = draw(choose, self.profile.mix, rings, self.gateways, self.lasts_s)
         law = Law(Counter(site.cluster for site in sites))
@@ -111,6 +113,7 @@ class World:
             max_parked=choose.choice(profile.max_parked),
             max_walking=choose.choice(profile.max_walking),
             conversations=choose.random() < 0.5,
+            cluster=_CLUSTER if profile.cluster else None,
         )
 
     def _expected(self) -> Expected:
@@ -128,6 +131,10 @@ class World:
         disk = Disk(
             self.choose, self.choose.randbytes(8), lambda: timeline.now, partial(self.checker.rows_changed, name)
         )
+        part = None
+        if self.database is not None:
+            part = self.database.parts[name] = Part(partial(self.checker.rows_changed, name), self.database)
+            disk.rows = part
         host = Host(
             site,
             self.rings[site.cluster],
@@ -140,6 +147,7 @@ class World:
             self.history,
             self._converses,
             tells_summaries=self.summaries,
+            part=part,
         )
         host.gateway.manners = self.profile.manners
         host.retired = site.node not in self.rings[site.cluster]  # a reload may bring it
@@ -156,7 +164,7 @@ class World:
         patience_s = self.settings.claim_for_s + _PATIENCE_S
         while self.timeline.now < self.lasts_s + patience_s and not self._at_rest():
             self.timeline.run_until(self.timeline.now + _SETTLES_S)
-        self.checker.conclude({name: len(host.disk.rows.tables[Table.CUSTODY]) for name, host in self.hosts.items()})
+        self.checker.conclude({name: host.custody_rows for name, host in self.hosts.items()})
         cases = self.checker.cases.values()
         return Outcome(
             self.seed,
@@ -197,9 +205,7 @@ class World:
 
     def _at_rest(self) -> bool:
         """Every report was sent, and no disk has anything left to do."""
-        return not self.operator.busy and not any(
-            host.disk.rows.tables[Table.CUSTODY] for host in self.hosts.values() if not host.retired
-        )
+        return not self.operator.busy and not any(host.custody_rows for host in self.hosts.values() if not host.retired)
 
     def close(self) -> None:
         """Let go of everything that is under way."""

@@ -329,6 +329,10 @@ class World:
                 case c.Send(to=to, frame=frame):
                     if to in self.processes:
                         self.wires.setdefault((name, to), deque()).append(frame)
+                case c.Ask(envelope=envelope, only_finished=True):
+                    owner = self.database.opens.get(envelope.message_id, "")
+                    finding = c.Finding(owner, exact=True, finished=envelope.message_id in self.database.finished)
+                    self.do(name, process.machine.asked(envelope.key, finding, self.now))
                 case c.Ask(envelope=envelope, inexact=inexact):
                     finding = self._find(name, envelope, inexact)
                     self.do(name, process.machine.asked(envelope.key, finding, self.now))

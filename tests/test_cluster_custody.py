@@ -135,7 +135,7 @@ def test_reports_of_one_message_move_together_and_in_order():
     world.bind("n2", "gw2")
     world.settle_down()
     assert [one.trace for one in world.delivered] == ["t0", "t1", "t2"]
-    assert len({note.envelope.key for _, note in world.notes if note.event == "moved"}) == 3
+    assert sent_on(world) == ["n2"] * 3
     world.check()
 
 
@@ -163,6 +163,21 @@ def test_after_claim_for_s_it_is_parked():
     world.advance(SETTINGS.claim_for_s + 1)
     world.settle_down()
     assert world.reason("t") == "owner_unreachable"
+
+
+def test_an_intermediate_report_that_comes_after_the_final_one_was_delivered_elsewhere_is_not():
+    world = World()
+    world.unbind("n2", "gw2")
+    world.settle_down()
+    world.submit(b"m", "gw2")
+    world.report("n0", b"m", "t", final=False)
+    world.settle_down()
+    world.database.finished.add(b"m")  # by a node where its gateway was bound for a moment
+    world.bind("n1", "gw2")
+    world.settle_down()
+    assert got(world, "t") == []
+    assert events(world, "t")[-1] == "superseded"
+    world.check_now()
 
 
 # --- nobody's
@@ -359,20 +374,35 @@ def test_a_row_that_was_moved_and_not_taken_in_is_taken_over_as_well():
     world.check()
 
 
-def test_decisions_about_parts_are_left_behind():
+def test_an_heir_answers_for_what_a_dead_coordinator_has_decided():
     world = World()
-    world.unbind("n0", "gw0")
+    world.mo("n0", "s/0", part=PartOf(b"message"))
     world.settle_down()
-    part = PartOf(b"message")
-    world.mo("n0", "s/0", part=part)
+    [place] = [place for place in world.database.rows if place[1] == "custody"]
+    heir = next(name for name in world.names if name != place[0])
+    world.crash(place[0])
+    world.take_over(place[0], heir)
     world.settle_down()
-    coordinators = [node for (node, kind, _), _ in world.database.rows.items() if kind == "custody"]
-    for node in coordinators:
-        world.crash(node)
-        world.take_over(node, next(iter(world.processes)))
+    assert world.database.rows == {}  # the heir had heard of it
+
+
+def test_also_one_that_it_had_not_heard_of():
+    world = World()
+    world.stop("n1")
+    world.stop("n2")
+    world.mo("n0", "s/0", part=PartOf(b"message"))
     world.settle_down()
-    assert not [place for place in world.database.rows if place[1] == INBOX]
-    world.check_now()
+    if not [place for place in world.database.rows if place[1] == "custody"]:
+        return  # another node decides about this message
+    world.wires.clear()
+    world.crash("n0")
+    world.go_on("n1")
+    world.take_over("n0", "n1")
+    world.settle_down()
+    assert {place[:2] for place in world.database.rows} == {("n1", "custody")}
+    world.advance(SETTINGS.decision_for_s + 1)
+    world.settle_down()
+    assert world.database.rows == {}
 
 
 # --- standing in

@@ -7,6 +7,7 @@ from attrs import define
 import ring.join
 from dlrproxy.custody import Keeper
 from ring.claims import Claims
+from ring.commands import Deliver
 from ring.coordinator import Coordinator
 from ring.custody import Custody
 from ring.delivery import Delivery
@@ -17,6 +18,7 @@ from ring.shelf import Lines, State
 from ring.topology import Topology
 from simulation.__main__ import parse_seeds
 from simulation.checker import Wrong
+from simulation.cluster import ClusterStore
 from simulation.profiles import PROFILES
 from simulation.report import Failure, run_seeds, story
 from simulation.world import World
@@ -198,7 +200,23 @@ def _do_not_tell_decisions(monkeypatch):
     monkeypatch.setattr(Coordinator, "reachable", lambda self, nodes, now: setattr(self, "_reachable", nodes))
 
 
+def _write_after_a_takeover(monkeypatch):
+    """A node that was taken over from goes on."""
+    monkeypatch.setattr(ClusterStore, "_fenced", False)
+
+
+def _deliver_unmarked(monkeypatch):
+    """A gateway gets a report before its row says so."""
+
+    def unmarked(self, item):
+        self._shelf.command(Deliver(item.envelope, item.gateway))
+
+    monkeypatch.setattr(Delivery, "_mark", unmarked)
+
+
 PLANTED = [
+    Planted(_write_after_a_takeover, "cluster", FOUND),
+    Planted(_deliver_unmarked, "cluster", FOUND),
     Planted(_act_before_durable, "crashes", {Wrong.ACKNOWLEDGED_TOO_EARLY}),
     Planted(_settle_before_durable, "crashes", FOUND),
     Planted(_forget_keys_at_restart, "crashes", FOUND),

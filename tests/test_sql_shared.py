@@ -306,6 +306,17 @@ async def test_a_miss_is_looked_for_again_once_this_server_has_caught_up(pool, t
         assert [b"nobodys" in ids for ids in asked] == [True, True]
 
 
+async def test_what_another_node_has_finished_is_known_though_memory_says_otherwise(pool, tmp_path):
+    async with running(pool, "a", tmp_path) as a, running(pool, "b", tmp_path) as b:
+        for message_id in (b"m-1", b"m-2"):
+            a.put_open(an_open(message_id))
+        await durable(a)
+        b.close_open("acme", b"m-1", NOW, 5000.0)
+        await durable(b)
+        assert not a.recent("acme", b"m-1").finished
+        assert await a.finished([("acme", b"m-1"), ("acme", b"m-2"), ("acme", b"nobodys")]) == {("acme", b"m-1")}
+
+
 async def test_a_server_without_a_cluster_has_nothing_to_catch_up_with(pool):
     await SqlBackend(pool).catch_up()
 

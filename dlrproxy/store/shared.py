@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from dlrproxy.store.backend import Backend
+from dlrproxy.store.group import Key
 from dlrproxy.store.grouped import REMEMBERED, GroupedStore
 from dlrproxy.store.journal import Journal
 from dlrproxy.store.port import Lookup, OpenMessage, Store
@@ -29,6 +30,12 @@ class SharedStore(Store, Protocol):
 
     async def inbox(self, limit: int = 1000) -> Rows:
         """What other nodes have given to this one and it has not taken, the lowest keys first. Raises StoreError."""
+
+    async def finished(self, keys: Sequence[Key]) -> set[Key]:
+        """Of which of these messages a final report has been delivered, by any node. Raises StoreError.
+
+        Memory knows of what this node has delivered only, and `find` may go by memory.
+        """
 
 
 class SharedBackend(Backend, Protocol):
@@ -95,6 +102,11 @@ class GroupedSharedStore(GroupedStore):
         await self._shared.catch_up()
         rows = await self._shared.scan_inbox(limit + len(taken))
         return [(key, value) for key, value in rows if key not in taken][:limit]
+
+    async def finished(self, keys: Sequence[Key]) -> set[Key]:
+        await self._shared.catch_up()
+        records, _ = await self._shared.read_opens(keys, [])
+        return {key for key, record in records.items() if record.finished}
 
     async def find(self, lookups: Sequence[Lookup]) -> list[list[OpenMessage]]:
         """As `Store.find`; where nothing is found it is asked again once this node has caught up with the others."""
