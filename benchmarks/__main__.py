@@ -76,7 +76,7 @@ def main(
 ) -> None:  # fmt: skip
     """CPU microseconds per message and added latency of dlrproxy, a byte relay and HAProxy, in one run.
 
-    dlrproxy as a ring of one, with one hop between two nodes, and as the active of an active-passive pair.
+    dlrproxy as a ring of one, with one hop between two nodes, as the active of a pair, and as a node of a quorum.
 
     Ends with 1 when a single message, receipt or answer is missing, repeated or in the wrong place.
     """

@@ -5,7 +5,6 @@ The servers are set as docs/active-passive.md says. The standby's node is left o
 
 import os
 import secrets
-import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -15,17 +14,15 @@ from typing import Final
 from benchmarks import messages
 from benchmarks.contestants import (
     PROXY_WINDOW,
-    AbsentError,
     Contestant,
     Started,
     StartFailedError,
     free_ports,
     start,
 )
+from benchmarks.mariadb import found, made, run
 
-SETUP_S: Final = 100.0
 _SHARE: Final = 0.2  # a commit that waits for the other server is dearer by an order than a flush
-_PATH: Final = os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin"
 
 _SETTINGS: Final = (
     "bind_address=127.0.0.1", "skip_name_resolve=ON", "innodb_flush_log_at_trx_commit=1", "sync_binlog=1",
@@ -81,7 +78,7 @@ START SLAVE;
 
 def active_passive(work: Path, smsc: int) -> Contestant:
     """Raises AbsentError where MariaDB is not installed, StartFailedError."""
-    server, install, client = (_found(name) for name in ("mariadbd", "mariadb-install-db", "mariadb"))
+    server, install, client = (found(name) for name in ("mariadbd", "mariadb-install-db", "mariadb"))
     if os.geteuid() == 0:
         work.chmod(0o711)  # the servers' account, which is not root, passes through; the files are not for it
     place = work / "active-passive"
@@ -99,28 +96,9 @@ def active_passive(work: Path, smsc: int) -> Contestant:
     return Contestant("active-passive", (("127.0.0.1", node.port),), (node,), share=_SHARE, database=tuple(servers))
 
 
-def _found(name: str) -> str:
-    path = shutil.which(name, path=_PATH)
-    if path is None:
-        raise AbsentError(f"{name} is not installed (tests/system-packages.sh installs it, as root or with sudo)")
-    return path
-
-
 def _start_server(place: Path, server: str, install: str, number: int, port: int) -> Started:
-    place.mkdir(mode=0o755)
-    account = []
-    if os.geteuid() == 0:
-        account = ["--user=mysql"]
-        shutil.chown(place, "mysql", "mysql")
+    account = made(place, install)
     data = place / "data"
-    environment = {**os.environ, "TMPDIR": str(place)}  # a server that starts clears its directory for such files
-    _run(
-        [
-            install, "--no-defaults", f"--datadir={data}", "--skip-test-db", "--skip-name-resolve", "--force",
-            "--auth-root-authentication-method=normal", *account,
-        ],
-        environment=environment,
-    )  # fmt: skip
     command = [
         server, "--no-defaults", f"--datadir={data}", f"--tmpdir={place}", f"--socket={place / 's'}",
         f"--port={port}", f"--pid-file={place / 'pid'}", f"--server_id={number}",
@@ -141,20 +119,10 @@ def _start_node(place: Path, client: str, servers: Sequence[Started], port: int,
     )  # fmt: skip
     config.chmod(0o600)
     dlrproxy = [sys.executable, "-m", "dlrproxy"]
-    grants = _run([*dlrproxy, "db", "grants", str(config), "--from", "localhost", "--from", "127.0.0.1"])
+    grants = run([*dlrproxy, "db", "grants", str(config), "--from", "localhost", "--from", "127.0.0.1"])
     as_root = [[client, "--no-defaults", f"--socket={socket}", "--user=root"] for socket in sockets]
     for command in as_root:
-        _run(command, grants)
-    _run([*dlrproxy, "db", "init", str(config)])
-    _run(as_root[1], _REPLICATE.format(port=servers[0].port, password=password))
+        run(command, grants)
+    run([*dlrproxy, "db", "init", str(config)])
+    run(as_root[1], _REPLICATE.format(port=servers[0].port, password=password))
     return start([*dlrproxy, "run", str(config)], config.with_suffix(".log"), port)
-
-
-def _run(command: Sequence[str], given: str = "", *, environment: dict[str, str] | None = None) -> str:
-    """What it said. Raises StartFailedError."""
-    done = subprocess.run(
-        command, input=given, capture_output=True, text=True, timeout=SETUP_S, check=False, env=environment
-    )
-    if done.returncode != 0:
-        raise StartFailedError(f"{' '.join(command)}: {done.stdout[-1000:]}{done.stderr[-1000:]}")
-    return done.stdout

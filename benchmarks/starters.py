@@ -6,6 +6,7 @@ from typing import Final
 
 from benchmarks.contestants import Contestant, byte_relay, direct, haproxy, one_hop, one_node
 from benchmarks.database_pair import active_passive
+from benchmarks.database_quorum import quorum
 
 STARTERS: Final[Mapping[str, Callable[[Path, int], Contestant]]] = {
     "direct": direct,
@@ -14,5 +15,6 @@ STARTERS: Final[Mapping[str, Callable[[Path, int], Contestant]]] = {
     "dlrproxy": one_node,
     "one-hop": one_hop,
     "active-passive": active_passive,
+    "quorum": quorum,
 }
 CROSSED: Final = frozenset({"one-hop"})

@@ -43,18 +43,18 @@ async def _play(minutes: float, seed: int, rate: float) -> list[str]:
                 click.echo(f"{episode.ended - episode.began:6.1f} s  {episode.what}")
         await scene.rest()
         problems = await scene.problems()
-        _show(scene)
+        await _show(scene)
     return problems
 
 
-def _show(scene: Scene) -> None:
+async def _show(scene: Scene) -> None:
     found: dict[str, list[float]] = {}
     for what, seconds in scene.outages():
         found.setdefault(what, []).append(seconds)
     click.echo("seconds between two accepted messages of one gateway: median and worst")
     for what, each in sorted(found.items()):
         click.echo(f"{statistics.median(each):7.1f} {max(each):6.1f}  {what}, {len(each)} times")
-    click.echo(scene.counted())
+    click.echo(await scene.counted())
 
 
 @click.command()

@@ -249,7 +249,17 @@ class Scene:
         parked = await self.parked()
         found = []
         missing = (*cases.lost, *cases.ownerless)
-        found += [f"lost: {case}" for case in missing if case.final and (case.message_id, True) not in parked]
+        overtaken = {
+            event["message_id"]
+            for node in self.nodes.values()
+            for event in node.events
+            if event["event"] == "dlr.superseded"
+        }
+        found += [
+            f"lost: {case}"
+            for case in missing
+            if (case.message_id, case.final) not in parked and (case.final or case.message_id not in overtaken)
+        ]
         found += [f"elsewhere: {case}" for case in cases.elsewhere]
         for case in cases.repeated:
             if not all(self._excused(first.t, second.t) for first, second in pairwise(case.received)):
@@ -272,15 +282,20 @@ class Scene:
             for episode in self.episodes
         )
 
-    def counted(self) -> str:
+    async def counted(self) -> str:
         """What the ledgers count."""
+        parked = await self.parked()
         verdict, _ = examine(
             self.operator_ledger.events, {name: ledger.events for name, ledger in self.ledgers.items()}
         )
-        return (
-            f"{verdict.submitted:,} messages, {verdict.reports_sent:,} reports answered ESME_ROK: lost {verdict.lost}, "
-            f"elsewhere {verdict.delivered_elsewhere}, duplicates {verdict.duplicates} ({verdict.resent} of them sent "
-            f"again by the operator), without a told owner {verdict.ownerless}"
+        return ", ".join(
+            (
+                f"{verdict.submitted:,} messages",
+                f"{verdict.reports_sent:,} reports answered ESME_ROK",
+                f"at no gateway {verdict.lost + verdict.ownerless}, of which parked {len(parked)}",
+                f"elsewhere {verdict.delivered_elsewhere}",
+                f"duplicates {verdict.duplicates} ({verdict.resent} of them sent again by the operator)",
+            )
         )
 
     def outages(self) -> list[tuple[str, float]]:
