@@ -69,6 +69,7 @@ class Keeper:
         self._group = -1
         self._lookups: list[Lookup] = []
         self._lookups_wanted = trio.Event()
+        self._looking_up = trio.Lock()
         self._collect_wanted = trio.Event()
         self._emptied = trio.Event()
         self._handed_on: trio.Event | None = None  # somebody waits for it
@@ -256,6 +257,8 @@ class Keeper:
 
         Raises StoreError, RowError.
         """
+        async with self._looking_up:
+            pass  # what was looked up before that message came is parked by now, and seen below
         count, after = 0, b""
         while rows := await self._store.scan(Table.PARKED, after, _SCAN):
             parked = {name: decode_parked(value) for name, value in rows}
@@ -329,14 +332,15 @@ class Keeper:
 
     async def look_up(self) -> bool:
         """Look up what the machine has asked for. False: the store could not be read, and the rest still waits."""
-        wanted, self._lookups = self._lookups, []
-        try:
-            await self._look_up_all(wanted)
-        except StoreError as error:
-            # The store itself decides when it is lost (`Store.run`); until then it is asked again.
-            self._log.warning("custody.lookup_failed", waiting=len(wanted), detail=str(error))
-            self._lookups = wanted + self._lookups
-            return False
+        async with self._looking_up:
+            wanted, self._lookups = self._lookups, []
+            try:
+                await self._look_up_all(wanted)
+            except StoreError as error:
+                # The store itself decides when it is lost (`Store.run`); until then it is asked again.
+                self._log.warning("custody.lookup_failed", waiting=len(wanted), detail=str(error))
+                self._lookups = wanted + self._lookups
+                return False
         return True
 
     async def _collect_now_and_then(self) -> None:

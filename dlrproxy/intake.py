@@ -1,17 +1,21 @@
-"""What was merged into this node's store from the other node of a pair: taken into its own custody.
+"""What has come into this node's store from the other node of a pair, or from a journal, while nobody saw it.
 
 `dlrproxy rejoin` puts custody and parked items of the old primary down as META rows (`modes/merging.py`). Each is taken
 into custody under a name of this node's own and its row is deleted, in one commit: it is in one of the two, whatever
 is interrupted. What is in the way of one, a full custody, is tried again.
+
+Open messages come from journals (`store/sql/homecoming.py`), with META rows that say so. A report of one may have come
+earlier, and be parked, for nobody owned it: it goes back into custody, and from there to its owner.
 """
 
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import trio
 
 from dlrproxy.custody import Keeper
 from dlrproxy.logs import logger
-from dlrproxy.modes.merging import INTAKE, OF_CUSTODY, OF_PARKED, letter_of
+from dlrproxy.modes.merging import CAME_HOME, INTAKE, OF_CUSTODY, OF_PARKED, letter_of
 from dlrproxy.store.port import Store, StoreError, Table
 from ring.rows import RowError, decode_custody, decode_parked
 
@@ -30,13 +34,37 @@ class Intake:
     async def run(self) -> None:
         """Look every few seconds, until cancelled."""
         while True:
-            try:
-                await self.take_in()
-            except StoreError as error:  # the store decides itself when it is lost (`Store.run`)
-                self._log.warning("custody.merge_put_off", detail=str(error))
-            except RowError as error:
-                self._log.error("custody.merge_unreadable", detail=str(error))
+            await self._attempt(self.look_again)
+            await self._attempt(self.take_in)
             await trio.sleep(LOOK_S)
+
+    async def _attempt(self, step: Callable[[], Awaitable[int]]) -> None:
+        """What fails is in the log, and keeps nothing else from being done."""
+        try:
+            await step()
+        except StoreError as error:  # the store decides itself when it is lost (`Store.run`)
+            self._log.warning("custody.merge_put_off", detail=str(error))
+        except RowError as error:
+            self._log.error("custody.merge_unreadable", detail=str(error))
+
+    async def look_again(self) -> int:
+        """Look for the owners of what is parked, if open messages have come home; how many have one now.
+
+        Raises StoreError, RowError.
+        """
+        notes = await self._notes()
+        if not notes:
+            return 0
+        found = await self._keeper.look_again_at_parked()
+        for name in notes:
+            self._store.delete(Table.META, name)
+        self._log.info("custody.looked_again", owned_now=found)
+        return found
+
+    async def _notes(self) -> list[bytes]:
+        """More may be there: they are found the next time."""
+        rows = await self._store.scan(Table.META, CAME_HOME, PAGE)
+        return [name for name, _ in rows if name.startswith(CAME_HOME)]
 
     async def take_in(self) -> int:
         """Returns how many rows were taken in. Raises StoreError, RowError: at a row that stays where it is."""

@@ -3,15 +3,16 @@
 import attrs
 import pytest
 import trio
+import trio.testing
 from test_keeper import FakeRelay, open_message
 
 from dlrproxy.clock import NodeClock
 from dlrproxy.config import check, parse
 from dlrproxy.conversations import Conversations
 from dlrproxy.custody import Keeper, count_rows
-from dlrproxy.intake import Intake
+from dlrproxy.intake import LOOK_S, Intake
 from dlrproxy.logs import RouteLog
-from dlrproxy.modes.merging import INTAKE, OF_CUSTODY, OF_OPENS, OF_PARKED, intake_name
+from dlrproxy.modes.merging import CAME_HOME, INTAKE, OF_CUSTODY, OF_OPENS, OF_PARKED, intake_name
 from dlrproxy.store.memory import MemoryStore
 from dlrproxy.store.port import Table
 from dlrproxy.term import Term
@@ -128,6 +129,93 @@ async def test_a_report_that_nobody_owned_goes_to_its_owner_when_its_message_is_
     assert [pdu for _, pdu, _ in node.relay.delivered] == [b"pdu 1"]
     assert node.keeper.machine.count().parked == 2
     assert await node.waiting() == []
+
+
+def parked_for_want_of_owners(node, *message_ids):
+    for number, message_id in enumerate(message_ids, 1):
+        assert node.keeper.take_in_parked(of_parked(number, "unclaimed", message_id))
+
+
+async def test_a_report_that_nobody_owned_goes_to_its_owner_once_when_its_message_has_come_home():
+    node = Node()
+    parked_for_want_of_owners(node, b"id1", b"id2")
+    assert await node.intake.look_again() == 0
+    node.relay.owned[b"id1"] = open_message(b"id1", "gw1")
+    assert await node.intake.look_again() == 0  # nobody has said that anything came
+    for note in (b"1", b"2"):
+        node.store.put(Table.META, CAME_HOME + note, b"1")
+    assert await node.intake.look_again() == 1
+    await node.settle()
+    assert [pdu for _, pdu, _ in node.relay.delivered] == [b"pdu 1"]
+    assert node.keeper.machine.count().parked == 1
+    assert await node.waiting() == []
+    node.store.put(Table.META, CAME_HOME + b"3", b"1")  # as after a crash: the same messages once more
+    assert await node.intake.look_again() == 0
+    await node.settle()
+    assert len(node.relay.delivered) == 1
+
+
+async def test_a_note_that_comes_while_it_looks_again_is_for_the_next_time(monkeypatch):
+    node = Node()
+    parked_for_want_of_owners(node, b"id1")
+    node.store.put(Table.META, CAME_HOME + b"1", b"1")
+    look_again_at_parked = node.keeper.look_again_at_parked
+
+    async def later():
+        found = await look_again_at_parked()
+        node.relay.owned[b"id1"] = open_message(b"id1", "gw1")
+        node.store.put(Table.META, CAME_HOME + b"2", b"1")
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(node.keeper, "look_again_at_parked", later)
+        assert await node.intake.look_again() == 0
+    assert await node.waiting() == [CAME_HOME + b"2"]
+    assert await node.intake.look_again() == 1
+
+
+async def test_a_report_that_is_looked_up_while_its_message_comes_home_is_seen_as_well():
+    node = Node()
+    found, asked, go_on = node.relay.find_owners, trio.Event(), trio.Event()
+
+    async def slowly(wanted):
+        verdicts = await found(wanted)  # as the database said before the message came
+        asked.set()
+        await go_on.wait()
+        return verdicts
+
+    node.merge(OF_CUSTODY, of_custody(1, gateway=""))
+    await node.intake.take_in()
+    node.relay.find_owners = slowly
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(node.settle)
+        with trio.fail_after(60):
+            await asked.wait()
+        node.relay.owned[b"id1"] = open_message(b"id1", "gw1")
+        node.store.put(Table.META, CAME_HOME + b"1", b"1")
+        nursery.start_soon(node.intake.look_again)
+        await trio.testing.wait_all_tasks_blocked()
+        go_on.set()
+    node.relay.find_owners = found
+    await node.settle()
+    assert [pdu for _, pdu, _ in node.relay.delivered] == [b"pdu 1"]
+    assert await node.waiting() == []
+
+
+async def test_what_cannot_be_taken_in_keeps_nobody_from_looking_again(autojump_clock):
+    node = Node()
+    node.store.put(Table.META, intake_name(MERGE, OF_CUSTODY, b"x"), b"nothing of the kind")
+    parked_for_want_of_owners(node, b"id1")
+    node.relay.owned[b"id1"] = open_message(b"id1", "gw1")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(node.intake.run)
+        await trio.sleep(1.0)
+        node.store.put(Table.META, CAME_HOME + b"1", b"1")
+        await trio.sleep(LOOK_S)
+        nursery.cancel_scope.cancel()
+    await node.settle()
+    assert [pdu for _, pdu, _ in node.relay.delivered] == [b"pdu 1"]
+    assert await node.waiting() == [intake_name(MERGE, OF_CUSTODY, b"x")]
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,10 @@ from journal_world import an_open
 from test_sql_store import a_schema, until
 from test_store_contract import a_lookup, find_one
 
+from dlrproxy.modes.merging import CAME_HOME
 from dlrproxy.store.directory import free_bytes
 from dlrproxy.store.journal import JournalError, open_journal, version
+from dlrproxy.store.port import Table
 from dlrproxy.store.space import Space
 from dlrproxy.store.sql import homecoming, statements
 from dlrproxy.store.sql.errors import SqlError
@@ -31,6 +33,12 @@ async def journal(tmp_path):
 async def stored(pool):
     rows = await pool.run(statements.scan_opens(("", b""), 1000))
     return [statements.open_of(row) for row in rows.rows]
+
+
+async def notes(pool):
+    """What has the active node look again at parked reports."""
+    rows = await pool.run(statements.scan_items(Table.META.value, CAME_HOME, 100))
+    return [name for name, _ in rows.rows if name.startswith(CAME_HOME)]
 
 
 OPEN = an_open(b"1", submitted_at=900.0)
@@ -92,7 +100,28 @@ async def test_an_empty_journal_says_nothing(journal):
     async with a_schema() as pool:
         with structlog.testing.capture_logs() as logs:
             assert await bring_home(journal, pool) == 0
+        assert await notes(pool) == []
     assert logs == []
+
+
+async def test_the_active_is_told_to_look_again_before_anything_is_forgotten(journal, monkeypatch):
+    await journal.write([OPEN])
+    there = []
+    forget = journal.forget
+
+    async def forgetting(messages):
+        there.append((await stored(pool), len(await notes(pool))))
+        await forget(messages)
+
+    monkeypatch.setattr(journal, "forget", forgetting)
+    async with a_schema() as pool:
+        await bring_home(journal, pool)
+        await journal.write([AGAIN])
+        await bring_home(journal, pool)
+        assert there == [
+            ([OPEN], 1),
+            ([AGAIN], 2),
+        ]  # another one each time: the active may be about to delete the first
 
 
 async def test_what_could_not_be_forgotten_is_brought_again_without_harm(journal, monkeypatch):

@@ -30,6 +30,10 @@ OF_CUSTODY: Final = b"c"
 OF_PARKED: Final = b"p"
 OF_OPENS: Final = b"z"  # no row: all open messages of the merge are there. After the others
 
+# Names of META rows which say that open messages have come here from a node's journal: this, and what makes one of them
+# different from any other. So the active node, which takes each away, never takes away one that it has not seen.
+CAME_HOME: Final = b"home/"
+
 
 def intake_name(merge: bytes, letter: bytes, name: bytes = b"") -> bytes:
     return INTAKE + merge + b"/" + letter + b"/" + name

@@ -2,15 +2,21 @@
 
 A row in the database that is as new or newer stays, and the journal forgets only what the database has: so this may be
 interrupted anywhere, and done again by either way.
+
+A report may have come before its message did, and be parked, for nobody owned it. So after the messages, and before the
+journal forgets them, comes a META row that has the active node look again at what is parked (`dlrproxy/intake.py`).
 """
 
-from collections.abc import Callable
+import secrets
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import structlog
 import trio
 
+from dlrproxy.modes.merging import CAME_HOME
 from dlrproxy.store.journal import Journal, JournalError
+from dlrproxy.store.port import OpenMessage, Table
 from dlrproxy.store.sql import statements
 from dlrproxy.store.sql.connection import Account
 from dlrproxy.store.sql.errors import SqlError
@@ -26,13 +32,19 @@ async def bring_home(journal: Journal, pool: Pool) -> int:
     brought, after = 0, b""
     while page := await journal.rows(after, statements.ROWS):
         messages = [message for _, message in page]
-        await pool.run(statements.merge_opens(messages))
+        await _bring(messages, pool)
         await journal.forget(messages)
         brought += len(messages)
         after = page[-1][0]
     if brought:
         _log.warning("journal.brought_home", messages=brought, to=pool.account.server)
     return brought
+
+
+async def _bring(messages: Sequence[OpenMessage], pool: Pool) -> None:
+    await pool.run(statements.merge_opens(messages))
+    note = CAME_HOME + secrets.token_hex(16).encode()
+    await pool.run(statements.put_items([(Table.META, note, b"1")]))
 
 
 async def bring_home_elsewhere(
