@@ -35,9 +35,10 @@ PAIR = {"manage_database": True, "heartbeat_s": 0.3, "fence_after_s": 8.0, "prom
 
 
 class Scene:
-    def __init__(self, servers, operator, configs, views, nursery):
+    def __init__(self, servers, operator, texts, views, nursery):
         self.servers = servers  # a `mariadb_pair.Pair`
-        self.configs = configs
+        self.texts = texts  # by name: the nodes' files
+        self.configs = {name: parse(text) for name, text in texts.items()}
         self.views = views  # by server: the link by which the other node looks at it
         self.nodes = {}
         self._operator = operator
@@ -147,9 +148,10 @@ def _toml(table):
     return "\n".join(f"{name} = {value(each)}" for name, each in table.items())
 
 
-def config_of(name, data_dir, servers, views, operator_port, gateway_port, operator, pair, database):
+def text_of(name, data_dir, servers, views, operator_port, gateway_port, operator, pair, database):
+    """A node's file."""
     other = {"a": "b", "b": "a"}[name]
-    return parse(f"""
+    return f"""
         [node]
         name = "{name}"
         mode = "active-passive"
@@ -184,7 +186,7 @@ def config_of(name, data_dir, servers, views, operator_port, gateway_port, opera
         peer_host = "{LOOPBACK}"
         peer_port = {views[other].port}
         {_toml(PAIR | pair)}
-    """)
+    """
 
 
 def _let_in_by_tcp(servers):
@@ -207,8 +209,8 @@ async def pair_scene(directory, *, operator=None, pair=None, database=None):
         views = {name: Relay(server.port) for name, server in servers.servers.items()}
         (smsc,) = await trio.open_tcp_listeners(0, host=LOOPBACK)
         with reserved(2) as ports:
-            configs = {
-                name: config_of(
+            texts = {
+                name: text_of(
                     name,
                     directory / name,
                     servers,
@@ -221,9 +223,9 @@ async def pair_scene(directory, *, operator=None, pair=None, database=None):
                 )
                 for name, port in zip("ab", ports, strict=True)
             }
-            await _make_schema(configs["a"])
+            await _make_schema(parse(texts["a"]))
             async with smsc, trio.open_nursery() as nursery:
-                scene = Scene(servers, smsc, configs, views, nursery)
+                scene = Scene(servers, smsc, texts, views, nursery)
                 try:
                     yield scene
                 finally:
