@@ -50,6 +50,7 @@ def make_data(directory):
     """An empty data directory, to be copied for each server: making one takes seconds."""
     command = [INSTALL, "--no-defaults", f"--datadir={directory}", "--skip-test-db", "--skip-name-resolve"]
     command += ["--auth-root-authentication-method=normal", "--force"]  # also where the host's own name is unknown
+    command.append(f"--innodb-log-file-size={SETTINGS['innodb_log_file_size']}")  # by default most of what is copied
     # A server that starts clears its directory for temporary files: no other one may use the same.
     env = {**os.environ, "TMPDIR": str(directory)}
     done = subprocess.run(_as_server_user(command), capture_output=True, text=True, check=False, timeout=100, env=env)
