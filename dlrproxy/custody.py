@@ -30,6 +30,7 @@ _TICK_S = 0.1  # alarms are for seconds; ten wake-ups a second cost next to noth
 _LOOK_AGAIN_S = 0.5  # after the store could not be read
 _SCAN = 1000  # rows read at a time while starting
 _COLLECT_EVERY_S = 5.0  # as a rule another node says that it has put something into the inbox; its frame may be lost
+_COLLECTED = 100  # rows of an inbox in one commit: as many as move at a time (`ring.sharing`)
 _AT_ONCE = 50  # rows replayed in one turn of the loop: some 3 ms
 
 _NOT_OWNED: Final = frozenset({Reason.UNCLAIMED.value, Reason.OWNER_UNREACHABLE.value})
@@ -360,17 +361,22 @@ class Keeper:
         self._collect_wanted.set()
 
     async def collect(self) -> bool:
-        """Take over what is in this node's inbox. False: the store could not be read. `run` does this by itself."""
+        """Take over what is in this node's inbox, as much as one commit carries; the rest once that is durable.
+
+        False: the store could not be read. `run` does this by itself.
+        """
         if self._shared is None:
             return True
         self._collect_wanted = trio.Event()
         try:
-            while rows := await self._shared.inbox(_SCAN):
-                self._do(self._machine.arrived([decode_custody(value) for _, value in rows], self._clock.now()))
+            rows = await self._shared.inbox(_COLLECTED)
         except StoreError as error:
             self._log.warning("custody.collecting_failed", detail=str(error))
             self._collect_wanted.set()
             return False
+        if rows:
+            self._do(self._machine.arrived([decode_custody(value) for _, value in rows], self._clock.now()))
+            self._store.after_durable(self.look_into_inbox)
         return True
 
     async def _look_up_all(self, wanted: list[Lookup]) -> None:

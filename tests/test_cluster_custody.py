@@ -7,6 +7,8 @@ from cluster_world import ANYBODY, CLUSTER, INBOX, SETTINGS, World
 from protocols.peer.frames import PartOf
 from protocols.smpp.constants import ESME_RSYSERR, ESME_RX_P_APPN
 from ring.settings import OperatorPolicy
+from ring.sharing import MOVING_AT_ONCE
+from ring.shelf import State
 
 
 def world_with(size=3, **cluster):
@@ -89,6 +91,36 @@ def test_a_report_for_a_gateway_that_is_bound_nowhere_waits_until_it_binds_anywh
     world.bind("n1", "gw2")
     world.settle_down()
     assert got(world, "t") == [("n1", "gw2")]
+    world.check()
+
+
+@pytest.mark.parametrize("how", ["its gateway binds elsewhere", "its node stops"])
+def test_of_an_hours_reports_no_more_move_at_once_than_one_statement_carries(how):
+    world = World()
+    world.unbind("n2", "gw2")
+    world.settle_down()
+    traces = [f"t{number}" for number in range(3 * MOVING_AT_ONCE)]
+    for trace in traces:
+        world.submit(trace.encode(), "gw2")
+        world.report("n0", trace.encode(), trace)
+    world.settle_down()
+    assert all(kept(world, trace) == [("n0", "custody")] for trace in traces)
+    if how == "its node stops":
+        world.do("n0", world.processes["n0"].machine.leave(world.now))
+    else:
+        world.bind("n1", "gw2")
+    most = 0
+    while steps := world.busy_steps():
+        steps[0]()
+        most = max(most, world.processes["n0"].machine.by_state()[State.MOVING])
+    assert most == MOVING_AT_ONCE
+    world.settle_down()
+    if how == "its node stops":
+        assert all(kept(world, trace) == [("n1", "custody")] for trace in traces)
+        assert not world.processes["n0"].machine.handing_on
+        world.bind("n1", "gw2")
+        world.settle_down()
+    assert [got(world, trace) for trace in traces] == [[("n1", "gw2")]] * len(traces)
     world.check()
 
 
