@@ -4,7 +4,7 @@ import pytest
 from attrs import evolve
 from pair_world import BEAT_S, SETTINGS, World
 
-from dlrproxy.modes.pair import Role, Safety
+from dlrproxy.modes.pair import Alone, Role, Safety
 from dlrproxy.modes.replication import Pair
 
 
@@ -286,6 +286,30 @@ def test_and_back_again():
         assert roles(world) == {old: Role.STANDBY, new: Role.ACTIVE}
     world.check_nothing_lost()
     assert world.nodes["b"].machine.epoch == 4
+
+
+def test_an_active_that_freezes_as_its_replica_comes_back_says_nothing_after_that():
+    world = World()
+    settle(world)
+    a, b = world.nodes["a"], world.nodes["b"]
+    a.machine.demote()
+    b.machine.promote()
+    settle(world)
+    assert roles(world)["b"] is Role.ACTIVE
+    world.rejoin("a")
+    while world.servers["b"].row[4] is not Alone.NO:
+        assert world.now < 100
+        tick(world)
+    b.frozen = True  # before it has looked again
+    settle(world, 3)
+    world.linked = False
+    a.machine.promote()
+    settle(world, 15)
+    assert roles(world)["a"] is Role.ACTIVE
+    b.frozen = False
+    world.advance(0)
+    world.check()
+    assert not b.serving
 
 
 def test_a_restarted_active_goes_on_under_its_epoch():

@@ -154,6 +154,7 @@ class Pair:
         self.serve_until = self._vouched_until(own.alone)
         if self._settings.strict and own.alone is not Alone.NO and own.has_replica:
             self.acknowledged(now)  # it is active by right until now, and the row that says so is seen later
+            self.serve_until = self._vouched_until(Alone.NO)  # as that row will have it, whenever it looks again
             return [GoPaired()]
         if self._vouched(own.alone, now):
             self._cancel_request()  # there is nothing to be done for it; another day it would be a surprise
