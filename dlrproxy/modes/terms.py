@@ -11,10 +11,11 @@ from functools import partial
 from typing import Final
 
 import trio
-from attrs import define, evolve, field
+from attrs import define, field
 
 from dlrproxy.clock import NodeClock
 from dlrproxy.config import Config
+from dlrproxy.config.changes import ReloadRefusedError
 from dlrproxy.conversations import Conversations
 from dlrproxy.failures import leaves
 from dlrproxy.housekeeping import always
@@ -42,7 +43,7 @@ class _Turn:
     over: trio.Event = field(factory=trio.Event)
     store: GroupedStore | None = None
     term: Term | None = None
-    nursery: trio.Nursery | None = None  # while the term runs; what is in it ends with that
+    nursery: trio.Nursery | None = None  # from the term's beginning to its end; what is in it ends with that
     open: bool = False  # custody is there: the term can be asked
     ending: bool = False
 
@@ -117,7 +118,7 @@ class Terms:
         if turn is None:
             return
         turn.ending = True
-        if turn.term is not None and turn.term.started.is_set():
+        if turn.nursery is not None and turn.term is not None and turn.term.started.is_set():
             turn.term.stop()
         else:
             if turn.store is not None:
@@ -126,17 +127,21 @@ class Terms:
         await turn.over.wait()
 
     async def reload(self, config: Config) -> bool:
-        """Take over another configuration, for the term that there is and for the next one. True: there is one.
+        """Take over another configuration, for the term that there is and for the next one. False: that one alone.
 
-        Raises as `Term.reload` does, and then nothing has changed.
+        Waits for a term that has just begun. Raises as `Term.reload` does, and then nothing has changed.
         """
         turn = self._turn
-        if turn is None or turn.term is None or turn.nursery is None:
+        if turn is None or turn.ending or turn.term is None or turn.nursery is None:
             self.config = config
             return False
-        await _reload_in(turn.nursery, turn.term, config)
-        self.config = evolve(turn.term.config, operators=config.operators)
-        return True
+        try:
+            await _reload_in(turn.nursery, turn.term, config)
+        except ReloadRefusedError:
+            if not turn.ending:
+                raise
+        self.config = config
+        return not turn.ending
 
     # One turn
 
@@ -156,6 +161,8 @@ class Terms:
             except* _EXPECTED as group:
                 problems = [str(error) for error in leaves(group)]
             if _is_over(turn):
+                if problems:
+                    self._log.error(f"{self._name}.ended_badly", epoch=turn.epoch, detail="; ".join(problems))
                 return
             if turn.term is not None and turn.term.started.is_set():
                 delay = RETRY_MIN_S
@@ -170,24 +177,29 @@ class Terms:
         try:
             async with trio.open_nursery() as around:
                 around.start_soon(store.run)
-                turn.term = term = Term(
+                turn.term = Term(
                     self.config, self._clock, self._routes, self._conversations, turn.licence, expires=self._expires
                 )
-                async with trio.open_nursery() as nursery:
-                    await nursery.start(partial(term.run, store, partial(_opened, turn)))
-                    turn.nursery = nursery
-                    self._log.info(
-                        f"{self._name}.serving",
-                        epoch=turn.epoch,
-                        operators=sorted(term.fronts),
-                        custody=term.keeper.in_custody(),
-                    )
+                turn.nursery = around
+                try:
+                    await self._run_term(turn, turn.term, store)
+                finally:
+                    turn.open, turn.nursery = False, None  # before that closes: nothing more comes into it
                 around.cancel_scope.cancel()
         finally:
-            turn.open, turn.nursery = False, None
             with trio.CancelScope(shield=True):
                 await _close(store)
             turn.store = None
+
+    async def _run_term(self, turn: _Turn, term: Term, store: GroupedStore) -> None:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(partial(term.run, store, partial(_opened, turn)))
+            self._log.info(
+                f"{self._name}.serving",
+                epoch=turn.epoch,
+                operators=sorted(term.fronts),
+                custody=term.keeper.in_custody(),
+            )
 
 
 def _is_over(turn: _Turn) -> bool:
