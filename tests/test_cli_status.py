@@ -208,7 +208,7 @@ def test_a_replica_that_has_everything():
 
 def test_what_is_wrong_with_a_pair():
     both = text(pair=pair_status(other=server(holder="gw2", epoch=8)))
-    assert "gw2 serves as well" in line(both, "BOTH ACTIVE")
+    assert "gw2's database takes writes as well" in line(both, "BOTH ACTIVE")
     alone = text(pair=pair_status(other=None, semi_sync=None))
     assert line(alone, "gw2's") == "gw2's cannot be reached"
     failed = pair_text(

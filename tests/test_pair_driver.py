@@ -295,6 +295,26 @@ async def test_two_primaries_are_told_of_loudly(autojump_clock):
     assert told == list(TOLD.items())
 
 
+async def test_why_a_server_is_out_of_reach_is_told_once_until_it_answers_again(autojump_clock):
+    with structlog.testing.capture_logs() as logs:
+        async with running(PRIMARY, None) as node:
+            await trio.sleep(5)
+            assert node.driver.out_of_reach == {"own": "", "peer": "away"}
+            node.peer.silent = True
+            await trio.sleep(10)
+            node.peer.silent = False
+            await trio.sleep(10)
+            node.peer.server = STANDBY
+            await trio.sleep(5)
+            assert node.driver.out_of_reach["peer"] == ""
+    told = [(each["event"], each["server"], each.get("why")) for each in logs if "reach" in each["event"]]
+    assert told == [
+        ("pair.unreachable", "peer", "away"),
+        ("pair.unreachable", "peer", "it has not answered within 2 s"),
+        ("pair.reachable", "peer", None),
+    ]
+
+
 async def test_in_strict_mode_a_peer_out_of_sight_is_not_feared(autojump_clock):
     async with running(PRIMARY, None) as node:
         await trio.sleep(3)

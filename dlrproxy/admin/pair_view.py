@@ -51,6 +51,8 @@ class PairStatus(msgspec.Struct, frozen=True, kw_only=True):
     peer: str  # the other node's name
     own: ServerStatus | None  # None: the server cannot be reached
     other: ServerStatus | None
+    own_out_of_reach: str = ""  # why `own` is None; empty before it has been asked
+    other_out_of_reach: str = ""
     semi_sync: SemiSyncStatus | None = None  # of the own server
     # What the other server has not got: it is lost if the primary is lost now. And what it has not applied.
     not_received: BehindStatus | None = None  # None: no server replicates from the other one

@@ -12,11 +12,13 @@ _ROLE_STYLES = {"active": GOOD, "standby": GOOD, "catching-up": DOUBTFUL, "fence
 def shown_pair(pair: PairStatus) -> RenderableType:
     rows = [("role", _role(pair))]
     if pair.both_active:
-        rows.append(("BOTH ACTIVE", Text(f"{pair.peer} serves as well: what both wrote is to be merged", BAD)))
+        rows.append(
+            ("BOTH ACTIVE", Text(f"{pair.peer}'s database takes writes as well: what both wrote is to be merged", BAD))
+        )
     if pair.role != "active":
         rows.append(("promotion", Text(pair.refused or "under way", QUIET)))
-    rows.append(("own database", _server(pair.own)))
-    rows.append((f"{pair.peer}'s", _server(pair.other)))
+    rows.append(("own database", _server(pair.own, pair.own_out_of_reach)))
+    rows.append((f"{pair.peer}'s", _server(pair.other, pair.other_out_of_reach)))
     if pair.not_received is not None and pair.not_applied is not None:
         rows.append(("replica", _behind(pair.not_received, pair.not_applied)))
     if pair.role == "active" and pair.semi_sync is not None:
@@ -46,9 +48,9 @@ def _role(pair: PairStatus) -> Text:
     return text
 
 
-def _server(server: ServerStatus | None) -> Text:
+def _server(server: ServerStatus | None, out_of_reach: str) -> Text:
     if server is None:
-        return Text("cannot be reached", BAD)
+        return Text(f"cannot be reached: {out_of_reach}" if out_of_reach else "cannot be reached", BAD)
     if not server.replicates:
         return Text("takes writes" if server.writable else "read-only, replicates from nobody")
     if server.error:

@@ -84,6 +84,8 @@ class PairDriver:
         self._peer_epoch = 0
         self.own: Reading | None = None  # what the servers have said last; None: they cannot be reached
         self.peer: Reading | None = None
+        self.out_of_reach = {"own": "", "peer": ""}  # why; empty for one that has answered last, or was not asked yet
+        self._told_why: dict[str, set[str]] = {"own": set(), "peer": set()}  # what the log has been told of that
         self._completeness = Completeness()
         self._looked = trio.Event()
         self._serving = False
@@ -162,11 +164,25 @@ class PairDriver:
         )
 
     async def _ask(self, server: Watched, which: str, seen: dict[str, Reading]) -> None:
+        why = f"it has not answered within {self._reach_s:g} s"
         try:
             with trio.move_on_after(self._reach_s):
                 seen[which] = await server.read()
+                why = ""
         except SqlError as error:
-            self._log.debug("pair.unreachable", which=which, error=str(error))
+            why = str(error)
+        self._note_reach(which, why)
+
+    def _note_reach(self, which: str, why: str) -> None:
+        """Each reason is logged once, until the server answers again."""
+        self.out_of_reach[which] = why
+        told = self._told_why[which]
+        if why and why not in told:
+            told.add(why)
+            self._log.warning("pair.unreachable", server=which, why=why)
+        elif told and not why:
+            told.clear()
+            self._log.info("pair.reachable", server=which)
 
     async def _decide(self, seen: Observation) -> None:
         commands = self.machine.observe(seen, trio.current_time())

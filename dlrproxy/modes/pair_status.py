@@ -1,7 +1,7 @@
 """What a node of a pair shows of itself, from what its driver has seen. Pure, but for the time that it is given."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from dlrproxy.admin.pair_view import BehindStatus, PairStatus, SemiSyncStatus, ServerStatus
 from dlrproxy.config import Pair
@@ -23,8 +23,12 @@ def pair_status(
     journal_rows: int,
     logs: Sequence[LogPosition],
     witness_lends: bool | None,
+    out_of_reach: Mapping[str, str],
 ) -> PairStatus:
-    """`now` is on the clock that the machine is run with, `logs` are those of the primary, as far as they are known."""
+    """`now` is on the clock that the machine is run with, `logs` are those of the primary, as far as they are known.
+
+    `out_of_reach` says why one of "own" and "peer" is None.
+    """
     not_received, not_applied = _behind(own, other, logs)
     left_s = machine.serve_until - now
     return PairStatus(
@@ -40,6 +44,8 @@ def pair_status(
         peer=peer,
         own=None if own is None else _server(own.server),
         other=None if other is None else _server(other.server),
+        own_out_of_reach=out_of_reach["own"],
+        other_out_of_reach=out_of_reach["peer"],
         semi_sync=None if own is None else _semi_sync(own),
         not_received=not_received,
         not_applied=not_applied,
