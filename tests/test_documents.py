@@ -1,5 +1,6 @@
 """The documents say what the code says: every name that a person may meet stands in them."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from protocols.smpp.constants import STATUS_NAMES
 from ring.commands import Reason
 
 ROOT = Path(__file__).parent.parent
+ACTIVE_PASSIVE = (ROOT / "docs" / "active-passive.md").read_text()
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
 README = (ROOT / "README.md").read_text()
 
@@ -64,6 +66,20 @@ def test_every_reason_for_parking_is_explained(reason):
 def test_every_route_event_is_explained_as_the_code_explains_it(name):
     doc = ROUTE_EVENTS[f"dlr.{name}"]
     assert f"| `{name}` | {doc.meaning} | {' '.join(f'`{field}`' for field in doc.fields)} |" in OPERATIONS
+
+
+PAIR_EVENT = re.compile(r'\.(?:info|warning|error)\(\s*"((?:pair|journal|witness|custody\.merge)[a-z_.]*)"')
+
+
+def pair_events():
+    """What a pair logs, but for what is there for its developers."""
+    return {event for file in (ROOT / "dlrproxy").rglob("*.py") for event in PAIR_EVENT.findall(file.read_text())}
+
+
+def test_every_event_of_a_pair_is_explained():
+    assert len(pair_events()) > 30
+    explained = {name for line in ACTIVE_PASSIVE.splitlines() if line.startswith("| `") for name in line.split("`")}
+    assert pair_events() <= explained
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -76,6 +76,25 @@ async def test_a_planned_switch_waits_for_nothing_keeps_everything_and_goes_back
         await report(gateway, bind, b"0a1b2f")
 
 
+async def test_of_what_is_asked_while_the_active_hands_over_the_last_counts(tmp_path):
+    async with pair_scene(tmp_path) as scene:
+        await scene.start("a", "b")
+        bind = await scene.bound()
+        await scene.active("a")
+        scene["a"].demote()
+        scene["a"].promote(force=False)  # before it has begun
+        async with scene.parting(bind):
+            bind = await scene.bound()
+        await scene.active("a")
+        scene["a"].demote()
+        async with scene.parting(bind):
+            await scene.until(lambda: scene["a"].draining == "stop" or scene.role("a") != "active")
+            scene["a"].demote()
+            scene["a"].promote(force=False)
+            await scene.bound()
+        await scene.active("a")
+
+
 async def test_a_stop_of_the_active_hands_over(tmp_path):
     async with pair_scene(tmp_path, pair={"promote_after_s": 3600.0}) as scene:
         await scene.start("a", "b")

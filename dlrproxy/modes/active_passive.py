@@ -70,7 +70,7 @@ class PairNode:
         self._peer = config.other_peers[0].name
         self._state = StateFile(config.node.data_dir)
         self._stop = trio.Event()
-        self._handing_over = False
+        self._handing_over = False  # by `demote`; from that call on
         self._wanted_after: bool | None = None  # promoted again once it has handed over; True: forced
         self._demote_asked = trio.Event()
         self._log = logger("node")
@@ -107,9 +107,12 @@ class PairNode:
         driver = self._running_driver()
         self._log.warning("pair.demote_asked", role=driver.machine.role.value)
         self._wanted_after = None
+        if self._handing_over:
+            return True
         if driver.machine.role is Role.ACTIVE:
+            self._handing_over = True
             self._demote_asked.set()
-        elif not self._handing_over:
+        else:
             driver.demote()
         return True
 
@@ -158,6 +161,7 @@ class PairNode:
             journal_rows=0 if self._journal is None else self._journal.size,
             logs=self._logs,
             witness_lends=driver.lent,
+            out_of_reach=driver.out_of_reach,
         )
 
     def _running_driver(self) -> PairDriver:
@@ -267,14 +271,8 @@ class PairNode:
         while True:
             await self._demote_asked.wait()
             self._demote_asked = trio.Event()
-            if driver.machine.role is not Role.ACTIVE:
-                driver.demote()
-                continue
-            self._handing_over = True
-            try:
-                await self._hand_over(driver)
-            finally:
-                self._handing_over = False
+            await self._hand_over(driver)
+            self._handing_over = False
             if self._wanted_after is not None:
                 driver.promote(force=self._wanted_after)
                 self._wanted_after = None
@@ -290,6 +288,8 @@ class PairNode:
             while driver.machine.role is Role.ACTIVE or (self._pair.manage_database and driver.machine.handing_over):
                 await driver.looked()
             self._log.info("pair.handed_over", to=self._peer)
+            return
+        self._log.warning("pair.not_handed_over", waited_s=HAND_OVER_S, role=driver.machine.role.value)
 
     async def _end(self, driver: PairDriver) -> None:
         """Gracefully. Nothing is handed over where no peer could take it: then the next start goes on."""
@@ -333,23 +333,16 @@ class PairNode:
                 self._log.debug("pair.not_measured", error=str(error))
 
     async def _watch(self, driver: PairDriver) -> None:
-        """Say when the active is without protection, and when both are active, and when that is over."""
-        degraded = both = False
+        """Say when the active is without protection, and when it has it again."""
+        degraded = False
         while True:
             await driver.looked()
             status = self.pair()
-            if status.degraded != degraded:
-                degraded = status.degraded
-                if degraded:
-                    self._log.warning("pair.unprotected", peer=self._peer, safety=status.safety)
-                else:
-                    self._log.info("pair.protected", role=status.role)
-            if status.both_active != both:
-                both = status.both_active
-                if both:
-                    self._log.error("pair.both_active", peer=self._peer, epoch=status.epoch)
-                else:
-                    self._log.warning("pair.both_active_over", role=status.role)
+            if status.degraded and not degraded:
+                self._log.warning("pair.unprotected", peer=self._peer, safety=status.safety)
+            elif degraded and not status.degraded and status.role == "active":
+                self._log.info("pair.protected", peer=self._peer)
+            degraded = status.degraded
 
 
 def as_served(config: Config) -> Config:
