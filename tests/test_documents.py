@@ -68,12 +68,15 @@ def test_every_route_event_is_explained_as_the_code_explains_it(name):
     assert f"| `{name}` | {doc.meaning} | {' '.join(f'`{field}`' for field in doc.fields)} |" in OPERATIONS
 
 
-PAIR_EVENT = re.compile(r'\.(?:info|warning|error)\(\s*"((?:pair|journal|witness|custody\.merge)[a-z_.]*)"')
+PAIR_EVENT = re.compile(
+    r"""\.(?:info|warning|error)\(\s*f?"((?:pair|journal|witness|custody\.merge|\{self\._name\})[a-z_.]*)\""""
+)
 
 
 def pair_events():
     """What a pair logs, but for what is there for its developers."""
-    return {event for file in (ROOT / "dlrproxy").rglob("*.py") for event in PAIR_EVENT.findall(file.read_text())}
+    found = {event for file in (ROOT / "dlrproxy").rglob("*.py") for event in PAIR_EVENT.findall(file.read_text())}
+    return {event.replace("{self._name}", "pair") for event in found}
 
 
 def test_every_event_of_a_pair_is_explained():
