@@ -227,7 +227,10 @@ _STEPS: Final[Mapping[Step, EventDoc]] = MappingProxyType(
         "parking_full": EventDoc("to be parked, and max_parked is reached: it stays in custody", ("reason",)),
         "gathered": EventDoc("a part of a concatenated MO: where all its parts go", ("gateway", "by")),
         "split": EventDoc("two nodes decided otherwise about one concatenated MO", ("gateway", "other", "nodes")),
-        "replayed": EventDoc("a person took it out of the parked ones", ("reason", "to")),
+        "replayed": EventDoc(
+            "it was taken out of the parked ones: by a person, or by the node, which has its message now",
+            ("reason", "to"),
+        ),
         "dropped": EventDoc("given up by policy or by a person", ("reason", "parked")),
         "expired": EventDoc("no report: an MT's time is up without a final one", ("gateway", "destination")),
     }
