@@ -6,6 +6,7 @@ store and the ring meet, all on one event loop, so nothing here waits but the lo
 
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from functools import partial
 from typing import Final, assert_never
 
@@ -155,6 +156,10 @@ class Keeper:
     def retopologize(self, topology: Topology) -> None:
         """The configured nodes have changed."""
         self._do(self._machine.retopologize(topology, self._clock.now()))
+
+    def joined(self, nodes: AbstractSet[str]) -> None:
+        """The nodes that the other ring has, "cluster/node", where two are joined."""
+        self._do(self._machine.joined(nodes, self._clock.now()))
 
     def leave(self) -> None:
         """This node is going to stop: hand on to others what they can deliver as well."""

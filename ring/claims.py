@@ -69,6 +69,7 @@ class Claims:
         self._reachable: AbstractSet[str] = frozenset()
         self._nodes: AbstractSet[str] = frozenset()  # the configured ones, when `retopologize` was last called
         self._joined = ""  # the cluster of the other ring, likewise
+        self._far_nodes: AbstractSet[str] = frozenset()  # the nodes of that, as `joined` was told; empty: unknown
         self._recalling: dict[EnvelopeKey, Claimed] = {}
 
     # At the owner's node
@@ -205,6 +206,15 @@ class Claims:
         """
         self._nodes = frozenset(topology.nodes)
         self._joined = topology.joined
+        self._wait_for_strangers(now)
+
+    def joined(self, nodes: AbstractSet[str], now: float) -> None:
+        """The nodes that the other ring's table has, "cluster/node". What waits for another waits likewise."""
+        if nodes != self._far_nodes:
+            self._far_nodes = nodes
+            self._wait_for_strangers(now)
+
+    def _wait_for_strangers(self, now: float) -> None:
         for item in self._shelf.items:
             if not self._waits_for_stranger(item):
                 self._shelf.alarms.cancel(Alarm.ABANDON, item.key)
@@ -214,7 +224,7 @@ class Claims:
     def _waits_for_stranger(self, item: Item) -> bool:
         other = item.envelope.origin if item.claimed else item.granted_to
         if is_far(other):
-            return cluster_of(other) != self._joined
+            return cluster_of(other) != self._joined or (bool(self._far_nodes) and other not in self._far_nodes)
         return bool(other) and other not in self._nodes
 
     def abandon(self, item: Item, now: float) -> None:

@@ -53,6 +53,7 @@ An item moves through these states; what is not listed cannot happen, and a late
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Literal
 
 import msgspec
@@ -428,6 +429,11 @@ class Custody:
             self._sharing.retopologize(topology)
         self._topology = topology
         self._claims.retopologize(topology, now)
+        return self._done(now)
+
+    def joined(self, nodes: AbstractSet[str], now: float) -> list[Command]:
+        """The nodes that the other ring's table has, "cluster/node", are known, or have changed."""
+        self._claims.joined(nodes, now)
         return self._done(now)
 
     def leave(self, now: float) -> list[Command]:

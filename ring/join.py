@@ -52,11 +52,12 @@ class Join:
         cluster: str,
         me: str,
         gates: Collection[str],
+        nodes: Collection[str],
         send: Send,
         send_across: Send,
         receive: Callable[[str, Frame], None],
     ) -> None:
-        """`gates` are all gates of both rings, "cluster/node"; `cluster` is this node's own.
+        """`gates` are all gates of both rings, "cluster/node"; `cluster` is this node's own, and `nodes` its nodes.
 
         `send` takes frames for nodes of this ring, `send_across` for gates of the other one that this node has a link
         to; both say whether they could. `receive` is given what is for this node, and whom it is from.
@@ -66,6 +67,7 @@ class Join:
         self._own_gates = tuple(node_of(gate) for gate in gates if cluster_of(gate) == cluster)
         self._far_gates = tuple(gate for gate in gates if cluster_of(gate) != cluster)
         self.other = cluster_of(self._far_gates[0])
+        self._nodes = tuple(nodes)
         self._send = send
         self._send_across = send_across
         self._receive = receive
@@ -75,6 +77,9 @@ class Join:
         # second, since a claim would wait for ever where the word is lost. What was said before counts on while the
         # gate is out of reach, and does again after a silence that it knows nothing of.
         self._told: dict[str, tuple[str, ...]] = {}
+        # The other ring's table, by the gate of either ring that has said it; and what that came to when last known.
+        self._tables: dict[str, frozenset[str]] = {}
+        self._far_nodes: frozenset[str] = frozenset()
         self.counts: Counter[str] = Counter()
 
     # What can be reached
@@ -89,22 +94,59 @@ class Join:
         self._linked = gates
         self.tell()
 
+    def retopologize(self, nodes: Collection[str]) -> None:
+        """The configured nodes of this ring have changed."""
+        self._nodes = tuple(nodes)
+        self.tell()
+
     def tell(self) -> None:
-        """Tell the nodes of this ring what this gate reaches; call it every second or so."""
+        """Tell the nodes of this ring what this gate reaches, and the other ring which nodes this one has; call it
+        every second or so."""
         self._tell(self._near)
+        table = Joined((), tuple(far_name(self._cluster, node) for node in self._nodes))
+        for gate in self._linked:
+            self._send_across(gate, table)
 
     def _tell(self, nodes: frozenset[str]) -> None:
         if self._me in self._own_gates:
             for node in sorted(nodes):
-                self._send(node, Joined(tuple(self._linked)))
+                self._send(node, Joined(tuple(self._linked), tuple(sorted(self._heard_here()))))
 
     def heard(self, sender: str, frame: Joined) -> bool:
         """True where a gate of this ring says something new."""
         if sender not in self._own_gates:
             return False
-        before = self._told.get(sender)
+        before = self._told.get(sender), self.far_nodes()
         self._told[sender] = tuple(gate for gate in frame.gates if gate in self._far_gates)
-        return self._told[sender] != before
+        self._tables[sender] = self._of_other(frame.nodes)
+        return (self._told[sender], self.far_nodes()) != before
+
+    def heard_across(self, gate: str, frame: Joined) -> bool:
+        """From a gate of the other ring: its table. True where that is news."""
+        before = self.far_nodes()
+        self._tables[gate] = self._of_other(frame.nodes)
+        if self.far_nodes() == before:
+            return False
+        self._tell(self._near)
+        return True
+
+    def _of_other(self, nodes: Collection[str]) -> frozenset[str]:
+        return frozenset(node for node in nodes if cluster_of(node) == self.other)
+
+    def far_nodes(self) -> frozenset[str]:
+        """The nodes that the other ring's table has, "cluster/node"; none while that is not known.
+
+        One that is in the table of any gate counts. A gate out of reach may itself be gone, with an old table: that
+        counts only while no other says anything.
+        """
+        told = (self._tables.get(gate, frozenset()) for gate in self._open_gates())
+        self._far_nodes = self._heard_here().union(*told) or self._far_nodes
+        return self._far_nodes
+
+    def _heard_here(self) -> frozenset[str]:
+        """What gates of the other ring have said on links of this node. No more of it is passed on, or two gates would
+        each go by the other's word for ever."""
+        return frozenset[str]().union(*(self._tables.get(gate, frozenset()) for gate in self._linked))
 
     def reachable(self, version: int) -> dict[str, int]:
         """The gates of the other ring that a frame gets to from here, and the version that is spoken with each.

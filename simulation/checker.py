@@ -6,7 +6,6 @@ nothing. What is wrong is named by `Wrong`, at the moment at which it shows.
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from enum import StrEnum
 from typing import Final
 
 from attrs import define, field, frozen
@@ -23,35 +22,9 @@ from simulation.node import Crash
 from simulation.operator import Sent
 from simulation.site import host_name
 from simulation.traffic import OPERATOR
+from simulation.wrong import FoundError, Wrong
 
 _CLOCKS_DIFFER_S: Final = 4.5  # simulation/node.py: two seconds either way
-
-
-class Wrong(StrEnum):
-    ACKNOWLEDGED_TOO_EARLY = "acknowledged_too_early"  # ESME_ROK, and it was neither on disk nor delivered
-    LOST = "lost"  # answered ESME_ROK, not delivered, and on no disk
-    MISDELIVERED = "misdelivered"  # a gateway got what is another's
-    DELIVERED_TWICE = "delivered_twice"  # and nothing had broken between the first delivery and its answer
-    OVERTAKEN = "overtaken"  # a report came before an earlier one of its message from the same bind
-    LATE_INTERMEDIATE = "late_intermediate"  # an intermediate report after the final one
-    SPLIT = "split"  # parts of one MO at two gateways, and no node has said so
-    HELD_TWICE = "held_twice"  # in the end it is in two custodies
-    STILL_HELD = "still_held"  # in the end it is delivered, and in custody or parked
-    STUCK = "stuck"  # in the end it is in custody, and nothing stands in its way
-    PARKED_WITHOUT_CAUSE = "parked_without_cause"  # nothing has happened that its reason stands for
-    ROWS_LEFT = "rows_left"  # in the end a disk keeps rows of custody that are about nothing
-    UNLAWFUL = "unlawful"  # a frame that goes round in circles, or where none of its kind may go
-    UNANSWERED = "unanswered"  # the bind was there, and the operator got no answer
-    BROKEN = "broken"  # the code raised
-
-
-class FoundError(Exception):
-    """Ends the run of a seed."""
-
-    def __init__(self, wrong: Wrong, trace: str, what: str) -> None:
-        super().__init__(f"{wrong.value}: {trace}: {what}")
-        self.wrong = wrong
-        self.trace = trace
 
 
 @define
@@ -88,6 +61,7 @@ class _Case:
     dropped_by_policy: bool = False
     gone_with_directory: bool = False
     inherited: bool = False  # it was at a node that was taken over from
+    claimed_at: float = 0.0  # the last time
 
     @property
     def delivered(self) -> bool:
@@ -330,6 +304,8 @@ class Checker:
             self._splits.add(event.trace)
         elif step == "gathered" and isinstance(event.detail, tuple):
             self._gathered(self.cases[event.trace], event.node, event.detail[1])
+        elif step == "claimed":
+            self.cases[event.trace].claimed_at = self._now
         elif step == "dropped":
             self.cases[event.trace].dropped_by_policy = True
 
@@ -424,9 +400,12 @@ class Checker:
             raise FoundError(Wrong.LOST, case.trace, "neither delivered nor on any disk")
 
     def _forgotten(self, case: _Case) -> bool:
-        """Its node has crashed before its disk knew of the delivery, and nobody is left to grant it another one; or was
-        taken over from, so that its heir does not know."""
-        return (case.deliveries[-1].excused and "origin_lost" in case.parked) or "maybe_delivered" in case.parked
+        """Nobody is left who can say that it is delivered: its origin has lost its directory, and its node has crashed
+        before its disk knew, or a late copy has come there when it had forgotten the key. Or its node was taken over
+        from, so that its heir does not know."""
+        last = case.deliveries[-1]
+        unknown = last.excused or case.claimed_at > last.at
+        return ("origin_lost" in case.parked and unknown) or "maybe_delivered" in case.parked
 
     def _conclude_parts(self, message: bytes, cases: list[_Case]) -> None:
         gateways = {one.gateway for case in cases if not case.replayed for one in case.deliveries}

@@ -3,7 +3,7 @@ carrier that ships (`ring/join.py`), and at a gate its links to the gates of the
 """
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
 from protocols.peer.frames import VERSION, Frame, Joined, Relayed
@@ -21,6 +21,7 @@ class Joining:
     def __init__(
         self,
         site: Site,
+        nodes: Collection[str],
         network: Network,
         choose: random.Random,
         monotonic: Callable[[], float],
@@ -37,6 +38,7 @@ class Joining:
             cluster=site.cluster,
             me=site.node,
             gates=site.gates,
+            nodes=nodes,
             send=send,
             send_across=self._send_across,
             receive=receive,
@@ -67,6 +69,9 @@ class Joining:
     def reachable(self) -> dict[str, int]:
         return self._carrier.reachable(VERSION)
 
+    def far_nodes(self) -> frozenset[str]:
+        return self._carrier.far_nodes()
+
     def _linked(self, versions: Mapping[str, int]) -> None:
         self._carrier.linked(versions)
         self._changed()
@@ -88,3 +93,5 @@ class Joining:
         for frame in frames:
             if isinstance(frame, Relayed):
                 self._carrier.from_across(frame)
+            elif isinstance(frame, Joined) and self._carrier.heard_across(peer, frame):
+                self._changed()

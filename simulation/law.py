@@ -4,10 +4,10 @@ back across the join. Judged by each frame as it is sent, and by nothing else.
 
 from collections.abc import Mapping
 
-from protocols.peer.frames import Forward, Frame, Heartbeat, Relayed, decode_frame
+from protocols.peer.frames import Forward, Frame, Heartbeat, Joined, Relayed, decode_frame
 from ring.far import cluster_of, is_far, node_of
-from simulation.checker import FoundError, Wrong
 from simulation.network import End
+from simulation.wrong import FoundError, Wrong
 
 
 class Law:
@@ -25,7 +25,7 @@ class Law:
             self._check_lap(receiver.cluster, receiver.node, frame, abroad=is_far(frame.envelope.origin))
 
     def _check_across(self, sender: End, receiver: End, frame: Frame) -> None:
-        if isinstance(frame, Heartbeat):
+        if isinstance(frame, Heartbeat) or (isinstance(frame, Joined) and not frame.gates):
             return
         if not isinstance(frame, Relayed):
             raise _unlawful("", f"a bare {type(frame).__name__} crosses from {sender.node} to {receiver.node}")

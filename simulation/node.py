@@ -262,8 +262,8 @@ class Process:
         )  # fmt: skip
         if site.gates:
             self.joining = Joining(
-                site, host.network, host.choose, host.monotonic, self.later, self.do,
-                self.mesh.send, self._crossed, self._tell_reachable,
+                site, host.nodes, host.network, host.choose, host.monotonic, self.later, self.do,
+                self.mesh.send, self._crossed, self._join_changed,
             )  # fmt: skip
         self.keeper.attach({OPERATOR: self.front}, self._send)
         self.store.starting = False
@@ -426,6 +426,11 @@ class Process:
         self._tell_reachable()
         if self.summaries is not None:
             self.summaries.reachable(versions, self.clock.now())
+
+    def _join_changed(self) -> None:
+        self._tell_reachable()
+        if self.joining is not None:
+            self.keeper.joined(self.joining.far_nodes())
 
     def _tell_reachable(self) -> None:
         across = {} if self.joining is None else self.joining.reachable()

@@ -10,9 +10,9 @@ import structlog
 import trio
 from attrs import frozen
 
-from simulation.checker import FoundError, Wrong
 from simulation.history import Event
 from simulation.world import Outcome, World
+from simulation.wrong import FoundError, Wrong
 
 _SHOWN: Final = 400  # events of a trace, the last ones
 

@@ -32,6 +32,7 @@ class JoinedWorld(World):
         """`gates`: the nodes that hold the links; all, if None; no join, if empty. `old` speak version 1."""
         self._sizes = {"n": north, "s": south}
         self.joins: dict[str, Join] = {}
+        self.removed: set[str] = set()
         names = self.named(north + south)
         self.gates = names if gates is None else list(gates)
         self._old = old
@@ -43,8 +44,12 @@ class JoinedWorld(World):
     def ring_of(self, name: str) -> list[str]:
         return [other for other in self.names if other[0] == name[0]]
 
+    def table(self, name: str) -> list[str]:
+        """The nodes that its ring is configured to have."""
+        return [other for other in self.ring_of(name) if other not in self.removed]
+
     def topology(self, name: str) -> Topology:
-        return Topology(self.ring_of(name), name, [in_full(gate) for gate in self.gates if gate[0] != name[0]])
+        return Topology(self.table(name), name, [in_full(gate) for gate in self.gates if gate[0] != name[0]])
 
     def linked(self, a: str, b: str) -> bool:
         held = a[0] == b[0] or (a in self.gates and b in self.gates)
@@ -58,6 +63,7 @@ class JoinedWorld(World):
                 cluster=CLUSTERS[name[0]],
                 me=name,
                 gates=[in_full(gate) for gate in self.gates],
+                nodes=self.table(name),
                 send=lambda to, frame: self.send(name, to, frame),
                 send_across=lambda gate, frame: self.send(name, node_of(gate), frame),
                 receive=lambda sender, frame: self._receive(name, sender, frame),
@@ -82,6 +88,8 @@ class JoinedWorld(World):
         near = {o: self.version(name, o) for o in self.ring_of(name) if self.linked(name, o)}
         far = self.joins[name].reachable(VERSION) if name in self.joins else {}
         self.do(name, machine.reachable(near | far, self.now))
+        if name in self.joins:
+            self.do(name, machine.joined(self.joins[name].far_nodes(), self.now))
 
     def send(self, name: str, to: str, frame: Frame) -> bool:
         if is_far(to):
@@ -97,7 +105,10 @@ class JoinedWorld(World):
         elif isinstance(frame, Relayed):
             self.joins[name].from_across(frame)
         elif isinstance(frame, Joined):
-            self.joins[name].heard(sender, frame)
+            if sender[0] == name[0]:
+                self.joins[name].heard(sender, frame)
+            else:
+                self.joins[name].heard_across(in_full(sender), frame)
             self.tell_reachable(name)
         else:
             assert sender[0] == name[0], f"a bare {type(frame).__name__} crossed from {sender} to {name}"
@@ -107,6 +118,25 @@ class JoinedWorld(World):
         node = self.nodes[name]
         assert node.machine is not None
         self.do(name, node.machine.frame(sender, frame, self.now, taking=node.taking))
+
+    def take_out(self, removed: str) -> None:
+        """Stop it, and reload the others of its ring without it."""
+        self.removed.add(removed)
+        self.crash(removed)
+        self._reload(removed)
+
+    def put_back(self, removed: str) -> None:
+        """With what it has on disk."""
+        self.removed.discard(removed)
+        self._reload(removed)
+        self.start(removed)
+
+    def _reload(self, changed: str) -> None:
+        for name in self.ring_of(changed):
+            machine = self.nodes[name].machine
+            if machine is not None:
+                self.joins[name].retopologize(self.table(name))
+                self.do(name, machine.retopologize(self.topology(name), self.now))
 
     def cut_join(self) -> None:
         for north in self.ring_of("n0"):

@@ -44,6 +44,7 @@ class Node:
             cluster="north",
             me=name,
             gates=GATES,
+            nodes=("gw1", "gw2", "gw3"),
             send=lambda to, frame: self._note(self.sent, to, frame),
             send_across=lambda to, frame: self._note(self.crossed, to, frame),
             receive=lambda sender, frame: self.received.append((sender, frame)),
@@ -51,6 +52,7 @@ class Node:
         self.join.near(frozenset(near) - {name})
         self.join.linked(dict.fromkeys(far, 2))
         self.sent.clear()
+        self.crossed.clear()
 
     def _note(self, where, to, frame):
         if to in self.full:
@@ -140,7 +142,60 @@ def test_what_a_gate_says_again_is_no_news():
 def test_a_node_that_is_no_gate_tells_nothing():
     node = Node("gw3")
     node.join.near(frozenset({"gw1", "gw2", "gw4"}))
+    node.join.retopologize(("gw1", "gw3"))
     assert not node.sent
+    assert not node.crossed
+
+
+def table(*nodes, gates=()):
+    return Joined(gates, nodes)
+
+
+def test_a_gate_tells_the_other_ring_which_nodes_its_own_has_on_each_link_and_when_they_change():
+    gate = Node()
+    gate.join.linked({"south/gw1": 2})
+    assert gate.crossed == [("south/gw1", table("north/gw1", "north/gw2", "north/gw3"))]
+    gate.join.retopologize(("gw1", "gw2"))
+    assert gate.crossed[1:] == [("south/gw1", table("north/gw1", "north/gw2"))]
+
+
+def test_what_a_gate_hears_of_the_table_of_the_other_ring_its_own_ring_hears_at_once():
+    gate = Node(far=("south/gw1",))
+    assert gate.join.heard_across("south/gw1", table("south/gw1", "south/gw7", "north/gw9"))
+    assert gate.join.far_nodes() == {"south/gw1", "south/gw7"}
+    assert gate.sent == [(to, table("south/gw1", "south/gw7", gates=("south/gw1",))) for to in ("gw2", "gw3")]
+    assert not gate.join.heard_across("south/gw1", table("south/gw1", "south/gw7"))
+    assert len(gate.sent) == 2
+    node = Node("gw3")
+    assert node.join.heard("gw1", gate.sent[0][1])
+    assert node.join.far_nodes() == {"south/gw1", "south/gw7"}
+
+
+def test_a_node_over_there_counts_while_any_gate_that_can_be_reached_has_it_in_its_table():
+    gate = Node(far=FAR)
+    gate.join.heard_across("south/gw1", table("south/gw1"))
+    gate.join.heard_across("south/gw2", table("south/gw1", "south/gw2"))
+    assert gate.join.far_nodes() == {"south/gw1", "south/gw2"}
+    gate.join.linked({"south/gw1": 2})
+    assert gate.join.far_nodes() == {"south/gw1"}
+    gate.join.linked({})
+    assert gate.join.far_nodes() == {"south/gw1"}  # what was last known
+
+
+def test_two_gates_do_not_go_by_each_others_word_of_a_table_that_is_over():
+    gates = {"gw1": Node("gw1", far=("south/gw1",)), "gw2": Node("gw2", far=("south/gw2",))}
+    for last in (("south/gw7",), ()):
+        for name, gate in gates.items():
+            far = name.replace("gw", "south/gw")
+            gate.join.heard_across(far, table("south/gw1", "south/gw2", *last))
+        for _ in range(2):
+            for name, gate in gates.items():
+                gate.join.tell()
+                for to, frame in gate.sent:
+                    if to in gates:
+                        gates[to].join.heard(name, frame)
+                gate.sent.clear()
+    assert gates["gw1"].join.far_nodes() == gates["gw2"].join.far_nodes() == {"south/gw1", "south/gw2"}
 
 
 def test_a_gate_passes_on_for_a_node_of_its_ring_but_never_to_another_gate_of_its_own():

@@ -404,6 +404,55 @@ def test_a_join_that_is_taken_away_is_waited_for_as_long_as_a_node_that_is():
     assert [table for _, table in world.custodies("t1")].count(Table.PARKED.value) >= 1
 
 
+def claimed_of_a_node_over_there_that_is_taken_out():
+    """s1 has claimed a report of n0, which has not heard of it; n1 is the gate of its ring."""
+    world = crossing(("n1", "s0"))
+    while world.nodes["s1"].machine.by_state()[State.HELD] == 0:
+        world.busy_steps()[0]()
+    world.take_out("n0")
+    world.settle_down()
+    return world
+
+
+def test_a_node_taken_out_of_the_other_ring_is_waited_for_as_long_as_one_of_this_ring():
+    world = claimed_of_a_node_over_there_that_is_taken_out()
+    world.advance(SETTINGS.claim_for_s - 10)
+    world.settle_down()
+    assert world.nodes["s1"].machine.by_state()[State.HELD] == 1
+    world.advance(20)
+    world.settle_down()
+    assert reasons(world, "t1") == ["origin_removed"]
+    assert not world.nodes["s1"].machine.count().items
+
+
+def test_a_node_put_back_into_the_other_ring_is_not_given_up():
+    world = claimed_of_a_node_over_there_that_is_taken_out()
+    world.advance(SETTINGS.claim_for_s - 10)
+    world.cut_link("n0", "n1")
+    world.put_back("n0")
+    world.settle_down()
+    world.advance(20)
+    world.settle_down()
+    assert world.nodes["s1"].machine.by_state()[State.HELD] == 1
+    world.recover()
+    world.check()
+    assert [delivery.node for delivery in world.delivered] == ["s1"]
+
+
+def test_what_was_granted_to_a_node_taken_out_of_the_other_ring_is_forgotten():
+    world = crossing(("n0", "s0"))
+    world.set_gateway("s1", up=False)
+    world.settle_down()
+    world.take_out("s1")
+    world.settle_down()
+    world.advance(SETTINGS.claim_for_s - 10)
+    world.settle_down()
+    assert world.nodes["n0"].machine.awaiting() == {"south/s1": {State.GRANTED: 1}}
+    world.advance(20)
+    world.settle_down()
+    assert not world.nodes["n0"].machine.count().items
+
+
 def test_a_claim_waits_for_an_origin_in_the_other_ring_as_long_as_they_are_joined():
     world = crossing()
     while world.nodes["s1"].machine.by_state()[State.HELD] == 0:

@@ -17,11 +17,11 @@ from ring.rows import Kind
 from ring.shelf import Lines, State
 from ring.topology import Topology
 from simulation.__main__ import parse_seeds
-from simulation.checker import Wrong
 from simulation.cluster import ClusterStore
 from simulation.profiles import PROFILES
 from simulation.report import Failure, run_seeds, story
 from simulation.world import World
+from simulation.wrong import Wrong
 
 SEEDS = 20  # of each profile; `make sim` runs thousands
 PATIENCE = 100  # seeds within which a planted bug is found

@@ -4,7 +4,7 @@ The links are ring links between nodes named "cluster/node", under a cluster nam
 the wrong port is refused as one of another cluster, whichever side is mistaken.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
 import trio
@@ -35,13 +35,14 @@ class JoinMode:
         log: FilteringBoundLogger,
     ) -> None:
         """`send` takes frames for nodes of this ring; `receive` is given what came for this one; `changed` is called
-        when other gates of the other ring can be reached."""
+        when other gates of the other ring can be reached, or that has other nodes."""
         self._changed = changed
         self._log = log
         self._carrier = Join(
             cluster=config.ring.cluster,
             me=config.node.name,
             gates=[gate.name for gate in config.join.gates],
+            nodes=config.node_names,
             send=send,
             send_across=self._send_across,
             receive=receive,
@@ -68,6 +69,10 @@ class JoinMode:
         """Raises TlsError, ValueError, and then nothing has changed."""
         if self._links is not None:
             self._links.set_tls(join_security(config, self._links.tls))
+
+    def retopologize(self, nodes: Collection[str]) -> None:
+        """The configured nodes of this ring have changed."""
+        self._carrier.retopologize(nodes)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep the links up until cancelled. Raises OSError when the listener cannot be bound."""
@@ -101,6 +106,10 @@ class JoinMode:
     def reachable(self) -> dict[str, int]:
         """The gates of the other ring that a report gets to from this node, and the version spoken with each."""
         return self._carrier.reachable(VERSION)
+
+    def far_nodes(self) -> frozenset[str]:
+        """The nodes of the other ring, "cluster/node"; none while its table is not known."""
+        return self._carrier.far_nodes()
 
     def links(self) -> list[PeerStatus]:
         return [] if self._links is None else self._links.status()
@@ -140,6 +149,9 @@ class JoinMode:
         for frame in frames:
             if isinstance(frame, Relayed):
                 self._carrier.from_across(frame)
+            elif isinstance(frame, Joined):
+                if self._carrier.heard_across(peer, frame):
+                    self._changed()
             else:
                 self._log.warning("join.frame_refused", peer=peer, frame=type(frame).__name__)
 

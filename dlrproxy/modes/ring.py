@@ -126,7 +126,7 @@ class RingMode:
         self._nursery: trio.Nursery | None = None
         self._join: JoinMode | None = None
         if config.join.gates:
-            self._join = JoinMode(config, store.store_id, self._send_near, self._crossed, self._tell_reachable, log)
+            self._join = JoinMode(config, store.store_id, self._send_near, self._crossed, self._join_changed, log)
         self._links = self._make_links(config, _peer_urls(config)) if config.other_peers else None
         self._summaries = summaries
         self._exchange: SummaryExchange | None = None
@@ -174,6 +174,8 @@ class RingMode:
     def _retopologize(self, config: Config) -> None:
         nodes = attrs.evolve(topology(config), gates=self._gates)  # another join counts from the next start
         self._keeper.retopologize(nodes)
+        if self._join is not None:
+            self._join.retopologize(nodes.nodes)
         if self._summaries is not None:
             self._summaries.retopologize(nodes)
 
@@ -197,6 +199,11 @@ class RingMode:
         self._tell_reachable()
         if self._summaries is not None:
             self._summaries.reachable(versions, trio.current_time())
+
+    def _join_changed(self) -> None:
+        self._tell_reachable()
+        if self._join is not None:
+            self._keeper.joined(self._join.far_nodes())
 
     def _tell_reachable(self) -> None:
         across = {} if self._join is None else self._join.reachable()

@@ -229,9 +229,14 @@ class Relayed(msgspec.Struct, frozen=True, array_like=True, tag=14, gc=False):
 
 
 class Joined(msgspec.Struct, frozen=True, array_like=True, tag=17, gc=False):
-    """From a gate, to the nodes of its own ring: it reaches these gates of the other ring, "cluster/node"."""
+    """From a gate, to the nodes of its own ring: it reaches these gates of the other ring, "cluster/node".
+
+    `nodes` are those that the other ring's table has, "cluster/node", as far as is known. To a gate of the other ring:
+    those of the sender's own, and no gates.
+    """
 
     gates: tuple[str, ...]
+    nodes: tuple[str, ...] = ()
 
 
 class Brought(msgspec.Struct, frozen=True, array_like=True, tag=18, gc=False):
