@@ -209,7 +209,7 @@ def _deliver_unmarked(monkeypatch):
     """A gateway gets a report before its row says so."""
 
     def unmarked(self, item):
-        self._shelf.command(Deliver(item.envelope, item.gateway))
+        self._shelf.command(Deliver(item.envelope, item.gateway, item.accepted_at))
 
     monkeypatch.setattr(Delivery, "_mark", unmarked)
 
