@@ -33,8 +33,11 @@ types: $(VENV)/.ready
 imports: $(VENV)/.ready
 	$(BIN)/lint-imports --no-cache
 
+# Two at a time, whole files each: much of a test of processes or databases is waiting.
+WORKERS ?= 2
+
 unit: $(VENV)/.ready $(TOOLS)/npm/.ready
-	$(BIN)/pytest $(PYTEST)
+	$(BIN)/pytest --numprocesses=$(WORKERS) --dist=loadfile $(PYTEST)
 
 # What tests need besides Python: Node.js for an SMPP server, and tshark for a decoder, that none of us wrote.
 system:

@@ -3,14 +3,13 @@
 import atexit
 import contextlib
 import functools
-import random
 import re
-import socket
 import subprocess
 import time
 
 import mariadb_server
 from mariadb_server import Server
+from ports import free_ports
 
 from dlrproxy.store.sql.connection import Account
 
@@ -36,22 +35,12 @@ SETTINGS = {
 _SYNCED_S = 60.0
 
 
-def _free_ports(count):
-    """That many ports in a row, below those that the system gives to clients; at random, for others look as well."""
-    while True:
-        first = random.randrange(20000, 32000 - count)
-        with contextlib.ExitStack() as probes, contextlib.suppress(OSError):
-            for port in range(first, first + count):
-                probes.enter_context(socket.socket()).bind(("127.0.0.1", port))
-            return first
-
-
 class Cluster:
     """`start` begins it from nothing; any of its servers may be killed, paused, isolated and started again after it."""
 
     def __init__(self, names=NAMES, weights=None):
         self.names = names
-        base = _free_ports(10 * len(names))
+        base = free_ports(10 * len(names))
         self.ports = {name: base + 10 * number for number, name in enumerate(names)}
         self.weights = weights or {}
         self.servers = {name: self._server(name) for name in names}
@@ -166,7 +155,7 @@ def _wait_ready(server):
 @functools.cache
 def _template():
     """The data of a cluster of one server that has an empty schema `dlrproxy` and its accounts."""
-    port = _free_ports(10)
+    port = free_ports(10)
     options = f"base_host=127.0.0.1;base_port={port};gmcast.listen_addr=tcp://127.0.0.1:{port};gcache.size=16M"
     server = mariadb_server.new_server(
         **SETTINGS,

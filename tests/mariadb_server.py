@@ -13,6 +13,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from ports import free_ports
+
 from dlrproxy.store.sql.connection import Account
 
 SERVER = shutil.which("mariadbd") or "/usr/sbin/mariadbd"
@@ -28,12 +30,6 @@ SETTINGS = {
     "skip_name_resolve": "ON",
     "max_connections": "50",
 }
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def _as_server_user(command):
@@ -65,7 +61,7 @@ class Server:
         self.directory = Path(directory)
         self.data = self.directory / "data"
         self.socket = str(self.directory / "s")
-        self.port = free_port()
+        self.port = free_ports()
         self.settings = {**SETTINGS, **settings}
         self.defaults = "--no-defaults"  # or --defaults-file=...
         self.process = None
