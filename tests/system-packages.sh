@@ -7,8 +7,8 @@ command -v node >/dev/null || missing="$missing nodejs"
 command -v npm >/dev/null || missing="$missing npm"
 command -v tshark >/dev/null || missing="$missing tshark"
 command -v mariadbd >/dev/null || [ -x /usr/sbin/mariadbd ] || missing="$missing mariadb-server"
+command -v mariadb-backup >/dev/null || missing="$missing mariadb-backup"
 [ -e /usr/lib/galera/libgalera_smm.so ] || missing="$missing galera-4"
-command -v garbd >/dev/null || missing="$missing galera-arbitrator-4"
 command -v rsync >/dev/null || missing="$missing rsync"
 [ -n "$missing" ] || exit 0
 
