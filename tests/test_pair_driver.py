@@ -6,6 +6,7 @@ import attrs
 import pytest
 import structlog.testing
 import trio
+import trio.testing
 from test_sql_replication import LONG_S, a_pair
 
 from dlrproxy.modes import pair as p
@@ -176,6 +177,15 @@ async def test_a_standby_is_promoted_when_it_is_asked_for_and_not_before_its_tim
         await trio.sleep(2)
         assert node.own.done == []
         await trio.sleep(10)
+        assert node.own.done == [p.StopReceiving(), p.BecomePrimary(2, Alone.FREE)]
+        assert (node.role, node.service.epoch) == (Role.ACTIVE, 2)
+
+
+async def test_the_steps_of_a_promotion_do_not_wait_for_heartbeats(autojump_clock):
+    async with running(attrs.evolve(STANDBY, holder="b"), None) as node:
+        await trio.sleep(0.1)
+        node.driver.promote(force=True)
+        await trio.testing.wait_all_tasks_blocked()
         assert node.own.done == [p.StopReceiving(), p.BecomePrimary(2, Alone.FREE)]
         assert (node.role, node.service.epoch) == (Role.ACTIVE, 2)
 

@@ -4,7 +4,7 @@ import pytest
 from attrs import evolve
 from pair_world import BEAT_S, SETTINGS, World
 
-from dlrproxy.modes.pair import Alone, Role, Safety
+from dlrproxy.modes.pair import Alone, Observation, Replica, Role, Safety, Server
 from dlrproxy.modes.replication import Pair
 
 
@@ -176,6 +176,19 @@ def test_the_standby_takes_over_when_the_active_and_its_server_die():
     world.check_nothing_lost()
 
 
+@pytest.mark.parametrize(
+    ("receiving", "applying", "role"),
+    [(True, True, Role.STANDBY), (False, True, Role.FAILED), (True, False, Role.FAILED)],
+)
+def test_a_replica_whose_source_is_away_stands_by_and_one_that_has_stopped_has_failed(receiving, applying, role):
+    replica = Replica(receiving=receiving, applying=applying, all_applied=True, error="Connection refused")
+    server = Server(writable=False, epoch=1, holder="a", beat=1, alone=Alone.NO, position="0-1-1", replica=replica)
+    machine = Pair(evolve(SETTINGS, me="b"), 0.0)
+    assert machine.observe(Observation(own=server, peer=None, peer_epoch=0), 1.0) == []
+    assert machine.role is role
+    assert "Connection refused" in machine.why
+
+
 def lose_the_relay_log(world):
     """B has acknowledged what it has not applied; then both servers and the active die, and B's server starts again."""
     settle(world)
@@ -261,6 +274,38 @@ def test_a_link_that_heals_in_time_gives_the_active_its_service_back():
     settle(world)
     assert roles(world) == {"a": Role.ACTIVE, "b": Role.STANDBY}
     assert world.nodes["a"].machine.epoch == 1
+
+
+def test_the_standby_takes_over_when_the_active_dies_and_its_server_lives():
+    world = World()
+    settle(world)
+    world.kill(world.nodes["a"])
+    world.nodes["b"].machine.promote()
+    settle(world, 5)
+    assert roles(world) == {"b": Role.STANDBY}
+    assert "takes writes" in world.nodes["b"].machine.refused
+    settle(world, 10)
+    assert roles(world) == {"b": Role.ACTIVE}
+    world.start(world.nodes["a"])
+    settle(world)
+    assert roles(world) == {"a": Role.FENCED, "b": Role.ACTIVE} or not world.servers["a"].writable
+    assert roles(world)["b"] is Role.ACTIVE
+    world.check_nothing_lost()
+
+
+def test_it_does_not_while_that_server_may_serve_alone():
+    world = World()
+    settle(world)
+    world.linked = False
+    settle(world, 8)
+    world.nodes["a"].machine.promote(force=True)  # it goes on alone, and b is not told
+    settle(world, 5)
+    world.kill(world.nodes["a"])
+    world.nodes["b"].machine.promote()
+    world.servers["b"].source = None  # whatever keeps it from hearing of that
+    world.linked = True
+    settle(world, 20)
+    assert roles(world)["b"] is Role.STANDBY
 
 
 def test_a_planned_switch_waits_for_nothing_and_loses_nothing():

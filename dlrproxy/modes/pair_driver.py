@@ -91,6 +91,7 @@ class PairDriver:
         self._serving = False
         self._changing = trio.Lock()
         self._look = trio.Event()
+        self._last: Sequence[Command] = ()  # what was to be done last
         self._served = trio.Event()
         self._told: tuple[Role, str] | None = None  # what the log has been told
         self.two = Two.NO
@@ -189,6 +190,10 @@ class PairDriver:
         self._tell()
         self._tell_of_two(seen)
         await self._carry_out(commands)
+        steps = [command for command in commands if not isinstance(command, Serve | Release)]
+        if steps and steps != self._last:
+            self._look.set()  # what follows need not wait; but what is to be done again must
+        self._last = steps
         if self.machine.role is Role.ACTIVE:
             await self._serve(self.machine.epoch)  # again, if its time ran out and a beat has come back since
 

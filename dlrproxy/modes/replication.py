@@ -48,6 +48,7 @@ from dlrproxy.modes.pair import (
 )
 
 NOT_ASKED: Final = "nobody has asked for it"
+_IS_REPLICA: Final = "its database server is a replica"
 _NEVER: Final = float("-inf")
 
 
@@ -227,7 +228,7 @@ class Pair:
             self.refused = ""
             self._become(Role.CATCHING_UP, "its promotion was interrupted, and goes on")
             return [BecomePrimary(own.epoch, own.alone)]
-        self.refused = self._objection(seen, own) if self._wanted else NOT_ASKED
+        self.refused = self._objection(seen, own, now) if self._wanted else NOT_ASKED
         if self.refused:
             return self._stand_by(own)
         return self._take_over(seen, own, now)
@@ -264,16 +265,19 @@ class Pair:
         if replica is None:
             self._become(Role.STANDBY, "its database server replicates from nobody; see `dlrproxy rejoin`")
             return []
-        if replica.error:
+        runs = replica.receiving and replica.applying
+        if replica.error and not runs:
             self._become(Role.FAILED, f"replication has failed: {replica.error}")
             return []
-        self._become(Role.STANDBY, "its database server is a replica")
+        # An error of a replica that runs: its source is away, and that is what a standby is for.
+        why = f"its database server is a replica; it has met {replica.error}" if replica.error else _IS_REPLICA
+        self._become(Role.STANDBY, why)
         return [StartReceiving()] if self._settings.manage_database and not replica.receiving else []
 
-    def _objection(self, seen: Observation, own: Server) -> str:
+    def _objection(self, seen: Observation, own: Server, now: float) -> str:
         """Why it must not take over, or "": nothing but time speaks against it."""
-        replica, peer = own.replica, seen.peer
-        if not self._settings.manage_database:
+        replica, peer, settings = own.replica, seen.peer, self._settings
+        if not settings.manage_database:
             return "another tool promotes the database server (manage_database = false)"
         if replica is not None and not replica.applying and not replica.all_applied:
             return f"what it has received cannot be applied: {replica.error or 'the thread that applies is stopped'}"
@@ -283,25 +287,33 @@ class Pair:
             return "the peer was promoted after this node; see `dlrproxy rejoin`"
         if replica is None and own.holder != self._settings.me:
             return "its database server replicates from nobody: what it has may be old"
-        if peer is not None and peer.writable and peer.replica is None:
+        if peer is not None and peer.writable and peer.replica is None and self._may_serve(peer, now):
             return "the peer's database server takes writes: it is active, or may be at once"
-        if replica is not None and not replica.complete and self._settings.strict and not _handed_over(seen, own):
+        if replica is not None and not replica.complete and settings.strict and not _handed_over(seen, own):
             return (
                 "its database server was restarted, and threw away what it had received and not applied; the peer's "
                 "server has that; `--force` takes over without it"
             )
-        if own.alone is not Alone.NO and self._settings.strict:
+        if own.alone is not Alone.NO and settings.strict:
             return "the active may have gone on without this replica; `--force` takes over with what is here"
         return ""
+
+    def _may_serve(self, peer: Server, now: float) -> bool:
+        """It has served until a moment ago; or it may begin without anybody's acknowledgement."""
+        return peer.alone is not Alone.NO or self._silent_for(now) < self._settings.promote_after_s
+
+    def _silent_for(self, now: float) -> float:
+        """Seconds since the active was last heard of, on either server."""
+        return now - self._moved_at
 
     def _too_early(self, seen: Observation, own: Server, now: float) -> str:
         """Why the peer may still be active, or "": it is not."""
         settings = self._settings
         if self._forced or not settings.strict or _handed_over(seen, own):
             return ""
-        left = self._moved_at + settings.promote_after_s - now
+        heard = self._silent_for(now)
+        left = settings.promote_after_s - heard
         if left > 0:
-            heard = settings.promote_after_s - left
             return f"the active was heard of {heard:.1f} s ago, and may serve for {left:.1f} s more"
         if settings.witness and not self._vouched(Alone.WITNESSED, now):
             return "the witness does not lend itself to this node"
