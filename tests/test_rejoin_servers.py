@@ -174,6 +174,15 @@ async def test_a_primary_that_died_with_nothing_of_its_own_replicates_again(tmp_
         assert not list(tmp_path.glob("rejoin-*"))
 
 
+async def test_a_primary_that_has_handed_over_applies_what_it_gets_once_it_replicates(tmp_path):
+    async with a_pair() as nodes:
+        await killed_and_promoted(nodes)
+        await trio.to_thread.run_sync(nodes.servers["a"].start)
+        nodes.servers["a"].sql("SET GLOBAL read_only=ON; SET GLOBAL rpl_semi_sync_master_enabled=ON")
+        await Rejoins(nodes, tmp_path, clone=False).run()
+        await replicates(nodes)
+
+
 async def test_a_tail_that_no_replica_had_acknowledged_can_be_dropped_at_the_start_of_the_server(tmp_path):
     async with a_pair() as nodes:
         assert await nodes.a.beat()  # semi-sync is on

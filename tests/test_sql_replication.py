@@ -262,6 +262,15 @@ async def test_there_and_back_by_plan():
         await nodes.app.run("INSERT INTO t VALUES (2)")
 
 
+async def test_a_replica_that_waits_for_a_replica_of_its_own_can_be_promoted():
+    async with a_pair() as nodes:
+        nodes.servers["b"].sql("SET GLOBAL rpl_semi_sync_master_enabled=ON")
+        await nodes.app.run("INSERT INTO t VALUES (1)")  # b has received it, and does not get done with it
+        await trio.to_thread.run_sync(nodes.servers["a"].kill)
+        await promote(nodes, nodes.b)
+        assert nodes.servers["b"].sql("SELECT id FROM dlrproxy.t") == "1\n"
+
+
 async def test_a_handed_over_server_is_taken_back():
     async with a_pair() as nodes:
         await nodes.a.carry_out(p.GoAlone(Alone.FREE))

@@ -134,6 +134,8 @@ class RejoiningServer:
 
     async def start_replica(self) -> None:
         """Raises SqlError."""
+        # One that has handed over waits for a replica still: what is applied would wait for one that it does not have.
+        await self._pool.run(f"SET GLOBAL {MARIADB.semi_sync}=OFF")
         await self._pool.run(f"SET GLOBAL {MARIADB.semi_sync_replica}=ON")  # heeded as it connects
         await self._pool.run(MARIADB.start)
 

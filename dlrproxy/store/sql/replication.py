@@ -256,6 +256,8 @@ class Replication:
         async with self._settling:
             match command:
                 case pair.StopReceiving():
+                    # The rest is to be applied, and must not wait for a replica that this server does not have.
+                    await self._set_semi_sync(self._acting, on=False)
                     await self._acting.run((await self._names()).stop_receiving)
                 case pair.StartReceiving():
                     await self._start_receiving()
