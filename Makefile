@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 TOOLS := .tools
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types imports unit bench backlog scale fuzz sim fuzz-peers chaos chaos-quorum pin wheel system clean
+.PHONY: help demo test check lint types imports unit bench backlog scale fuzz sim fuzz-peers chaos chaos-pair chaos-quorum pin wheel \
+	system clean
 
 help:  ## Say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -88,6 +89,11 @@ chaos: $(VENV)/.ready  ## Five nodes under load for MINUTES, and everything brea
 chaos-quorum: MINUTES ?= 10
 chaos-quorum: system $(VENV)/.ready  ## A quorum of three nodes and real Galera servers for MINUTES, and everything breaks (docs/quorum.md)
 	PYTHONPATH=tests $(BIN)/python -m quorum_chaos --minutes $(MINUTES) $(CHAOS)
+
+ROUNDS ?= 10
+
+chaos-pair: system $(VENV)/.ready  ## A pair over MariaDB: the active and its database are killed under load, ROUNDS times
+	PYTHONPATH=tests $(BIN)/python -m chaos.pair --rounds $(ROUNDS) $(CHAOS)
 
 wheel: $(VENV)/.ready  ## Build the wheel into dist/
 	$(BIN)/python -m build --wheel --no-isolation

@@ -45,6 +45,11 @@ class Line:
         task_status.started()
         await trio.serve_listeners(self._carry, listeners)
 
+    def lead_to(self, target: int) -> None:
+        """Reset every connection; new ones go there."""
+        self._target = target
+        self.reset()
+
     def cut(self) -> None:
         """Reset every connection; new ones are reset as well until `mend`."""
         self._refuses = True

@@ -64,6 +64,7 @@ class Server:
         self.port = free_ports()
         self.settings = {**SETTINGS, **settings}
         self.defaults = "--no-defaults"  # or --defaults-file=...
+        self.prefix = ()  # a command that runs the server's in its own place, such as nsenter
         self.process = None
         self.directory.mkdir(parents=True)
         shutil.copytree(template, self.data)
@@ -77,7 +78,7 @@ class Server:
             "--bind-address=127.0.0.1", f"--pid-file={self.directory / 'pid'}",
             f"--log-error={self.directory / 'log'}", f"--tmpdir={self.directory}", *options, *extra,
         ]  # fmt: skip
-        return _as_server_user(command)
+        return [*self.prefix, *_as_server_user(command)]
 
     def start(self, *extra, wait=True):
         command = self.command(*extra)

@@ -3,7 +3,7 @@
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import trio
@@ -19,11 +19,13 @@ class NodeFailedError(Exception):
 class NodeProcess:
     """Start it, kill it, start it again. Its standard output and error are appended to `log`."""
 
-    def __init__(self, name: str, config: Path, log: Path) -> None:
+    def __init__(self, name: str, config: Path, log: Path, *, prefix: Sequence[str] = ()) -> None:
+        """`prefix` is a command that runs the one which follows it, in its own place, such as nsenter."""
         self.name = name
         self.log = log
         self.starts = 0
         self._config = config
+        self._prefix = prefix
         self._process: trio.Process | None = None
         self._asked = ""  # what we did to end it
 
@@ -46,7 +48,7 @@ class NodeProcess:
         with self.log.open("ab") as log:
             # A session of its own: Ctrl-C is for the demo, which ends the nodes itself.
             process = self._process = await trio.lowlevel.open_process(
-                [sys.executable, "-m", "dlrproxy", "run", str(self._config)],
+                [*self._prefix, sys.executable, "-m", "dlrproxy", "run", str(self._config)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
