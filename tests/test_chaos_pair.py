@@ -13,11 +13,17 @@ pytestmark = [pytest.mark.processes, pytest.mark.timeout(600)]
 
 
 def play(directory, *options):
+    """Returns what it said of its round: how long nobody served."""
     command = [sys.executable, "-m", "chaos.pair", "--rounds", "1", "--rate", "50", "--directory", directory, *options]
     environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'tests'}"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr + ends(directory)
-    print(done.stdout)  # noqa: T201 - with the time to recovery
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes) as process:
+        try:
+            said, _ = process.communicate()
+        finally:
+            process.terminate()  # where the test's time is over: it ends all that it has started
+    assert process.returncode == 0, said + ends(directory)
+    return next(line for line in said.splitlines() if line.startswith("round 1"))
 
 
 def ends(directory):
@@ -25,10 +31,14 @@ def ends(directory):
     return "\n".join(line for log in sorted(directory.glob("*.log")) for line in [log.name, log.read_text()[-4000:]])
 
 
-def test_a_primary_that_is_killed_under_load_is_replaced_by_the_notify_script_and_comes_back(tmp_path):
-    play(tmp_path)
+def test_a_primary_that_is_killed_under_load_is_replaced_by_the_notify_script_and_comes_back(tmp_path, capsys):
+    said = play(tmp_path)
+    with capsys.disabled():
+        sys.stdout.write(f"\nthe pair, by hand, {said}\n")
 
 
-def test_keepalived_moves_the_address_and_the_service_with_it(tmp_path):
+def test_keepalived_moves_the_address_and_the_service_with_it(tmp_path, capsys):
     """It takes root, or the rights to make network namespaces; without them it fails, and says so."""
-    play(tmp_path, "--keepalived")
+    said = play(tmp_path, "--keepalived")
+    with capsys.disabled():
+        sys.stdout.write(f"\nthe pair, by keepalived, {said}\n")

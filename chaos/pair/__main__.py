@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -33,8 +34,10 @@ _OWN_NETWORK: Final = ("unshare", "--net", "--pid", "--fork", "--kill-child", "-
 @click.option("--inside", is_flag=True, hidden=True)
 def main(rounds: int, rate: float, directory: Path | None, *, keepalived: bool, inside: bool) -> None:
     """A pair over two real MariaDB servers: the active and its database are killed under load; nothing may be lost."""
+    os.environ["PATH"] += ":/usr/sbin:/sbin"  # of servers, which not every account has
     if keepalived and not inside:
         _enter_own_network()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: all processes are ended
     where = Path(tempfile.mkdtemp(prefix="dlrproxy-pair-")) if directory is None else directory.resolve()
     where.mkdir(parents=True, exist_ok=True)
     outcome = _play(partial(play, rounds, rate, where, _say, keepalived=keepalived))
@@ -74,6 +77,8 @@ def _play(run: Callable[[], Awaitable[Outcome]]) -> Outcome | None:
     failures: list[str] = []
     try:
         return trio.run(run)
+    except* KeyboardInterrupt:
+        failures = ["interrupted; all processes are ended"]
     except* (NotInTimeError, CommandError, NodeFailedError, OSError, subprocess.CalledProcessError) as group:
         failures = [str(error) for error in leaves(group)]
     click.echo("\n".join(f"Error: {failure}" for failure in failures), err=True)

@@ -1,6 +1,6 @@
 """Who moves the address that gateways dial, and calls the notify script: the stage by hand, or keepalived."""
 
-from contextlib import AsyncExitStack
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
@@ -71,22 +71,39 @@ class ByKeepalived:
         self.host, self.port = MOVING, machines[0].gateway_port
         self._machines = machines
         self._directory = directory
+        self._running: dict[str, trio.CancelScope] = {}
+        self._switches = 0
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
-            for machine, peer in zip(self._machines, reversed(self._machines), strict=True):
-                log = stack.enter_context((self._directory / f"keepalived-{machine.name}.log").open("wb"))
-                command = [*machine.place.prefix, *self._command(machine, peer)]
-                nursery.start_soon(partial(trio.run_process, command, stdout=log, stderr=log))
+        for machine, peer in self._pairs():
+            config = self._config(machine)
+            config.touch(mode=0o600)
+            config.write_text(_configuration(machine, peer), encoding="utf-8")
+        async with trio.open_nursery() as self._nursery:
+            for machine in self._machines:
+                self._start(machine)
             task_status.started()
+            await trio.sleep_forever()
 
-    def _command(self, machine: Machine, peer: Machine) -> list[str]:
-        config = self._directory / f"keepalived-{machine.name}.conf"
-        config.touch(mode=0o600)
-        config.write_text(_configuration(machine, peer), encoding="utf-8")
+    def _pairs(self) -> Iterator[tuple[Machine, Machine]]:
+        return zip(self._machines, reversed(self._machines), strict=True)
+
+    def _start(self, machine: Machine) -> None:
+        self._running[machine.name] = scope = trio.CancelScope()
+        self._nursery.start_soon(self._run_at, machine, scope)
+
+    async def _run_at(self, machine: Machine, scope: trio.CancelScope) -> None:
+        """Until cancelled, which it takes for `systemctl stop`."""
+        with scope, (self._directory / f"keepalived-{machine.name}.log").open("ab") as log:
+            await trio.run_process([*machine.place.prefix, *self._command(machine)], stdout=log, stderr=log)
+
+    def _config(self, machine: Machine) -> Path:
+        return self._directory / f"keepalived-{machine.name}.conf"
+
+    def _command(self, machine: Machine) -> list[str]:
         pids = self._directory / f"keepalived-{machine.name}"
         return [
-            "keepalived", "--dont-fork", "--log-console", "--vrrp", f"--use-file={config}",
+            "keepalived", "--dont-fork", "--log-console", "--vrrp", f"--use-file={self._config(machine)}",
             f"--pid={pids}.pid", f"--vrrp_pid={pids}-vrrp.pid", f"--checkers_pid={pids}-checkers.pid",
         ]  # fmt: skip
 
@@ -94,11 +111,17 @@ class ByKeepalived:
         """It sees so itself."""
 
     async def back(self, machine: Machine) -> None:
-        """It sees so itself."""
+        if self._running[machine.name].cancel_called:
+            self._start(machine)
 
     async def switch(self, before: Machine, after: Machine) -> None:
-        await before.dlrproxy("demote")
-        await after.dlrproxy("promote")
+        """By turns as the document says, and by the end of the one keepalived."""
+        self._switches += 1
+        if self._switches % 2:
+            await before.dlrproxy("demote")
+            await after.dlrproxy("promote")
+        else:
+            self._running[before.name].cancel()
         while not await has_address(after.place, MOVING):
             await trio.sleep(_LOOK_S)
 

@@ -218,8 +218,7 @@ async def set_up(rate: float, directory: Path, say: Say, *, keepalived: bool) ->
             await stage.until_pair(machines[0], lambda pair: pair.role == "active" and pair.serving, "serves")
             await nursery.start(address.run)
             await nursery.start(gateway.run)
-            with trio.fail_after(_LONG_S):
-                await gateway.wait_bound()
+            await stage.until(lambda: stage.reports() > 0, "the first report")
             say("both nodes run; messages flow")
             yield stage
             nursery.cancel_scope.cancel()
