@@ -31,14 +31,10 @@ def ends(directory):
     return "\n".join(line for log in sorted(directory.glob("*.log")) for line in [log.name, log.read_text()[-4000:]])
 
 
-def test_a_primary_that_is_killed_under_load_is_replaced_by_the_notify_script_and_comes_back(tmp_path, capsys):
-    said = play(tmp_path)
-    with capsys.disabled():
-        sys.stdout.write(f"\nthe pair, by hand, {said}\n")
+def test_a_primary_that_is_killed_under_load_is_replaced_by_the_notify_script_and_comes_back(tmp_path, record_property):
+    record_property("a pair, by hand", play(tmp_path))
 
 
-def test_keepalived_moves_the_address_and_the_service_with_it(tmp_path, capsys):
+def test_keepalived_moves_the_address_and_the_service_with_it(tmp_path, record_property):
     """It takes root, or the rights to make network namespaces; without them it fails, and says so."""
-    said = play(tmp_path, "--keepalived")
-    with capsys.disabled():
-        sys.stdout.write(f"\nthe pair, by keepalived, {said}\n")
+    record_property("a pair, by keepalived", play(tmp_path, "--keepalived"))
