@@ -124,7 +124,7 @@ class Housekeeping:
     async def expire(self) -> None:
         """Delete every open message whose time is up. Raises StoreError."""
         count, more = 0, True
-        while more:
+        while more and self._expires():
             expired = await self._store.expire(self._clock.now(), _EXPIRE_BATCH)
             unreported, more = expired.unreported, expired.more
             named = self._named()

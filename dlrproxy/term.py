@@ -139,7 +139,7 @@ class Term:
                 await self.keeper.restore()
             self._warn_of_custody_without_operator()
             inner.start_soon(self.keeper.run)
-            if self.config.node.mode == "active-passive":
+            if self.config.node.mode != "ring":
                 inner.start_soon(Intake(store, self.keeper).run)
             await inner.start(self.ring.run)
             if beside is not None:

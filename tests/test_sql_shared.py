@@ -10,6 +10,7 @@ import pytest
 import trio
 from test_store_contract import a_lookup, an_open, durable, find_one
 
+from dlrproxy.modes.merging import CAME_HOME
 from dlrproxy.store.directory import free_bytes
 from dlrproxy.store.group import Group
 from dlrproxy.store.journal import open_journal
@@ -20,6 +21,7 @@ from dlrproxy.store.sql.backend import SqlBackend
 from dlrproxy.store.sql.errors import FencedError
 from dlrproxy.store.sql.fence import FENCE
 from dlrproxy.store.sql.pool import Pool
+from dlrproxy.store.sql.statements import delete_expired
 from dlrproxy.store.sql.store import open_shared
 
 NOW = 1000.0
@@ -51,8 +53,22 @@ async def running(pool, node, tmp_path):
     await store.close()
 
 
+@contextlib.asynccontextmanager
+async def opened_with_memory(pool, node, tmp_path):
+    """As `running`, but that it remembers what it has written."""
+    space = Space(tmp_path, 0, free_bytes)
+    store = await open_shared(pool.account, lambda: NOW, node, 1, space=space, connections=2, statement_timeout_s=30)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(store.run)
+        yield store
+        nursery.cancel_scope.cancel()
+    await store.close()
+
+
 async def test_what_the_journal_holds_reaches_the_database_as_a_term_begins(pool, tmp_path):
     journal = await open_journal(tmp_path)
+    await pool.run("INSERT INTO members (node,epoch,beat,home,taken,heir,moved) VALUES ('a',1,1,'',0,'',0)")
+    await pool.run("INSERT INTO members (node,epoch,beat,home,taken,heir,moved) VALUES ('b',1,1,'',0,'',0)")
     message = OpenMessage("acme", b"1", "gw1", b"47", b"20", 7, 900.0, 5000.0, 0.0)
     await journal.write([message])
     space = Space(tmp_path, 0, free_bytes)
@@ -61,6 +77,8 @@ async def test_what_the_journal_holds_reaches_the_database_as_a_term_begins(pool
     )
     assert journal.size == 0
     assert await store.find([Lookup("acme", b"1", ())]) == [[message]]
+    notes = await pool.run(f"SELECT node FROM items WHERE LEFT(name,{len(CAME_HOME)})='{CAME_HOME.decode()}'")  # noqa: S608
+    assert sorted(notes.rows) == [(b"a",), (b"b",)]  # each looks again at what it has parked
     await store.close()
     await journal.close()
 
@@ -274,6 +292,31 @@ async def test_who_takes_over_stops_when_the_dead_node_is_back(pool, monkeypatch
         await partition.move(overtaken, "a", 2, "b")
     await overtaken.close()
     assert set(await rows_of(pool)) == {("b", "inbox", b"c1"), ("a", "custody", b"c2")}
+
+
+# --- expiry
+
+
+async def test_what_another_node_has_closed_expires_when_that_one_says(pool, tmp_path):
+    async with opened_with_memory(pool, "a", tmp_path) as a, running(pool, "b", tmp_path) as b:
+        a.put_open(an_open(b"m-1", expires_at=NOW + 1000))
+        await durable(a)
+        b.close_open("acme", b"m-1", NOW, NOW + 10)
+        await durable(b)
+        expired = await a.expire(NOW + 20)
+        assert expired.more
+        await durable(a)
+        assert not (await a.expire(NOW + 20)).more
+        assert not (await pool.run("SELECT message_id FROM open_messages")).rows
+
+
+async def test_an_id_that_another_node_uses_again_while_it_expires_is_kept(pool, tmp_path):
+    async with running(pool, "a", tmp_path) as a, running(pool, "b", tmp_path) as b:
+        a.put_open(an_open(b"m-1", owner="gw2", expires_at=NOW + 1000))
+        await durable(a)
+        for statement in delete_expired([("acme", b"m-1")], NOW + 20):  # what was found before
+            await pool.run(statement)
+        assert [message.owner for message in await find_one(b, a_lookup(b"m-1"))] == ["gw2"]
 
 
 # --- the second look

@@ -45,6 +45,7 @@ class Group:
     __slots__ = (
         "callbacks",
         "closed",
+        "due_by",
         "forms",
         "inboxes",
         "index",
@@ -60,7 +61,8 @@ class Group:
         # The exact ids among `opens` that differ from their normal form, by (operator, normal form).
         self.forms: dict[Key, tuple[bytes, ...]] = {}
         self.closed: dict[Key, Closed] = {}  # records that this group closes and does not itself put
-        self.removed: set[Key] = set()
+        self.removed: set[Key] = set()  # have expired
+        self.due_by = 0.0  # by then at the latest
         self.rows: dict[Table, dict[bytes, bytes | None]] = {table: {} for table in Table}
         self.inboxes: dict[tuple[str, bytes], bytes | None] = {}  # by node and key: rows of custody on their way to it
         self.index: dict[bytes, bytes | None] = {}  # rows of the expiry index that are done with, or shortened

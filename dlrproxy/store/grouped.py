@@ -193,10 +193,11 @@ class GroupedStore:
             for row_key, keys, left, stored in rows:
                 self._collecting.index[row_key] = encode_keys(left) if left else None
                 for key in keys:
-                    message = self._recent.get(key) or self._over(key, stored.get(key))
+                    message = self._due(key, stored.get(key))
                     if message is not None and message.expires_at <= now and not self._in_progress(key):
                         self._recent.discard(key)
                         self._collecting.remove_open(key)
+                        self._collecting.due_by = now
                         gone.append(message)
             if rows:
                 self._work.set()
@@ -204,6 +205,10 @@ class GroupedStore:
             for message in gone:
                 self._follower.closed(*message.key)
         return Expired(gone, more=bool(rows))
+
+    def _due(self, key: Key, stored: OpenMessage | None) -> OpenMessage | None:
+        """The record whose time is up, as far as `stored` says."""
+        return self._recent.get(key) or self._over(key, stored)
 
     def _in_progress(self, key: Key) -> bool:
         """A change of the record waits for its commit, and files it for a later expiry."""

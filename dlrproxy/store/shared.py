@@ -108,6 +108,10 @@ class GroupedSharedStore(GroupedStore):
         records, _ = await self._shared.read_opens(keys, [])
         return {key for key, record in records.items() if record.finished}
 
+    def _due(self, key: Key, stored: OpenMessage | None) -> OpenMessage | None:
+        """Memory is of what this node knew: another one may have closed the message since, so that it ends earlier."""
+        return self._over(key, stored)
+
     async def find(self, lookups: Sequence[Lookup]) -> list[list[OpenMessage]]:
         """As `Store.find`; where nothing is found it is asked again once this node has caught up with the others."""
         found = await super().find(lookups)

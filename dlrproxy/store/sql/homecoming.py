@@ -4,7 +4,8 @@ A row in the database that is as new or newer stays, and the journal forgets onl
 interrupted anywhere, and done again by either way.
 
 A report may have come before its message did, and be parked, for nobody owned it. So after the messages, and before the
-journal forgets them, comes a META row that has the active node look again at what is parked (`dlrproxy/intake.py`).
+journal forgets them, comes a META row that has the active node, or each node of a cluster, look again at what is
+parked (`dlrproxy/intake.py`).
 """
 
 import secrets
@@ -27,12 +28,15 @@ TRY_AGAIN_S: Final = 5.0
 _log = structlog.get_logger()
 
 
-async def bring_home(journal: Journal, pool: Pool) -> int:
-    """Write all of the journal into the database, then forget it. How many it was. Raises SqlError, JournalError."""
+async def bring_home(journal: Journal, pool: Pool, *, shared: bool = False) -> int:
+    """Write all of the journal into the database, then forget it. How many it was. Raises SqlError, JournalError.
+
+    `shared`: that database is a cluster's, where each node has parked items of its own.
+    """
     brought, after = 0, b""
     while page := await journal.rows(after, statements.ROWS):
         messages = [message for _, message in page]
-        await _bring(messages, pool)
+        await _bring(messages, pool, shared=shared)
         await journal.forget(messages)
         brought += len(messages)
         after = page[-1][0]
@@ -41,10 +45,11 @@ async def bring_home(journal: Journal, pool: Pool) -> int:
     return brought
 
 
-async def _bring(messages: Sequence[OpenMessage], pool: Pool) -> None:
+async def _bring(messages: Sequence[OpenMessage], pool: Pool, *, shared: bool) -> None:
     await pool.run(statements.merge_opens(messages))
     note = CAME_HOME + secrets.token_hex(16).encode()
-    await pool.run(statements.put_items([(Table.META, note, b"1")]))
+    put = statements.put_item_for_members if shared else statements.insert_item
+    await pool.run(put(Table.META, note, b"1"))
 
 
 async def bring_home_elsewhere(

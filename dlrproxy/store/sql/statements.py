@@ -67,7 +67,7 @@ def statements_of_opens(group: Group) -> Iterator[str]:
     for start in range(0, len(written), ROWS):
         yield put_opens(written[start : start + ROWS])
     yield from _close_unknown(group.closed)
-    yield from delete_opens(group.removed)
+    yield from delete_expired(group.removed, group.due_by)
 
 
 def put_opens(messages: Iterable[OpenMessage]) -> str:
@@ -101,9 +101,10 @@ def _close_unknown(changes: Mapping[Key, Closed]) -> Iterator[str]:
             )
 
 
-def delete_opens(keys: Iterable[Key]) -> Iterator[str]:
+def delete_expired(keys: Iterable[Key], due_by: float) -> Iterator[str]:
+    """But what another node of a cluster has submitted since, with the same id."""
     for condition in _keyed(keys, "message_id"):
-        yield f"DELETE FROM open_messages WHERE {condition}"
+        yield f"DELETE FROM open_messages WHERE {condition} AND expires_at<={number(due_by)}"
 
 
 def _change_items(rows: Mapping[Table, Mapping[bytes, bytes | None]]) -> Iterator[str]:
@@ -134,6 +135,14 @@ def item_values(node: str, kind: str, name: bytes, content: bytes | None) -> str
 def insert_item(table: Table, name: bytes, content: bytes, node: str = "") -> str:
     """If there is none of that name."""
     return "INSERT IGNORE INTO items (node,kind,name,content) VALUES " + item_values(node, table.value, name, content)
+
+
+def put_item_for_members(table: Table, name: bytes, content: bytes) -> str:
+    """In the partition of each node of a cluster, where there is none of that name."""
+    return (
+        "INSERT IGNORE INTO items (node,kind,name,content) "
+        f"SELECT node,{literal(table.value)},{literal(name)},{literal(content)} FROM members"
+    )
 
 
 # --- reading

@@ -81,7 +81,7 @@ async def open_shared(
         fence = await partition.fence(pool, node, epoch)
         store_id = await partition.store_id(pool, node)
         if journal is not None:
-            await bring_home(journal, pool)
+            await bring_home(journal, pool, shared=True)
     except BaseException:
         await pool.close()
         raise
