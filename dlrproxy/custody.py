@@ -73,6 +73,7 @@ class Keeper:
         self._lookups_wanted = trio.Event()
         self._looking_up = trio.Lock()
         self._collect_wanted = trio.Event()
+        self._recount = False  # parked rows have come that the machine does not know of
         self._emptied = trio.Event()
         self._handed_on: trio.Event | None = None  # somebody waits for it
         self._replayed: dict[EnvelopeKey, None] = {}  # what may still be on its way
@@ -365,6 +366,11 @@ class Keeper:
         """Something may have come there. Cheap."""
         self._collect_wanted.set()
 
+    def take_over(self) -> None:
+        """Custody of a node that is gone has come into the inbox, and its parked items among those of this node."""
+        self._recount = True
+        self.look_into_inbox()
+
     async def collect(self) -> bool:
         """Take over what is in this node's inbox, as much as one commit carries; the rest once that is durable.
 
@@ -375,9 +381,12 @@ class Keeper:
         self._collect_wanted = trio.Event()
         try:
             rows = await self._shared.inbox(_COLLECTED)
+            if self._recount:
+                self._recount = False
+                self._machine.recount(await count_rows(self._store, Table.PARKED))
         except StoreError as error:
             self._log.warning("custody.collecting_failed", detail=str(error))
-            self._collect_wanted.set()
+            self.take_over()
             return False
         if rows:
             self._do(self._machine.arrived([decode_custody(value) for _, value in rows], self._clock.now()))

@@ -530,6 +530,10 @@ class Custody:
         self._shelf.write(Row(Table.PARKED, encode_key(parked.envelope.key), None))
         return self._done(now)
 
+    def recount(self, parked: int) -> None:
+        """So many rows are parked: those of a node that is gone have come to this one."""
+        self._delivery.parked = parked
+
     def adopt_parked(self, parked: ParkedRow, now: float) -> tuple[bool, list[Command]]:
         """Set aside what another node of this store has set aside, under a name that is not used here.
 

@@ -4,6 +4,7 @@ from unittest.mock import Mock
 
 from dlrproxy.custody import Keeper
 from dlrproxy.store.memory import MemoryStore
+from dlrproxy.store.port import Table
 from protocols.peer.frames import Envelope, EnvelopeKey
 from ring.rows import CustodyRow, Kind, encode_key, encode_row
 
@@ -39,3 +40,17 @@ async def test_no_more_than_one_commit_carries_and_the_rest_once_that_is_durable
     while keeper.wants_collecting:
         assert await keeper.collect()
     assert taken == [100, 100, 50]
+
+
+async def test_what_a_gone_node_had_parked_is_counted():
+    store = Shared(lambda: 0.0)
+    store.rows = []
+    machine = Mock()
+    keeper = Keeper(machine, store, Mock(), Mock(), store)
+    store.put(Table.PARKED, b"own", b"row")
+    assert await keeper.collect()
+    machine.recount.assert_not_called()
+    store.put(Table.PARKED, b"inherited", b"row")
+    keeper.take_over()
+    assert await keeper.collect()
+    machine.recount.assert_called_once_with(2)

@@ -130,7 +130,7 @@ class QuorumNode:
     async def adopt(self) -> None:
         term = self._terms.term
         if term is not None:
-            term.keeper.look_into_inbox()
+            term.keeper.take_over()
 
     # What it shows
 
