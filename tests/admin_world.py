@@ -149,6 +149,8 @@ def quorum_status(**changes):
             LossStatus(of="gw1", nodes=("gw1",), survived=True),
             LossStatus(of="site north", nodes=("gw1", "gw2"), survived=False),
         ),
+        servers=3,
+        weight=3,
         journal_rows=2,
     )
     return msgspec.structs.replace(status, **changes)

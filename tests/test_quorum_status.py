@@ -56,6 +56,20 @@ def test_status_says_what_the_driver_has_seen():
     }  # fmt: skip
 
 
+def test_weights_that_the_servers_do_not_have_are_named():
+    machine = Machine(QuorumSettings(me="gw1", home=b"1"))
+    text = said(of_machine(machine, Observation(server=attrs.evolve(SYNCED, size=2, weight=2))))
+    assert "all servers weigh 2 together, and 3 by [quorum]" in text
+    for fine in (attrs.evolve(SYNCED, size=2, weight=3), attrs.evolve(SYNCED, size=1, weight=1)):
+        assert "by [quorum]" not in said(of_machine(machine, Observation(server=fine)))
+
+
+def test_a_node_that_was_taken_out_of_the_configuration_is_not_shown_as_gone():
+    rows = Rows(members={"old": Member(epoch=4, beat=1, taken=True, heir="gw1")}, master=MasterRow())
+    machine = Machine(QuorumSettings(me="gw1", home=b"1"))
+    assert not of_machine(machine, Observation(server=SYNCED, rows=rows)).members
+
+
 def test_a_silent_server_leaves_little_to_say():
     machine = Machine(QuorumSettings(me="gw1", home=b"1"))
     machine.observe(Observation(server=None), 0.0)

@@ -44,4 +44,6 @@ class QuorumStatus(msgspec.Struct, frozen=True, kw_only=True):
     server: ClusterStatus | None  # None: it cannot be reached
     members: Mapping[str, MemberStatus]
     losses: tuple[LossStatus, ...]  # by the configured weights
+    servers: int  # configured, arbitrators too
+    weight: int  # of those together
     journal_rows: int  # open messages on this node's disk that the database does not have yet

@@ -17,6 +17,9 @@ def shown_quorum(quorum: QuorumStatus) -> RenderableType:
     if gone := {node: member for node, member in quorum.members.items() if member.taken}:
         named = ", ".join(f"{node} (its custody went to {member.heir})" for node, member in sorted(gone.items()))
         lines.append(Text(f"gone: {named}", DOUBTFUL))
+    if quorum.server is not None and quorum.server.size == quorum.servers and quorum.server.weight != quorum.weight:
+        doubt = f"all servers weigh {quorum.server.weight} together, and {quorum.weight} by [quorum]: see `db check`"
+        lines.append(Text(doubt, DOUBTFUL))
     if quorum.losses:
         lines.append(_losses(quorum.losses))
     if quorum.journal_rows:

@@ -41,10 +41,13 @@ def quorum_status(
         else {
             node: MemberStatus(epoch=member.epoch, taken=member.taken, heir=member.heir)
             for node, member in rows.members.items()
+            if node in nodes  # the row of one that was taken out of the configuration stays
         },
         losses=tuple(
             LossStatus(of=loss.of, nodes=loss.nodes, survived=loss.survived) for loss in losses_of(nodes, quorum)
         ),
+        servers=len(nodes) + len(quorum.arbitrators),
+        weight=sum(map(quorum.weight, nodes)) + sum(quorum.arbitrators.values()),
         journal_rows=journal_rows,
     )
 
