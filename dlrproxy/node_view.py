@@ -20,8 +20,8 @@ from dlrproxy.store.directory import free_bytes
 from dlrproxy.store.port import Lookup, OpenMessage, Table
 from dlrproxy.term import Term
 from protocols.smpp.constants import COMMAND_NAMES
+from ring.items import State
 from ring.rows import ParkedRow, decode_parked
-from ring.shelf import State
 
 _MIB = 1024 * 1024
 

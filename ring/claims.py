@@ -26,9 +26,10 @@ from protocols.peer.frames import Claimed, EnvelopeKey, Finished, Forgotten, For
 from ring.commands import Finding, Reason, Recall, Row, Table
 from ring.delivery import Delivery
 from ring.far import cluster_of, is_far
+from ring.items import Item, State
 from ring.rows import Kind, ParkedRow, encode_key
 from ring.settings import CustodySettings
-from ring.shelf import Alarm, Item, Shelf, State
+from ring.shelf import Alarm, Shelf
 from ring.topology import Topology
 from ring.walk import Walk
 

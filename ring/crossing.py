@@ -12,7 +12,7 @@ not cross: gateways and conversations are one ring's own.
 from collections.abc import Set as AbstractSet
 
 from ring.far import far_name, node_of
-from ring.shelf import NOBODY, Item
+from ring.items import NOBODY, Item
 from ring.topology import Topology
 
 

@@ -87,13 +87,14 @@ from ring.far import is_far
 from ring.gathering import Gathering
 from ring.handing_on import HandingOn
 from ring.inheritance import Inheritance
+from ring.items import Item, State
 from ring.next_hop import Owners
 from ring.passing import Passing
 from ring.presence import Presence
 from ring.rows import CustodyRow, Kind, ParkedRow, encode_key, encode_row
 from ring.settings import CustodySettings
 from ring.sharing import Sharing
-from ring.shelf import Alarm, Item, Shelf, State
+from ring.shelf import Alarm, Shelf
 from ring.topology import Topology
 from ring.walk import Walk
 

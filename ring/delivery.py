@@ -13,11 +13,12 @@ from collections.abc import Callable
 from protocols.peer.frames import EnvelopeKey
 from protocols.smpp.constants import ESME_ROK, TEMPORARY
 from ring.commands import Closed, Deliver, Reason, Row, Table
+from ring.items import Item, Outlet, State
 from ring.outlet_queue import OutletQueue
 from ring.pace import Pace
 from ring.rows import Kind, ParkedRow, encode_key, encode_row
 from ring.settings import CustodySettings
-from ring.shelf import Alarm, Item, Outlet, Shelf, State, backoff
+from ring.shelf import Alarm, Shelf, backoff
 
 
 class Delivery:

@@ -12,10 +12,11 @@ import msgspec
 
 from protocols.peer.frames import Decided, EnvelopeKey, Gather, PartOf, Place
 from ring.coordinator import Coordinator
+from ring.items import NOBODY, Item, State
 from ring.presence import Presence
 from ring.rows import CustodyRow, Kind
 from ring.settings import CustodySettings
-from ring.shelf import NOBODY, Alarm, Item, Shelf, State
+from ring.shelf import Alarm, Shelf
 from ring.topology import Topology
 
 

@@ -24,8 +24,9 @@ from typing import Final
 from attrs import define
 
 from protocols.peer.frames import Declined, EnvelopeKey, HandOver
+from ring.items import Item, State
 from ring.settings import CustodySettings
-from ring.shelf import Item, Lines, Shelf, State
+from ring.shelf import Lines, Shelf
 from ring.topology import Topology
 from ring.walk import Walk
 

@@ -16,9 +16,10 @@ import msgspec
 
 from protocols.peer.frames import Declined, Envelope, EnvelopeKey, HandOver
 from ring.claims import Claims
+from ring.items import Item, State
 from ring.rows import Kind
 from ring.settings import CustodySettings
-from ring.shelf import Item, Shelf, State
+from ring.shelf import Shelf
 
 
 class Inheritance:

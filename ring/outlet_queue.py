@@ -8,8 +8,8 @@ Order between reports of one message is kept by their line (`shelf.Lines`): only
 from collections import deque
 from collections.abc import Iterable, Iterator
 
+from ring.items import Item
 from ring.pace import Pace
-from ring.shelf import Item
 
 
 class OutletQueue:

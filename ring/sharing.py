@@ -31,10 +31,11 @@ from protocols.peer.frames import Brought, EnvelopeKey
 from ring.commands import Ask, Finding, Reason, Row, Table
 from ring.delivery import Delivery
 from ring.gathering import Gathering
+from ring.items import Item, Outlet, State
 from ring.presence import Presence
 from ring.rows import CustodyRow, Kind, encode_key, encode_row
 from ring.settings import ClusterSettings, CustodySettings
-from ring.shelf import Alarm, Item, Outlet, Shelf, State, backoff
+from ring.shelf import Alarm, Shelf, backoff
 from ring.topology import Topology
 from ring.walk import Walk
 

@@ -31,11 +31,12 @@ from protocols.peer.frames import EnvelopeKey, Forward, LapDone, Place
 from ring.commands import Ask, Finding, Reason
 from ring.crossing import Crossing
 from ring.delivery import Delivery
+from ring.items import NOBODY, Item, Nodes, State
 from ring.next_hop import Owners, next_hop
 from ring.pace import Pace
 from ring.rows import Kind
 from ring.settings import CustodySettings
-from ring.shelf import NOBODY, Alarm, Item, Nodes, Shelf, State, backoff
+from ring.shelf import Alarm, Shelf, backoff
 from ring.topology import Topology
 
 # A look at this node's own store, whenever it is answered, still counts.

@@ -11,10 +11,10 @@ from dlrproxy.collector import STEP, CustodyCollector, at_rest
 from protocols.peer.frames import Envelope, EnvelopeKey, Forward, HandOver
 from ring.commands import Ask, Deliver, Note, Send, Write
 from ring.custody import Custody, Offer
+from ring.items import State
 from ring.pace import BURST, PER_S, Pace
 from ring.rows import CustodyRow, Kind
 from ring.settings import CustodySettings
-from ring.shelf import State
 from ring.topology import Topology
 
 NOW = 1_000_000.0

@@ -6,9 +6,9 @@ from cluster_world import ANYBODY, CLUSTER, INBOX, SETTINGS, World
 
 from protocols.peer.frames import PartOf
 from protocols.smpp.constants import ESME_RSYSERR, ESME_RX_P_APPN
+from ring.items import State
 from ring.settings import OperatorPolicy
 from ring.sharing import MOVING_AT_ONCE
-from ring.shelf import State
 
 
 def world_with(size=3, **cluster):

@@ -2,7 +2,7 @@
 
 from custody_world import World
 
-from ring.shelf import State
+from ring.items import State
 
 
 def test_a_claim_waits_for_its_origin_and_a_grant_for_its_claimer():

@@ -8,8 +8,8 @@ from custody_world import SETTINGS, World
 
 from protocols.peer.frames import Claimed, Declined, Envelope, EnvelopeKey, Forward, HandOver, PartOf
 from ring import commands as c
+from ring.items import State
 from ring.rows import Kind, decode_custody
-from ring.shelf import State
 
 
 def events(world, trace):

@@ -9,8 +9,8 @@ from joined_world import JoinedWorld
 
 from protocols.peer.frames import Relayed
 from ring.commands import Table
+from ring.items import State
 from ring.settings import OperatorPolicy
-from ring.shelf import State
 from ring.topology import Topology
 
 # All nodes as gates; or one a ring, so that origin and owner are none.

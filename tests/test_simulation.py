@@ -12,9 +12,10 @@ from ring.coordinator import Coordinator
 from ring.custody import Custody
 from ring.delivery import Delivery
 from ring.far import node_of
+from ring.items import State
 from ring.join import Join
 from ring.rows import Kind
-from ring.shelf import Lines, State
+from ring.shelf import Lines
 from ring.topology import Topology
 from simulation.__main__ import parse_seeds
 from simulation.cluster import ClusterStore

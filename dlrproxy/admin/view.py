@@ -194,7 +194,7 @@ class CustodyEntry(msgspec.Struct, frozen=True, kw_only=True):
     """Something in custody here: its row, and where it is on its way."""
 
     row: CustodyRow
-    state: str  # the name of its `ring.shelf.State`, in lower case
+    state: str  # the name of its `ring.items.State`, in lower case
     lap: int = 0
     attempts: int = 0  # deliveries that were answered with a temporary error
 
