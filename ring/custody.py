@@ -494,8 +494,8 @@ class Custody:
         """Take a parked row back into custody: to a gateway of this node, or (with "") round the ring.
 
         With `node` it goes to that node and no other: to its gateway of that name, or (with "") to any that is bound.
-        None when a late claim is just taking it. What this node took from an operator keeps its key, so that its owner
-        recognises it; what it had claimed from another origin becomes an envelope of this node.
+        None when a late claim is just taking it, or has. What this node took from an operator keeps its key, so that
+        its owner recognises it; what it had claimed from another origin becomes an envelope of this node.
         """
         old = parked.envelope
         key = old.key if old.key.store == self._store_id else self._next_key()
@@ -522,13 +522,14 @@ class Custody:
         return key, self._done(now)
 
     def drop_parked(self, parked: ParkedRow, now: float) -> list[Command]:
-        """A person drops a parked row. Nothing is done when a late claim is just taking it."""
-        if self._claims.is_recalling(parked.envelope.key):
+        """A person drops a parked row. Nothing is done when a late claim is just taking it, or has."""
+        key = parked.envelope.key
+        if self._claims.is_recalling(key) or key in self._shelf.items:
             return []
         self._delivery.parked -= 1
         item = Item(parked.envelope, parked.accepted_at, State.DELIVERED, claimed=False)
         self._shelf.note("dropped", item, reason="by_hand", parked=parked.reason)
-        self._shelf.write(Row(Table.PARKED, encode_key(parked.envelope.key), None))
+        self._shelf.write(Row(Table.PARKED, encode_key(key), None))
         return self._done(now)
 
     def recount(self, parked: int) -> None:

@@ -78,7 +78,10 @@ class Delivery:
     def gone(self, outlet: Outlet, now: float) -> None:
         """Its last session here has ended: what is queued for it may go elsewhere."""
         self._put_back(outlet)
-        for item in self._queues.pop(outlet, ()):
+        queue = self._queue(outlet)
+        queue.close()
+        del self._queues[outlet]
+        for item in queue:
             if item.state is State.QUEUED:
                 self.start(item, now)
 
@@ -95,7 +98,7 @@ class Delivery:
             item = queue.take(now)
             if item is None:
                 if not self._shelf.alarms.is_set(Alarm.PUMP, outlet):
-                    self._shelf.alarms.set(self._pace.ready_at, Alarm.PUMP, outlet)
+                    self._shelf.alarms.set(queue.ready_at(), Alarm.PUMP, outlet)
                 return
             if item.state is not State.QUEUED:
                 continue  # it left custody while it waited
@@ -134,6 +137,8 @@ class Delivery:
         item = self._back(key)
         if item is None:
             return
+        if item.old:
+            self._pace.give_back()
         self._unmark(item)
         if self._go_elsewhere(item, now):
             return

@@ -35,14 +35,22 @@ class OutletQueue:
         self._old_is_next = not self._old_is_next
         if self._new and (self._old_is_next or not self._old):
             return self._new.popleft()
-        if self._old and self._pace.take(now):
+        if self._old and self._pace.take(now, self):
             return self._old.popleft()
         return self._new.popleft() if self._new else None
+
+    def ready_at(self) -> float:
+        """When what may not go yet may."""
+        return self._pace.ready_at(self)
 
     def put_back(self, items: Iterable[Item]) -> None:
         """What was taken, in the order in which it was."""
         for item in reversed(list(items)):
             (self._old if item.old else self._new).appendleft(item)
+
+    def close(self) -> None:
+        """Nothing is taken from it any more."""
+        self._pace.forget(self)
 
     def all_is_old(self) -> None:
         """What is here has waited for the gateway to bind."""

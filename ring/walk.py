@@ -17,9 +17,10 @@ that its coordinator names (`gathering.py`): the lap before that only asks who i
 
 Where this ring is joined to another one, a report that nobody here claims walks that one next (`crossing.py`).
 
-What has waited, or was found on disk at the start, may be millions of items: the backlog. It does not hold up what has
-just come: a small part of the room is its own, only some of its laps begin after one event, and it tries again at a
-rate, however long a round of all of it takes then. A node that joins still wakes all of it (`pace.py` says how fast).
+What waits and came more than a minute ago, or was found on disk at the start, may be millions of items: the backlog. It
+does not hold up what has just come: it has a small part of the room at most, only some of its laps begin after one
+event, and it tries again at a rate, however long a round of all of it takes then. A node that joins still wakes all of
+it (`pace.py` says how fast). Nor does what comes hold it up for good: one lap in nine is for it.
 """
 
 from collections import deque
@@ -46,6 +47,7 @@ _SLOW_LAP_S = 2.0
 # Of the room to walk, the backlog has one in so many: with the default max_walking 250 laps, which is what its pace
 # comes to where a hop and its disks take 150 ms. What is answered together is worked through together, 0.1 ms each.
 _BACKLOG_SHARE = 8
+_FRESH_S = 60.0  # so long what has just come tries again as it would without a backlog
 _MOST_AT_ONCE = 50  # laps of the backlog that begin after one event
 # Of what waits, so many a second try again at most: a lap that leads nowhere costs some 150 us, most of it the look at
 # the own store and the log line.
@@ -88,6 +90,7 @@ class Walk:
         self._crossing = Crossing(topology)
         self._ready: deque[Item] = deque()
         self._pace = Pace()
+        self._fresh_laps = 0  # since one of the backlog
         self._backlog: deque[Item] = deque()  # READY, or WAITING and woken by a node that joined
         self._ready_to_cross: deque[Item] = deque()
         self._walking: dict[EnvelopeKey, Item] = {}
@@ -128,38 +131,50 @@ class Walk:
         """Begin laps while there is room. Called after every event, so that a place that fell free is used."""
         most = self._settings.max_walking
         while self._ready:
-            if len(self._walking) >= most and not self._end_slow_lap(self._walking, now):
+            if self._is_full and not self._end_slow_lap(self._walking, now):
                 return
+            if self._fresh_laps >= _BACKLOG_SHARE and self._start_one_of_backlog(now):
+                continue
             item = self._ready.popleft()
             if item.state is State.READY and not item.across:
+                self._fresh_laps += 1
                 self._start_lap(item, now)
-        self._start_more_of_backlog(now)
+        for _ in range(_MOST_AT_ONCE):
+            if not self._start_one_of_backlog(now):
+                break
         # Answers from the other ring may be slow to come: half of the room stays with this one.
         while self._ready_to_cross and len(self._abroad) < (most + 1) // 2 and len(self._walking) < most:
             item = self._ready_to_cross.popleft()
             if item.state is State.READY and item.across:
                 self._start_lap_across(item, now)
 
-    def _start_more_of_backlog(self, now: float) -> None:
-        most, begun = self._most_of_backlog, 0
-        while self._backlog and begun < _MOST_AT_ONCE and len(self._walking) < self._settings.max_walking:
-            if len(self._old_walking) >= most and not self._end_slow_lap(self._old_walking, now):
-                return
-            item = self._backlog[0]
-            if item not in self._waiting and (item.state is not State.READY or item.across):
-                self._backlog.popleft()
-                continue
-            if not self._pace.take(now):
-                return
+    def _start_one_of_backlog(self, now: float) -> bool:
+        """If there is one, and room and time for it."""
+        while self._backlog and not self._still_wants_to_walk(self._backlog[0]):
             self._backlog.popleft()
-            if item in self._waiting:
-                self._prepare_again(item)
-            begun += 1
-            self._start_lap(item, now)
+        if not self._backlog:
+            return False
+        if self._backlog_is_full and not self._end_slow_lap(self._old_walking, now):
+            return False
+        if self._is_full or not self._pace.take(now):
+            return False
+        item = self._backlog.popleft()
+        if item in self._waiting:
+            self._prepare_again(item)
+        self._fresh_laps = 0
+        self._start_lap(item, now)
+        return True
+
+    def _still_wants_to_walk(self, item: Item) -> bool:
+        return item in self._waiting or (item.state is State.READY and not item.across)
 
     @property
-    def _most_of_backlog(self) -> int:
-        return max(1, self._settings.max_walking // _BACKLOG_SHARE)
+    def _is_full(self) -> bool:
+        return len(self._walking) >= self._settings.max_walking
+
+    @property
+    def _backlog_is_full(self) -> bool:
+        return len(self._old_walking) >= max(1, self._settings.max_walking // _BACKLOG_SHARE)
 
     def _end_slow_lap(self, walking: Mapping[EnvelopeKey, Item], now: float) -> bool:
         """While others are ready, a lap that a slow node holds up gives its place to one that may never go there.
@@ -174,14 +189,11 @@ class Walk:
 
     def next_due(self) -> float | None:
         """When a lap gives its place to one that is ready, or one of the backlog may begin."""
-        full = len(self._walking) >= self._settings.max_walking
-        if full and (self._ready or self._backlog):
+        if self._ready and self._is_full:
             return next(iter(self._walking.values())).lap_began + _SLOW_LAP_S
-        if not self._backlog:
-            return None
-        if len(self._old_walking) < self._most_of_backlog:
-            return self._pace.ready_at
-        return next(iter(self._old_walking.values())).lap_began + _SLOW_LAP_S
+        if self._backlog and self._backlog_is_full:
+            return next(iter(self._old_walking.values())).lap_began + _SLOW_LAP_S
+        return self._pace.ready_at() if self._backlog and not self._is_full else None
 
     def _start_lap(self, item: Item, now: float) -> None:
         if item.ungathered and not self._gatherer.looks_first(item):
@@ -346,13 +358,14 @@ class Walk:
         left_s = max(0.0, self._left_s(item, now))
         item.enter(State.WAITING)
         item.waits += 1
-        item.old = True
+        item.old = item.old or now >= item.accepted_at + _FRESH_S
         self._waiting[item] = None
         if not item.envelope.is_sought:
             self._for_gateways[item.key] = item
         settings = self._settings
         wait = backoff(item.waits, settings.walk_retry_min_s, settings.walk_retry_max_s, item.key.number)
-        wait = max(wait, len(self._waiting) / _RETRIES_PER_S)
+        if item.old:
+            wait = max(wait, len(self._waiting) / _RETRIES_PER_S)
         missing = self._missing(item)
         hop = max(0, len(item.answered) - (not item.across))
         self._shelf.note("waiting", item, hop, complete=not missing, wait_s=round(wait, 1), nodes=" ".join(missing))
@@ -432,8 +445,10 @@ class Walk:
         Until then it goes on waiting, and an earlier call counts no more: so this is quick, also for millions.
         """
         ready = [item for item in self._backlog if item.state is State.READY]
+        fresh = [item for item in self._waiting if not item.old]
         self._backlog = deque(ready)
-        self._backlog.extend(self._waiting)
+        self._backlog.extendleft(reversed(fresh))
+        self._backlog.extend(item for item in self._waiting if item.old)
 
     def gateway_bound(self, operator: str, gateway: str) -> None:
         """A gateway has bound, here or at another node: what waits for it, or for any."""

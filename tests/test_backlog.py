@@ -8,7 +8,7 @@ from relay_world import World as RelayWorld
 from relay_world import deliver_sm_resp, receipt, submit_sm_resp
 
 from dlrproxy.collector import STEP, CustodyCollector, at_rest
-from protocols.peer.frames import Envelope, EnvelopeKey, Forward, HandOver
+from protocols.peer.frames import Envelope, EnvelopeKey, Forward, HandOver, LapDone
 from ring.commands import Ask, Deliver, Note, Send, Write
 from ring.custody import Custody, Offer
 from ring.items import State
@@ -34,6 +34,7 @@ class Machine:
         self.bound = False
         self.delivering = []  # traces with keys
         self.sent = []
+        self.done = []
         self.notes = []
         for number in range(waiting):
             trace = f"old{number}"
@@ -83,6 +84,16 @@ class Machine:
     def advance(self, seconds: float) -> None:
         self.now += seconds
         self.do(self.custody.tick(self.now))
+
+    def lap_done(self) -> None:
+        """The other node does not own the one that has been with it for longest."""
+        frame = next(frame for frame in self.sent if isinstance(frame, Forward) and frame not in self.done)
+        self.done.append(frame)
+        answer = LapDone(frame.envelope.key, frame.lap, (*frame.visited, "n1"), run=2)
+        self.do(self.custody.frame("n1", answer, self.now))
+
+    def waited(self) -> list[Note]:
+        return [note for note in self.notes if note.event == "waiting"]
 
     def forwarded(self) -> list[str]:
         return [frame.envelope.trace for frame in self.sent if isinstance(frame, Forward)]
@@ -156,8 +167,50 @@ def test_a_pace_lets_a_burst_and_then_so_many_a_second():
     pace = Pace()
     assert sum(pace.take(NOW) for _ in range(1000)) == BURST
     assert not pace.take(NOW)
-    assert NOW < pace.ready_at <= NOW + 1 / PER_S
+    assert NOW < pace.ready_at() <= NOW + 1.01 / PER_S
     assert sum(pace.take(NOW + 0.01) for _ in range(1000)) == pytest.approx(PER_S * 0.01, abs=1)
+
+
+def test_who_asks_all_the_time_leaves_some_of_the_pace_to_the_others():
+    pace, had, now = Pace(), Counter(), NOW
+    while pace.take(now):
+        pass
+    for millisecond in range(1000):
+        now += 0.001
+        had["greedy"] += sum(pace.take(now, "greedy") for _ in range(32))
+        if millisecond % 100 == 0:
+            while pace.take(now, "at its tick"):
+                had["at its tick"] += 1
+    assert had["at its tick"] >= 9
+
+
+def test_one_who_has_gone_for_good_takes_nothing_from_the_pace():
+    pace = Pace()
+    while pace.take(NOW, "gone"):
+        pass
+    pace.forget("gone")
+    assert pace.take(NOW + 1.01 / PER_S)
+
+
+def test_as_soon_as_it_is_said_to_be_ready_one_may_go():
+    """Or a driver that comes exactly then would come again and again."""
+    pace, now = Pace(), 1.7e9
+    for who in ("one", "two"):
+        while pace.take(now, who):
+            pass
+    for _ in range(1000):
+        now = max(now, pace.ready_at("one"))
+        assert pace.take(now, "one")
+        pace.take(now, "two")
+
+
+def test_what_no_session_takes_costs_nothing_of_the_pace():
+    machine = Machine(40, gateway="gw")
+    for _ in range(100):
+        machine.do(machine.custody.tick(machine.now))
+        machine.do(machine.custody.gateway_bound(*GATEWAY, machine.now))
+    machine.bind()
+    assert len(machine.delivering) == 32
 
 
 # Round the ring
@@ -195,11 +248,36 @@ def test_laps_of_the_backlog_leave_room_to_walk():
     assert machine.custody.count().walking == 40
 
 
+@pytest.mark.parametrize("max_walking", [1, 40])
+def test_what_comes_all_the_time_does_not_keep_the_backlog_from_walking(max_walking):
+    machine = Machine(12, max_walking=max_walking)
+    machine.do(machine.custody.reachable({"n1": 2}, machine.now))
+    for number in range(max_walking):
+        machine.accept(f"first{number}")
+    for number in range(250):
+        machine.accept(f"fresh{number}a")
+        machine.accept(f"fresh{number}b")
+        machine.lap_done()
+    assert {f"old{number}" for number in range(12)} <= set(machine.forwarded())
+
+
+def test_what_has_just_come_tries_again_as_without_a_backlog():
+    machine = Machine(3000)
+    for _ in range(100):
+        machine.advance(0.1)
+    machine.accept("fresh")
+    for _ in range(300):
+        machine.advance(0.1)
+    fresh = [dict(note.fields)["wait_s"] for note in machine.waited() if note.envelope.trace == "fresh"]
+    assert len(fresh) >= 3
+    assert fresh[0] < 6.0
+
+
 def test_the_more_wait_the_later_each_tries_again():
     machine = Machine(3000)
     for _ in range(100):
         machine.advance(0.1)
-    waits = [dict(note.fields)["wait_s"] for note in machine.notes if note.event == "waiting"]
+    waits = [dict(note.fields)["wait_s"] for note in machine.waited()]
     assert len(waits) >= 3000
     assert max(waits[:10]) < 6.0
     assert waits[2999] >= 10.0
@@ -245,6 +323,19 @@ def test_custody_takes_half_of_a_sessions_window_and_no_more():
     assert not world.custody.accepted
     world.relay.from_gateway(session, [deliver_sm_resp(1)])
     assert done == [0]
+    assert world.deliver("gw1", b"", receipt(1, b"x"), done.append)
+
+
+def test_a_window_of_one_is_for_either():
+    world = RelayWorld(gateway_window=1)
+    bind, session = world.bind(), world.session()
+    world.open(session, bind, b"id1")
+    done = []
+    assert world.deliver("gw1", b"", receipt(1, b"x"), done.append)
+    assert not world.deliver("gw1", b"", receipt(1, b"x"), done.append)
+    world.relay.from_operator(bind, [receipt(8, b"id1")])
+    assert len(world.custody.accepted) == 1
+    world.relay.from_gateway(session, [deliver_sm_resp(1)])
     assert world.deliver("gw1", b"", receipt(1, b"x"), done.append)
 
 

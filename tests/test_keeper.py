@@ -10,10 +10,11 @@ from dlrproxy.custody_port import Accepted, Wanted
 from dlrproxy.logs import RouteLog
 from dlrproxy.store.memory import MemoryStore
 from dlrproxy.store.port import OpenMessage, StoreError, Table
-from protocols.peer.frames import VERSION, PartOf
+from protocols.peer.frames import VERSION, Claimed, PartOf
 from protocols.smpp.constants import ESME_ROK, ESME_RX_P_APPN
 from protocols.smpp.message_ids import Inexact, Match, NoMatch, Rule
 from ring.custody import Custody as Machine
+from ring.items import State
 from ring.rows import decode_parked
 from ring.settings import CustodySettings, OperatorPolicy
 from ring.topology import Topology
@@ -301,6 +302,28 @@ async def test_a_parked_report_is_replayed_to_the_gateway_of_another_node():
     done(ESME_ROK)
     await run_until(pair, lambda: not any(each.in_custody() for each in pair.keepers.values()))
     assert not pair.relays["a"].delivered
+
+
+@pytest.mark.parametrize("what", ["replay", "drop"])
+async def test_what_a_late_claim_takes_while_a_person_has_it_read_is_the_claimers(what):
+    pair = Pair(CustodySettings(claim_for_s=0.0, operators={"acme": OperatorPolicy()}))
+    keeper, store = pair.keepers["a"], pair.stores["a"]
+    keeper.accept(report(), lambda _: None)
+    await run_until(pair, lambda: keeper.counts["parked.unclaimed"])
+    [(key, value)] = await store.scan(Table.PARKED)
+    read = store.get_many
+
+    async def read_slowly(table, keys):
+        values = await read(table, keys)
+        keeper.frames("b", [Claimed(decode_parked(value).envelope.key, "b", 1, 1)])
+        assert await keeper.look_up()
+        return values
+
+    store.get_many = read_slowly
+    assert await (keeper.replay([key], "") if what == "replay" else keeper.drop([key])) == 0
+    assert keeper.machine.by_state() == {State.GRANTED: 1}
+    assert keeper.machine.count().parked == 0
+    assert keeper.replaying() == 0
 
 
 async def test_a_restart_goes_on_with_what_is_on_disk():
