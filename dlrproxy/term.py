@@ -4,26 +4,25 @@
     custody, ring  what was on disk is restored before anything new comes
     fronts         the operators' binds and the gateways' listeners, last up and first down
 
-On `stop`: the other nodes are told, and get what is in custody and can be delivered from there as well; MT are refused;
-what is in flight is finished; the binds are released; the gateways are unbound; what is left in custody stays in the
-store for the next term.
+On `stop` the other nodes are told, and get what is in custody and can be delivered from there as well; MT are refused;
+what is in flight is finished; the binds are released; the gateways are unbound (`leaving.py`); what is left in custody
+stays in the store for the next term.
 """
 
 import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
-from typing import Final
 
 import trio
 from attrs import evolve
 
+from dlrproxy import leaving
 from dlrproxy.admin.view import Drain
 from dlrproxy.clock import NodeClock
 from dlrproxy.collector import at_rest
 from dlrproxy.config import Config
 from dlrproxy.config.changes import Changes, ReloadRefusedError, changes, check_identity, taken_over
 from dlrproxy.config.operator import Operator
-from dlrproxy.connection import GOODBYE_S
 from dlrproxy.conversations import Conversations
 from dlrproxy.custody import Keeper, count_rows
 from dlrproxy.failures import leaves
@@ -40,8 +39,6 @@ from dlrproxy.store.shared import GroupedSharedStore
 from protocols.smpp.message_ids import Change, Learner, Rule
 from ring.custody import Custody as Machine
 from ring.tls import TlsError
-
-_RELEASE_S: Final = 10.0  # unbinding from the operators, and again from the gateways; each is bounded on its own
 
 
 class Term:
@@ -152,7 +149,7 @@ class Term:
                 self.started.set()
                 task_status.started()
                 await self._stop.wait()
-                await self._wind_down()
+                await leaving.wind_down(self.fronts, self.keeper, self.ring, self.config.node.drain_s)
                 outer.cancel_scope.cancel()
             await self.ring.leave()
             inner.cancel_scope.cancel()
@@ -330,7 +327,7 @@ class Term:
 
     async def settle(self) -> None:
         """Refuse MT, and wait until everything that is in flight is answered; to be cancelled when that takes long."""
-        await self._quiet(math.inf)
+        await leaving.quiet(self.fronts, math.inf)
 
     async def release(self, why: str) -> None:
         """At once nothing more is sent or answered on any connection but unbind, and nobody is listened to.
@@ -338,44 +335,7 @@ class Term:
         Returns within about GOODBYE_S, when the other ends have closed; `run` is to be cancelled then. Waits for no
         store. `why` is the reason that the connections' ends are logged with.
         """
-        fronts = list(self.fronts.values())
-        for front in fronts:
-            front.cut(why)
-        with trio.move_on_after(GOODBYE_S):
-            for front in fronts:
-                await front.parted()
-
-    async def _wind_down(self) -> None:
-        """Finish what is in flight, let go of operators, hand custody on, let go of gateways."""
-        self._log.info("node.stopping", drain_s=self.config.node.drain_s, custody=self.keeper.in_custody())
-        self.ring.set_draining(draining=True)
-        self.keeper.leave()
-        deadline = trio.current_time() + self.config.node.drain_s
-        await self._quiet(deadline)
-        unfinished = {name: front.relay.in_flight for name, front in self.fronts.items() if front.relay.in_flight}
-        if unfinished:
-            self._log.warning("node.drain_time_over", in_flight=unfinished)
-        with trio.move_on_after(_RELEASE_S):
-            await self._release_binds()
-        await self._quiet(deadline)  # for what the operators have sent while they were let go of
-        with trio.move_on_at(deadline):
-            await self.keeper.handed_on()
-        left = {state.name.lower(): number for state, number in self.keeper.machine.by_state().items()}
-        self._log.info("node.custody_handed_on", count=self.keeper.counts["handed_on"], left=left)
-        with trio.move_on_after(_RELEASE_S):
-            async with trio.open_nursery() as nursery:
-                for front in self.fronts.values():
-                    nursery.start_soon(front.unbind_gateways)
-
-    async def _quiet(self, deadline: float) -> None:
-        async with trio.open_nursery() as nursery:
-            for front in self.fronts.values():
-                nursery.start_soon(front.quiet, deadline)
-
-    async def _release_binds(self) -> None:
-        async with trio.open_nursery() as nursery:
-            for front in self.fronts.values():
-                nursery.start_soon(front.release_binds)
+        await leaving.release(self.fronts, why)
 
     async def _follow_drains(self) -> None:
         """Take the node out of service when it is asked to, and put it back when that is undone."""
@@ -385,39 +345,10 @@ class Term:
             if self.draining is None:
                 continue  # undone before it began
             with trio.CancelScope() as self._out_of_service:
-                await self._empty_custody()
+                await leaving.empty_custody(self.fronts, self.keeper, self.ring)
                 await trio.sleep_forever()
             async with self._one_reload:  # which closes and opens fronts
-                await self._serve_again()
-
-    async def _serve_again(self) -> None:
-        if self._stop.is_set():
-            return  # it was told to stop meanwhile, and leaves already
-        self.ring.set_draining(draining=False)
-        self.keeper.stay()
-        for front in list(self.fronts.values()):
-            if self._stop.is_set():
-                return
-            try:
-                await front.resume()
-            except* (OSError, TlsError) as group:
-                detail = "; ".join(str(error) for error in leaves(group))
-                self._log.error("node.operator_without_binds", operator=front.name, detail=detail)
-        self._log.info("node.back_in_service", custody=self.keeper.in_custody())
-
-    async def _empty_custody(self) -> None:
-        """For taking the node out of the fleet: hold no operator binds, take no MT, and see custody become empty.
-
-        What others can deliver as well is handed on to them. The gateways stay bound, for what is delivered here.
-        """
-        self._log.info("node.emptying_custody", custody=self.keeper.in_custody())
-        self.ring.set_draining(draining=True)
-        self.keeper.leave()
-        for front in self.fronts.values():
-            front.relay.draining = True
-        await self._release_binds()
-        await self.keeper.empty()
-        self._log.info("node.custody_empty")
+                await leaving.serve_again(self.fronts, self.keeper, self.ring, self._stop.is_set)
 
 
 def _learner(operator: Operator) -> Learner:
