@@ -231,8 +231,8 @@ class World:
                 server.semi_sync = False
                 self.row(node, alone)
             case p.GoPaired():
-                self.row(node, Alone.NO)
                 server.semi_sync = True
+                self.row(node, Alone.NO)
             case p.Serve(epoch):
                 if self.clock(node) < node.machine.serve_until:
                     node.serving = True

@@ -277,8 +277,9 @@ class Replication:
                     await self._set_semi_sync(self._acting, on=False)
                     await self._set_alone(alone)
                 case pair.GoPaired():
-                    await self._set_alone(Alone.NO)
+                    # In this order: whoever has the row has all that was committed without its acknowledgement.
                     await self._set_semi_sync(self._acting, on=True)
+                    await self._set_alone(Alone.NO)
                 case pair.Serve() | pair.Release():
                     raise ValueError(f"{command} is not for a database server")
 
