@@ -164,6 +164,29 @@ async def test_what_a_broken_connection_left_behind_has_ended_before_the_next_st
     assert await numbers(pool) == [2]
 
 
+async def _abandon_when_it_runs(observer, pool):
+    asked = "SELECT COUNT(*) FROM information_schema.processlist WHERE info='SELECT SLEEP(1000)'"
+    with trio.fail_after(LONG_S):
+        while (await observer.run(asked)).rows == ((0,),):  # noqa: ASYNC110 - the state of another process
+            await trio.sleep(0.01)
+    pool.abandon()
+
+
+async def test_what_an_abandoned_pool_left_behind_has_ended_before_the_next_pool_sends_anything(account, pool):
+    doubts = []
+    first, second = (Pool(account, 1, LONG_S, doubts) for _ in range(2))
+    await first.run("SELECT 1")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_abandon_when_it_runs, pool, first)
+        with pytest.raises(UnknownOutcomeError):
+            await first.run("SELECT SLEEP(1000)")
+    await first.close()
+    running = await second.run("SELECT COUNT(*) FROM information_schema.processlist WHERE info LIKE '%SLEEP(1000%'")
+    assert running.rows == ((1,),)  # this one
+    assert doubts == []
+    await second.close()
+
+
 async def test_a_server_that_stands_still_and_goes_on_does_not_undo_what_came_after(own_server):
     async with mariadb_server.fresh_schema(own_server) as account:
         pool = Pool(account, 2, LONG_S)

@@ -42,6 +42,7 @@ from dlrproxy.term import Term
 
 if TYPE_CHECKING:
     from dlrproxy.store.sql.behind import LogPosition
+    from dlrproxy.store.sql.pool import Doubt
 
 MEASURE_S: Final = 2.0
 HAND_OVER_S: Final = 10.0  # for the own server to become read-only, and to be seen so
@@ -66,6 +67,9 @@ class PairNode:
         )
         self._driver: PairDriver | None = None
         self._journal: Journal | None = None
+        self._abandoned: list[
+            Doubt
+        ] = []  # statements of terms that had to end at once: not to be done after what follows
         self._logs: tuple[LogPosition, ...] = ()  # of the server that the other one replicates from
         self._peer = config.other_peers[0].name
         self._state = StateFile(config.node.data_dir)
@@ -246,6 +250,7 @@ class PairNode:
             statement_timeout_s=database.statement_timeout_s,
             journal=self._journal,
             journal_after_s=database.journal_after_s,
+            doubts=self._abandoned,
         )
 
     async def _bring_journal_to_peer(self, driver: PairDriver, journal: Journal) -> None:

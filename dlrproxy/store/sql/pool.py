@@ -33,13 +33,16 @@ class Doubt:
 class Pool:
     """At most `size` connections, opened when they are needed. Used inside trio."""
 
-    def __init__(self, account: Account, size: int, timeout_s: float) -> None:
-        """`timeout_s` is the deadline of a statement, once it has a connection."""
+    def __init__(self, account: Account, size: int, timeout_s: float, doubts: list[Doubt] | None = None) -> None:
+        """`timeout_s` is the deadline of a statement, once it has a connection.
+
+        `doubts` is what an earlier pool of this process has left at the same server, and gets what this one leaves.
+        """
         self.account = account
         self._timeout_s = timeout_s
         self._free = trio.Semaphore(size, max_value=size)
         self._idle: deque[Connection] = deque()
-        self._doubts: list[Doubt] = []
+        self._doubts = [] if doubts is None else doubts
         self._settling = trio.Lock()
         self._failed_at = float("-inf")  # the last time that dialling failed; trio's clock
         self._failure: SqlError | None = None
@@ -117,7 +120,7 @@ class Pool:
                 with suppress(NoSuchThreadError):
                     await connection.run(f"KILL CONNECTION {thread_id}", timeout_s)
             if await self._ended(connection, ids, timeout_s):
-                self._doubts = [doubt for doubt in self._doubts if doubt not in doubts]
+                self._doubts[:] = [doubt for doubt in self._doubts if doubt not in doubts]
                 return
             raise UnreachableError(
                 f"{self.account.server} is still busy with a statement of a connection that broke; nothing is sent "

@@ -11,7 +11,7 @@ from dlrproxy.store.sql import partition, schema
 from dlrproxy.store.sql.backend import SqlBackend
 from dlrproxy.store.sql.connection import Account
 from dlrproxy.store.sql.homecoming import bring_home
-from dlrproxy.store.sql.pool import Pool
+from dlrproxy.store.sql.pool import Doubt, Pool
 
 # What may wait for a server that stands still: one statement must carry it, in hexadecimal.
 MAX_WAITING_BYTES: Final = 4 * MIB
@@ -29,13 +29,15 @@ async def open_sql(
     remembered: int = REMEMBERED,
     journal: Journal | None = None,
     journal_after_s: float = JOURNAL_AFTER_S,
+    doubts: list[Doubt] | None = None,
 ) -> GroupedStore:
     """Open the store in the schema that `account` names. Raises SqlError, SchemaError, JournalError.
 
     What a crash has left in the journal is written into the database first. Later, open messages are journalled when a
     commit takes longer than `journal_after_s`. It never gives the server up: until that is back nothing is accepted.
+    `doubts`, of a process that opens it more than once: statements that an earlier store has abandoned end first.
     """
-    pool = Pool(account, connections, statement_timeout_s)
+    pool = Pool(account, connections, statement_timeout_s, doubts)
     try:
         store_id = await schema.ready(pool)
         if journal is not None:
