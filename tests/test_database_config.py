@@ -60,6 +60,19 @@ def test_quorums_tables_of_names():
         read.stand_in["gw2"] = "gw1"
 
 
+def test_what_has_no_effect_in_a_pair_is_said(tmp_path):
+    gates = [("dlrproxy/gw1", "ws://127.0.0.1:7401"), ("south/gw1", "ws://127.0.0.1:7402")]
+    joined = "".join(f'[[join.gates]]\nname = "{name}"\nurl = "{url}"\n' for name, url in gates)
+    assert warnings(PAIR + DATABASE + PEER + joined) == {
+        "join.gates": 'has no effect with mode = "active-passive": the nodes of a pair have no links'
+    }
+    secret = tmp_path / "secret"
+    secret.touch(0o600)
+    secret.write_text("witness secret, long")
+    free = f'safety = "available"\nwitness = "10.0.0.3:7390"\nwitness_secret_file = "{secret}"\n'
+    assert warnings(pair(pair=free)) == {"pair.witness": 'has no effect with safety = "available"'}
+
+
 def test_a_ring_needs_none_of_it_and_says_that_it_has_no_effect():
     text = PAIR.replace("active-passive", "ring")
     assert parse(text).database is None

@@ -182,6 +182,8 @@ def _unused_tables(draft: Draft) -> Iterator[Problem]:
     for name in ("database", "pair", "quorum"):
         if name in draft.given and name not in _USED[draft.node.mode]:
             yield Problem(name, f'has no effect with mode = "{draft.node.mode}"')
+    if draft.node.mode == "active-passive" and draft.join is not None and draft.join.gates:
+        yield Problem("join.gates", 'has no effect with mode = "active-passive": the nodes of a pair have no links')
 
 
 def _unused_keys(draft: Draft) -> Iterator[Problem]:
@@ -192,6 +194,8 @@ def _unused_keys(draft: Draft) -> Iterator[Problem]:
                 yield Problem(f"database.{name}", "has no effect without tls = true")
     if pair is not None and pair.witness is None and pair.witness_secret_file is not None:
         yield Problem("pair.witness_secret_file", "has no effect without witness")
+    if pair is not None and pair.witness is not None and pair.safety == "available":
+        yield Problem("pair.witness", 'has no effect with safety = "available"')
 
 
 ERRORS: Final[tuple[Check, ...]] = (_needed_tables, _passwords, _tls, _pair, _quorum)

@@ -166,7 +166,7 @@ class Pair:
     promote_after_s: float = field(
         default=9.0,
         validator=above(0),
-        metadata=key("The standby is not promoted sooner than so long after it last saw the active."),
+        metadata=key("strict: the standby is not promoted sooner than so long after it last saw the active."),
     )
     heartbeat_s: float = field(
         default=1.0,
