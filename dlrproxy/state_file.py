@@ -7,6 +7,7 @@ node ends in good order. So a reader judges by its content and by its age.
 import os
 from contextlib import suppress
 from pathlib import Path
+from threading import Lock
 from typing import Final
 
 NAME: Final = "state"
@@ -19,13 +20,16 @@ class StateFile:
     def __init__(self, data_dir: Path) -> None:
         self._path = data_dir / NAME
         self._written = ""
+        self._removed = False
+        self._turn = Lock()  # a `show` that nobody waits for any more may be under way when the node ends
 
     def show(self, role: str, epoch: int) -> None:
-        """It says so, and is as new as this moment."""
+        """It says so, and is as new as this moment; not once it was removed."""
         line = f"{role} {epoch}\n"
-        if line != self._written or not self._touch():
-            self._replace(line)
-            self._written = line
+        with self._turn:
+            if not self._removed and (line != self._written or not self._touch()):
+                self._replace(line)
+                self._written = line
 
     def _touch(self) -> bool:
         """False when somebody has removed it."""
@@ -42,6 +46,7 @@ class StateFile:
         unfinished.replace(self._path)
 
     def remove(self) -> None:
-        with suppress(FileNotFoundError):
+        """For good."""
+        with self._turn, suppress(FileNotFoundError):
+            self._removed = True
             self._path.unlink()
-        self._written = ""

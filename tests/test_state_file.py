@@ -44,3 +44,11 @@ def test_a_node_that_ends_in_good_order_leaves_none(tmp_path):
     state.remove()
     state.remove()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_node_that_has_ended_does_not_show_itself_again(tmp_path):
+    state = StateFile(tmp_path)
+    state.show("active", 3)
+    state.remove()
+    state.show("standby", 3)  # by a thread that nobody has waited for
+    assert not list(tmp_path.iterdir())
