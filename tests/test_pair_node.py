@@ -8,13 +8,14 @@ import trio
 from admin_world import asking
 from attrs import evolve
 from one_node import receive, report, submit, take
-from pair_scene import pair_scene
+from pair_scene import LONG_S, pair_scene
 from relay_world import heads, mo, receipt, submit_sm
 
 from dlrproxy.admin.client import RefusedError
 from dlrproxy.admin.pair_view import PairStatus
 from dlrproxy.admin.parked import Page
 from dlrproxy.admin.view import NodeStatus
+from dlrproxy.front import Front
 from dlrproxy.modes.replication import NOT_ASKED
 from protocols.smpp import constants as c
 from protocols.smpp.pdu import pack
@@ -74,6 +75,26 @@ async def test_a_planned_switch_waits_for_nothing_keeps_everything_and_goes_back
         gateway = await scene.bound_gateway("a")
         await submit(gateway, bind, b"0a1b2f")
         await report(gateway, bind, b"0a1b2f")
+
+
+async def test_an_active_that_does_not_listen_yet_does_not_say_that_it_serves(tmp_path, monkeypatch):
+    there, go_on = trio.Event(), trio.Event()
+    run = Front.run
+
+    async def held(front, *, task_status):
+        there.set()
+        await go_on.wait()
+        await run(front, task_status=task_status)
+
+    monkeypatch.setattr(Front, "run", held)
+    async with pair_scene(tmp_path) as scene:
+        await scene.start("a")
+        with trio.fail_after(LONG_S):
+            await there.wait()
+        assert (scene.role("a"), scene["a"].pair().serving) == ("active", False)
+        go_on.set()
+        await scene.bound()
+        await scene.until(lambda: scene["a"].pair().serving)
 
 
 async def test_of_what_is_asked_while_the_active_hands_over_the_last_counts(tmp_path):

@@ -17,7 +17,7 @@ def pair_metrics(pair: PairStatus) -> Iterator[Metric]:
         role.add_metric([name], name == pair.role)
     yield role
     yield _single("epoch", "The highest that is known: it counts promotions.", pair.epoch)
-    yield _single("pair_serving", "1 while a term of service is there.", pair.serving)
+    yield _single("pair_serving", "1 while it listens and dials.", pair.serving)
     yield _single("pair_both_active", "1 while both servers take writes for their own node.", pair.both_active)
     if pair.serves_for_s is not None:
         left = "Seconds that the active may go on without another acknowledgement; none where it needs none."

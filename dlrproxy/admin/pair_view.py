@@ -44,7 +44,7 @@ class PairStatus(msgspec.Struct, frozen=True, kw_only=True):
     refused: str  # why a promotion is not done; empty while it is being done
     epoch: int  # the highest that either server or the node knows: it counts promotions
     holder: str  # the node that was promoted last, as the own server knows; empty: not known
-    serving: bool  # the service has begun, and can be asked
+    serving: bool  # a term of service has begun: it listens and dials
     serves_for_s: float | None = None  # how long the active may go on without another acknowledgement; None: for ever
     safety: Literal["strict", "available"]
     manages_database: bool

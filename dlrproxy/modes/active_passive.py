@@ -161,7 +161,7 @@ class PairNode:
             trio.current_time(),
             pair=self._pair,
             peer=self._peer,
-            serving=self.term is not None,
+            serving=self.term is not None and self.term.started.is_set(),
             journal_rows=0 if self._journal is None else self._journal.size,
             logs=self._logs,
             witness_lends=driver.lent,
