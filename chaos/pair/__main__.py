@@ -29,10 +29,20 @@ _OWN_NETWORK: Final = ("unshare", "--net", "--pid", "--fork", "--kill-child", "-
 @click.command()
 @click.option("--rounds", default=10, show_default=True, type=click.IntRange(1), help="How often the active is killed.")
 @click.option("--rate", default=100.0, show_default=True, type=click.FloatRange(0, min_open=True), help="Messages/s.")
+@click.option(
+    "--fence-after",
+    "fence_after_s",
+    default=6.0,
+    show_default=True,
+    type=click.FloatRange(3),
+    help="pair.fence_after_s; promote_after_s is 3 more.",
+)
 @click.option("--keepalived", is_flag=True, help="Real keepalived, in network namespaces, moves the address.")
 @click.option("--directory", type=click.Path(file_okay=False, path_type=Path), help="Keep everything here: a new one.")
 @click.option("--inside", is_flag=True, hidden=True)
-def main(rounds: int, rate: float, directory: Path | None, *, keepalived: bool, inside: bool) -> None:
+def main(
+    rounds: int, rate: float, fence_after_s: float, directory: Path | None, *, keepalived: bool, inside: bool
+) -> None:
     """A pair over two real MariaDB servers: the active and its database are killed under load; nothing may be lost."""
     os.environ["PATH"] += ":/usr/sbin:/sbin"  # of servers, which not every account has
     if keepalived and not inside:
@@ -40,7 +50,7 @@ def main(rounds: int, rate: float, directory: Path | None, *, keepalived: bool, 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: all processes are ended
     where = Path(tempfile.mkdtemp(prefix="dlrproxy-pair-")) if directory is None else directory.resolve()
     where.mkdir(parents=True, exist_ok=True)
-    outcome = _play(partial(play, rounds, rate, where, _say, keepalived=keepalived))
+    outcome = _play(partial(play, rounds, rate, where, _say, keepalived=keepalived, fence_after_s=fence_after_s))
     if outcome is None:
         click.echo(f"Configuration, logs and ledgers are kept in {where}", err=True)
         sys.exit(_BROKEN)

@@ -22,6 +22,7 @@ SYSTEM_ID: Final = "pair"
 PASSWORD: Final = "secret"  # noqa: S105 - nobody else is there
 # After a crash: what no replica had acknowledged is dropped, as docs/active-passive.md says.
 _AS_REPLICA: Final = ("--init-rpl-role=SLAVE", "--rpl-semi-sync-slave-enabled=ON", "--read-only=ON")
+_MARGIN_S: Final = 3.0  # as between the defaults
 _ANSWER_S: Final = 10.0  # for the API; a busy node on a busy machine takes a while
 _CHECKOUT: Final = Path(__file__).parents[2]
 KEEPALIVED: Final = _CHECKOUT / "contrib" / "keepalived"
@@ -49,7 +50,7 @@ class Machine:
         self.node = NodeProcess(place.name, self.config, self.log, prefix=place.prefix)
         self._client = Client(Directory(self.data_dir), _ANSWER_S)
 
-    def write(self, operator: tuple[str, int], peer: "Machine") -> None:
+    def write(self, operator: tuple[str, int], peer: "Machine", fence_after_s: float) -> None:
         """The node's configuration. Raises OSError."""
         host, port = operator
         both = sorted((self.name, peer.name))
@@ -82,6 +83,8 @@ class Machine:
             f'peer_host = "{peer.place.address}"',
             f"peer_port = {peer.server.port}",
             "manage_database = true",
+            f"fence_after_s = {fence_after_s}",
+            f"promote_after_s = {fence_after_s + _MARGIN_S}",
             'replication_user = "dlrproxy_copy"',
             f'replication_password = "{PASSWORD}"',
         )

@@ -113,9 +113,11 @@ def _first(times: Iterator[float]) -> float | None:
     return next(times, None)
 
 
-async def play(rounds: int, rate: float, directory: Path, say: Say, *, keepalived: bool) -> Outcome:
+async def play(
+    rounds: int, rate: float, directory: Path, say: Say, *, keepalived: bool, fence_after_s: float
+) -> Outcome:
     """Raises NotInTimeError, CommandError, NodeFailedError, OSError, in groups. Leaves no process behind."""
-    async with set_up(rate, directory, say, keepalived=keepalived) as stage:
+    async with set_up(rate, directory, say, keepalived=keepalived, fence_after_s=fence_after_s) as stage:
         played = []
         for number in range(1, rounds + 1):
             played.append(await _round(stage, *stage.machines.values()))
@@ -182,7 +184,9 @@ def _can_be_promoted(pair: PairStatus) -> bool:
 
 
 @asynccontextmanager
-async def set_up(rate: float, directory: Path, say: Say, *, keepalived: bool) -> AsyncIterator[Stage]:
+async def set_up(
+    rate: float, directory: Path, say: Say, *, keepalived: bool, fence_after_s: float
+) -> AsyncIterator[Stage]:
     """A pair by the commands of docs/active-passive.md, an operator and a gateway; messages flow."""
     with ExitStack() as held:
         places = held.enter_context(in_namespaces(NAMES)) if keepalived else on_loopback(NAMES)
@@ -199,7 +203,9 @@ async def set_up(rate: float, directory: Path, say: Say, *, keepalived: bool) ->
         async with trio.open_nursery() as nursery:
             operator = Operator(_operator_options(host, operator_port), ledgers["operator"])
             await nursery.start(operator.run)
-            await _make_pair(machines, (host, operator_port))
+            for machine, peer in zip(machines, reversed(machines), strict=True):
+                machine.write((host, operator_port), peer, fence_after_s)
+            await _make_pair(machines)
             address: Address = (
                 ByKeepalived(machines, directory) if keepalived else ByHand(line_port, machines[0], nursery)
             )
@@ -230,12 +236,11 @@ def _ports(held: ExitStack) -> tuple[list[int], list[int], list[int]]:
     return ports[:2], ports[2:4], ports[4:]
 
 
-async def _make_pair(machines: list[Machine], operator: tuple[str, int]) -> None:
-    """As the document says: the servers, the configuration, the accounts, the schema, the replica."""
+async def _make_pair(machines: list[Machine]) -> None:
+    """As the document says: the servers, the accounts, the schema, the replica."""
     first, second = machines
     async with trio.open_nursery() as nursery:
-        for machine, peer in ((first, second), (second, first)):
-            machine.write(operator, peer)
+        for machine in machines:
             nursery.start_soon(machine.start_server)
     async with trio.open_nursery() as nursery:
         for machine in machines:
