@@ -81,6 +81,7 @@ def test_a_ring_needs_none_of_it_and_says_that_it_has_no_effect():
     )
     assert set(warnings(pair() + "[quorum]\n")) == {"quorum"}
     assert set(warnings(QUORUM + PEER)) == {"pair"}
+    assert warnings(QUORUM + '[join]\nlisten = "127.0.0.1:7399"\n')["join"] == 'has no effect with mode = "quorum"'
 
 
 def test_secrets_come_from_files_and_variables(tmp_path):

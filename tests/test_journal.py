@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import structlog.testing
 import trio
 from journal_world import an_open
 from test_store_rocks import Injected
@@ -35,6 +36,13 @@ async def test_what_was_written_is_there_after_a_restart(tmp_path):
     assert await all_rows(journal) == messages
     assert all(journal.holds(message) for message in messages)
     await journal.close()
+
+
+async def test_a_store_of_a_ring_that_nobody_reads_any_more_is_named(tmp_path):
+    await (await open_rocks(tmp_path, lambda: 0.0)).close()
+    with structlog.testing.capture_logs() as logged:
+        await (await open_journal(tmp_path)).close()
+    assert [entry["event"] for entry in logged] == ["journal.ring_store_left"]
 
 
 async def test_rows_are_read_in_pages(tmp_path):

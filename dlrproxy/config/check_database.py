@@ -17,8 +17,8 @@ _NEEDED: Final[Mapping[Mode, tuple[str, ...]]] = {
     "quorum": ("database",),
 }
 _USED: Final[Mapping[Mode, tuple[str, ...]]] = {
-    "ring": (),
-    "active-passive": ("database", "pair"),
+    "ring": ("join",),
+    "active-passive": ("database", "pair", "join"),  # but for its gates: see below
     "quorum": ("database", "quorum"),
 }
 _PASSWORDS: Final = ("password", "admin_password", "replication_password")
@@ -179,7 +179,7 @@ def _nodes(quorum: Quorum, draft: Draft) -> Iterator[Problem]:
 def _unused_tables(draft: Draft) -> Iterator[Problem]:
     if draft.node is None:
         return
-    for name in ("database", "pair", "quorum"):
+    for name in ("database", "pair", "quorum", "join"):
         if name in draft.given and name not in _USED[draft.node.mode]:
             yield Problem(name, f'has no effect with mode = "{draft.node.mode}"')
     if draft.node.mode == "active-passive" and draft.join is not None and draft.join.gates:

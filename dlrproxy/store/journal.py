@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+import structlog
 import trio
 
 from dlrproxy.store.database import Database, DatabaseError
@@ -29,7 +30,11 @@ from dlrproxy.store.visits import scan_opens
 MAX_ROWS: Final = 50_000
 PAGE: Final = 1000
 
+RING_STORE: Final = "store"  # in data_dir: what a node has of the time when it was one of a ring
+
 Version = tuple[float, float]
+
+_log = structlog.get_logger()
 
 
 class JournalError(StoreError):
@@ -136,6 +141,9 @@ def _write(changes: Changes, sync: bool, database: Database) -> None:
 
 async def open_journal(data_dir: Path, *, opener: Opener = Database, max_rows: int = MAX_ROWS) -> Journal:
     """Open the journal in `data_dir`, or make it. Raises StoreBusyError, StoreError. The last two are for tests."""
+
+    if (data_dir / RING_STORE).exists():
+        _log.warning("journal.ring_store_left", path=str(data_dir / RING_STORE), detail='only mode = "ring" reads it')
 
     def take() -> tuple[DataDirectory, Database, dict[Key, Version]]:
         directory = DataDirectory(data_dir, "journal")
