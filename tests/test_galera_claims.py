@@ -82,7 +82,7 @@ class Relay:
     def bound_gateways(self):
         return self._gateways
 
-    def deliver(self, gateway, message_id, pdu, done):
+    def deliver(self, gateway, message_id, pdu, done, *, age_s=0.0):
         if gateway not in self._gateways:
             return False
         self._history.deliveries[pdu.decode()].append(self._term)
