@@ -24,7 +24,8 @@ from attrs import define, evolve, field, frozen
 from protocols.peer.frames import VERSION, Frame, SummaryPart, SummaryWanted, decode, encode
 from protocols.smpp.constants import ESME_ROK
 from ring import commands as c
-from ring.custody import Custody, Offer
+from ring.accepting import Offer
+from ring.custody import Custody
 from ring.membership import Membership
 from ring.settings import CustodySettings
 from ring.summaries import Summaries

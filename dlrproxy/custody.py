@@ -21,9 +21,9 @@ from dlrproxy.store.shared import SharedStore
 from protocols.peer.frames import Envelope, EnvelopeKey, Finished, Forgotten, Frame
 from protocols.smpp.message_ids import Inexact, Match, Verdict, digits
 from ring import commands
+from ring.accepting import Offer
 from ring.commands import Ask, Closed, Finding, Reason, Recall
 from ring.custody import Custody as Machine
-from ring.custody import Offer
 from ring.rows import CustodyRow, ParkedRow, decode_custody, decode_parked, encode_key
 from ring.topology import Topology
 

@@ -54,9 +54,7 @@ An item moves through these states; what is not listed cannot happen, and a late
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Literal
 
-import msgspec
 from attrs import frozen
 
 from protocols.peer.frames import (
@@ -66,7 +64,6 @@ from protocols.peer.frames import (
     Claimed,
     Decided,
     Declined,
-    Envelope,
     EnvelopeKey,
     Finished,
     Forgotten,
@@ -75,57 +72,29 @@ from protocols.peer.frames import (
     Gather,
     HandOver,
     LapDone,
-    PartOf,
     Relayed,
     Settled,
 )
 from protocols.smpp.message_ids import normal
+from ring.accepting import Accepting, Offer
 from ring.claims import Claims
-from ring.commands import Accepted, Collect, Command, Finding, Reason, Row, Table
-from ring.delivery import Delivery
+from ring.commands import Collect, Command, Finding
 from ring.far import is_far
-from ring.gathering import Gathering
-from ring.handing_on import HandingOn
 from ring.inheritance import Inheritance
 from ring.items import Item, State
 from ring.next_hop import Owners
+from ring.parked import Parked
 from ring.passing import Passing
-from ring.presence import Presence
-from ring.rows import CustodyRow, Kind, ParkedRow, encode_key, encode_row
+from ring.placing import Placing
+from ring.restoring import restored
+from ring.rows import CustodyRow, Kind, ParkedRow
 from ring.settings import CustodySettings
-from ring.sharing import Sharing
 from ring.shelf import Alarm, Shelf
 from ring.topology import Topology
-from ring.walk import Walk
 
 _RUN_BITS = 32  # an envelope's number is the run in the upper half and a count in the lower: never reused
 
 _AT_REST = frozenset({State.WAITING, State.GRANTED, State.FORGETTING, State.HELD, State.TO_PARK, State.DELIVERED})
-
-_RESTORED = {
-    Kind.ORIGIN: State.LINED_UP,
-    Kind.GRANTED: State.GRANTED,
-    Kind.CLAIM: State.HELD,
-    Kind.HEIR: State.HELD,
-    Kind.DELIVERED: State.DELIVERED,
-}
-
-
-@frozen
-class Offer:
-    """A report or MO that the driver wants to answer ESME_ROK."""
-
-    operator: str
-    kind: Literal["dlr", "mo"]
-    message_id: bytes
-    destination: bytes
-    pdu: bytes
-    final: bool
-    trace: str
-    gateway: str = ""  # the owner, if it is a gateway of this node; or where an MO goes, wherever that is bound
-    local: bool = False  # deliver to `gateway` from here, rather than looking for it in the ring
-    sent: bool = False  # it is with a session already: `answered` will follow
-    part: PartOf | None = None  # one part of a concatenated MO, without `gateway`: it goes where all its parts go
 
 
 @frozen
@@ -154,37 +123,30 @@ class Custody:
         `owners` names the node to ask first; without it reports walk in the order of the ring.
         """
         settings = settings or CustodySettings()
-        self._settings = settings
-        self._me = topology.me
+        me = topology.me
         self._topology = topology
         self._store_id = store_id
         self._run = run
         self._count = 0
         self._versions: Mapping[str, int] = {}
         self._shelf = Shelf()
-        self._delivery = Delivery(self._shelf, settings, self._proceed, self._finished, self._go_elsewhere)
+        self._placing = Placing(self._shelf, settings, topology, run, owners, self._next_key, self._finished)
+        self._delivery = self._placing.delivery
         self._delivery.parked = parked
-        self._presence = Presence(self._shelf, settings, topology)
-        self._gathering = Gathering(
-            self._shelf, settings, topology, self._presence, self._next_key, self._placed, self._unplaced
-        )
-        self._walk = Walk(
-            self._shelf, settings, topology, run, self._delivery, self._gathering, owners, self._hand_on,
-            self._placed_at,
-        )  # fmt: skip
-        self._sharing: Sharing | None = None
-        if settings.cluster is not None:
-            self._sharing = Sharing(
-                self._shelf, settings, settings.cluster, topology, self._presence, self._delivery, self._walk,
-                self._gathering, self._next_key, self._proceed,
-            )  # fmt: skip
-        self._handing_on = HandingOn(self._shelf, settings, topology, self._walk)
+        self._gathering = self._placing.gathering
+        self._walk = self._placing.walk
+        self._handing_on = self._placing.handing_on
+        proceed = self._placing.proceed
         self._claims = Claims(
-            self._shelf, settings, self._me, store_id, self._delivery, self._walk, self._proceed,
+            self._shelf, settings, me, store_id, self._delivery, self._walk, proceed,
             self._granted_as_heir, self._handing_on.taken, self._next_number,
         )  # fmt: skip
-        self._inheritance = Inheritance(self._shelf, settings, self._me, self._claims, self._next_key, self._proceed)
+        self._inheritance = Inheritance(self._shelf, settings, me, self._claims, self._next_key, proceed)
         self._passing = Passing(self._shelf, settings, topology, store_id, self._claims, owners)
+        self._accepting = Accepting(self._shelf, settings, me, self._delivery, self._next_key, proceed)
+        self._parked = Parked(
+            self._shelf, settings, me, store_id, self._delivery, self._claims, self._next_key, proceed
+        )
 
     # What is asked of it
 
@@ -198,8 +160,7 @@ class Custody:
         return len(self._shelf.watch) > 0
 
     def count(self) -> Count:
-        waiting = self._walk.waiting + (0 if self._sharing is None else self._sharing.waiting)
-        return Count(len(self._shelf.items), self._walk.walking, waiting, self._delivery.parked)
+        return Count(len(self._shelf.items), self._walk.walking, self._placing.waiting, self._delivery.parked)
 
     def is_on_its_way(self, key: EnvelopeKey) -> bool:
         """Of this node's custody, and not waiting, to be parked, or let go of."""
@@ -236,7 +197,7 @@ class Custody:
 
     def next_due(self) -> float | None:
         """When `tick` has something to do."""
-        parts = (self._shelf.alarms, self._passing, self._gathering, self._handing_on, self._walk)
+        parts = (self._shelf.alarms, self._passing, self._placing)
         dues = [part.next_due() for part in parts]
         return min((due for due in dues if due is not None), default=None)
 
@@ -247,36 +208,8 @@ class Custody:
 
         `Accepted` follows once it is durable. A report without an id and without a gateway parks at once.
         """
-        if len(self._shelf.items) >= self._settings.max_messages:
-            return None, []
-        envelope = self._envelope(offer)
-        gateway = offer.gateway if offer.local else ""
-        item = Item(envelope, now, State.STORING, claimed=False, gateway=gateway, looked=offer.kind == "dlr")
-        self._shelf.items.add(item)
-        self._shelf.lines.join(item)
-        if gateway:
-            if offer.sent:
-                item.marked = self._sharing is not None
-                self._delivery.with_session(item)
-        else:
-            self._shelf.watch.add(envelope)
-
-        def stored(now: float) -> None:
-            item.stored = True
-            self._shelf.command(Accepted(item.key))
-            if item.state is State.STORING:
-                item.enter(State.LINED_UP)
-                self._proceed(item, now)
-
-        self._shelf.note("received", item, **({"gateway": gateway} if gateway else {}))
-        self._shelf.write(item.row(Kind.ORIGIN), then=stored)
-        return item.key, self._done(now)
-
-    def _envelope(self, offer: Offer) -> Envelope:
-        return Envelope(
-            self._next_key(), self._me, offer.operator, offer.kind, offer.message_id, offer.destination, offer.pdu,
-            offer.trace, offer.final, "" if offer.local else offer.gateway, part=offer.part,
-        )  # fmt: skip
+        key = self._accepting.accept(offer, now)
+        return key, [] if key is None else self._done(now)
 
     def _next_key(self) -> EnvelopeKey:
         return EnvelopeKey(self._store_id, self._next_number())
@@ -285,40 +218,8 @@ class Custody:
         self._count += 1
         return self._run << _RUN_BITS | self._count
 
-    def _proceed(self, item: Item, now: float) -> None:
-        """If it is stored and first in its line, begin what it is here for."""
-        if item.state is not State.LINED_UP or not self._shelf.lines.is_head(item):
-            return
-        if item.gateway:
-            self._delivery.start(item, now)
-        elif item.envelope.is_sought and not item.envelope.message_id:
-            self._delivery.park(item, Reason.NO_MESSAGE_ID, now)
-        elif self._sharing is not None:
-            self._sharing.ready(item, now)
-        elif not (self._handing_on.follows(item) and self._handing_on.take(item, now)):
-            self._walk.ready(item)
-
     def _finished(self, item: Item, now: float) -> None:
         self._claims.repeat(item, now)
-
-    def _placed(self, item: Item, now: float) -> None:
-        if self._sharing is not None:
-            self._sharing.ready(item, now)
-        else:
-            self._walk.ready(item)
-
-    def _placed_at(self, item: Item, gateway: str, now: float) -> None:
-        if self._sharing is not None:
-            self._sharing.placed(item, gateway, now)
-
-    def _go_elsewhere(self, item: Item, now: float) -> bool:
-        return self._sharing is not None and self._sharing.go_elsewhere(item, now)
-
-    def _unplaced(self, item: Item, now: float) -> None:
-        self._walk.unplaced(item, now)
-
-    def _hand_on(self, item: Item, now: float) -> bool:
-        return self._handing_on.take(item, now)
 
     def _granted_as_heir(self, item: Item) -> None:
         self._inheritance.granted(item)
@@ -350,8 +251,7 @@ class Custody:
             case Decided():
                 self._gathering.told(frame, now)
             case Bound():
-                for gateway in self._presence.heard(sender, frame):
-                    self._gateway_bound(frame.operator, gateway, now)
+                self._placing.gateway_heard(sender, frame, now)
             case HandOver():
                 self._inheritance.offered(frame, sender, now, taking=taking, leaving=self._handing_on.leaving)
             case Declined():
@@ -366,15 +266,13 @@ class Custody:
         """The answer to `Ask`."""
         if self._passing.is_asking(key):
             self._passing.asked(key, finding, now)
-        elif (item := self._shelf.items.get(key)) and not (self._sharing and self._sharing.asked(item, finding, now)):
-            self._walk.asked(item, finding, now)
+        elif item := self._shelf.items.get(key):
+            self._placing.asked(item, finding, now)
         return self._done(now)
 
     def arrived(self, rows: Sequence[CustodyRow], now: float) -> list[Command]:
         """The answer to `Collect`, and whatever else is found in this node's inbox: in key order, each row once."""
-        if self._sharing is None:
-            raise TypeError("only a node of a cluster has an inbox")
-        self._sharing.arrived(rows, now)
+        self._placing.arrived(rows, now)
         return self._done(now)
 
     def recalled(self, key: EnvelopeKey, row: ParkedRow | None, now: float) -> list[Command]:
@@ -410,24 +308,16 @@ class Custody:
         self._versions = {node: version for node, version in versions.items() if not is_far(node)}
         nodes = self._versions.keys()
         self._passing.reachable(nodes, self.speaking(SINCE[Relayed]))
-        self._presence.reachable(nodes)
+        self._placing.presence.reachable(nodes)
         self._gathering.reachable(nodes, now)
         self._claims.reachable(versions.keys(), now)
-        self._handing_on.reachable(self.speaking(SINCE[HandOver]), now)
-        self._walk.reachable(versions.keys(), now)
-        if self._sharing is not None:
-            self._sharing.reachable(nodes, now)
+        self._placing.reachable(versions.keys(), nodes, self.speaking(SINCE[HandOver]), now)
         return self._done(now)
 
     def retopologize(self, topology: Topology, now: float) -> list[Command]:
         """The configured nodes have changed."""
         self._passing.retopologize(topology)
-        self._presence.retopologize(topology)
-        self._gathering.retopologize(topology)
-        self._walk.retopologize(topology)
-        self._handing_on.retopologize(topology)
-        if self._sharing is not None:
-            self._sharing.retopologize(topology)
+        self._placing.retopologize(topology)
         self._topology = topology
         self._claims.retopologize(topology, now)
         return self._done(now)
@@ -439,53 +329,34 @@ class Custody:
 
     def leave(self, now: float) -> list[Command]:
         """This node is going to stop: hand on what others can deliver as well, and take over nothing from them."""
-        if self._sharing is None:
-            self._handing_on.leave(now)
-        else:
-            self._sharing.leave(now)
+        self._placing.leave(now)
         return self._done(now)
 
     def stay(self, now: float) -> list[Command]:
         """It is not going to, after all."""
-        if self._sharing is None:
-            self._handing_on.stay(now)
-        else:
-            self._sharing.stay()
+        self._placing.stay(now)
         return self._done(now)
 
     @property
     def handing_on(self) -> bool:
         """After `leave`: something may yet be handed on, or an heir has not confirmed that it is its own."""
-        return self._handing_on.under_way() if self._sharing is None else self._sharing.under_way()
+        return self._placing.is_handing_on()
 
     def gateway_bound(self, operator: str, gateway: str, now: float) -> list[Command]:
         """A receiver session of a gateway of this node is there."""
-        self._delivery.bound((operator, gateway), now)
-        self._presence.bound(operator, gateway)
-        self._gateway_bound(operator, gateway, now)
+        self._placing.gateway_bound(operator, gateway, now)
         return self._done(now)
-
-    def _gateway_bound(self, operator: str, gateway: str, now: float) -> None:
-        """Here or at another node."""
-        self._walk.gateway_bound(operator, gateway)
-        if self._sharing is not None:
-            self._sharing.gateway_bound(operator, gateway, now)
 
     def gateway_gone(self, operator: str, gateway: str, now: float) -> list[Command]:
         """The last receiver session of a gateway of this node has ended."""
-        self._presence.gone(operator, gateway)
-        if self._sharing is not None:
-            self._sharing.gone((operator, gateway), now)
+        self._placing.gateway_gone(operator, gateway, now)
         return self._done(now)
 
     def appeared(self, operator: str, response_id: bytes, now: float) -> list[Command]:
         """An open message with this id has just been recorded here."""
         for key in self._shelf.watch.matching(operator, response_id):
             if not self._passing.appeared(key) and (item := self._shelf.items.get(key)):
-                if self._sharing is None:
-                    self._walk.look_again(item)
-                else:
-                    self._sharing.look_again(item)
+                self._placing.look_again(item)
         return self._done(now)
 
     def replay(
@@ -494,43 +365,14 @@ class Custody:
         """Take a parked row back into custody: to a gateway of this node, or (with "") round the ring.
 
         With `node` it goes to that node and no other: to its gateway of that name, or (with "") to any that is bound.
-        None when a late claim is just taking it, or has. What this node took from an operator keeps its key, so that
-        its owner recognises it; what it had claimed from another origin becomes an envelope of this node.
+        None when a late claim is just taking it, or has.
         """
-        old = parked.envelope
-        key = old.key if old.key.store == self._store_id else self._next_key()
-        if self._claims.is_recalling(old.key) or key in self._shelf.items:
-            return None, []
-        envelope = _sent_to(msgspec.structs.replace(old, key=key, origin=self._me), gateway, node)
-        gateway = "" if node else gateway
-        item = Item(envelope, now, State.STORING, claimed=False, gateway=gateway, lap=parked.lap)
-        item.replayed = item.old = True
-        self._shelf.items.add(item)
-        self._shelf.lines.join(item)
-        if not gateway:
-            self._shelf.watch.add(envelope)
-        self._delivery.parked -= 1
-
-        def stored(now: float) -> None:
-            item.stored = True
-            item.enter(State.LINED_UP)
-            self._shelf.note("replayed", item, reason=parked.reason, **({"to": node} if node else {}))
-            self._proceed(item, now)
-
-        unparked = Row(Table.PARKED, encode_key(old.key), None)
-        self._shelf.write(item.row(Kind.ORIGIN), unparked, then=stored)
-        return key, self._done(now)
+        key = self._parked.replay(parked, gateway, node, now)
+        return key, [] if key is None else self._done(now)
 
     def drop_parked(self, parked: ParkedRow, now: float) -> list[Command]:
         """A person drops a parked row. Nothing is done when a late claim is just taking it, or has."""
-        key = parked.envelope.key
-        if self._claims.is_recalling(key) or key in self._shelf.items:
-            return []
-        self._delivery.parked -= 1
-        item = Item(parked.envelope, parked.accepted_at, State.DELIVERED, claimed=False)
-        self._shelf.note("dropped", item, reason="by_hand", parked=parked.reason)
-        self._shelf.write(Row(Table.PARKED, encode_key(key), None))
-        return self._done(now)
+        return self._done(now) if self._parked.drop(parked) else []
 
     def recount(self, parked: int) -> None:
         """So many rows are parked: those of a node that is gone have come to this one."""
@@ -541,34 +383,15 @@ class Custody:
 
         False when the parked quota is full: nothing was done.
         """
-        if self._delivery.parked >= self._settings.max_parked:
-            return False, []
-        self._delivery.parked += 1
-        envelope = msgspec.structs.replace(parked.envelope, key=self._next_key(), origin=self._me)
-        row = msgspec.structs.replace(parked, envelope=envelope)
-        item = Item(envelope, parked.accepted_at, State.DELIVERED, claimed=False)
-        self._shelf.note("parked", item, reason=parked.reason)
-        self._shelf.write(Row(Table.PARKED, encode_key(envelope.key), encode_row(row)))
-        return True, self._done(now)
+        adopted = self._parked.adopt(parked)
+        return adopted, self._done(now) if adopted else []
 
     def restore(self, row: CustodyRow, now: float) -> None:
         """A row found on disk at start, in key order; `resume` follows after the last one."""
         if row.kind is Kind.DECISION:
             self._gathering.restore(row, now)
             return
-        item = Item(
-            envelope=row.envelope,
-            accepted_at=min(row.accepted_at, now),
-            state=_RESTORED[row.kind],
-            claimed=row.kind in (Kind.CLAIM, Kind.HEIR, Kind.DELIVERED),
-            heir=row.kind is Kind.HEIR,
-            gateway=row.gateway,
-            stored=True,
-            granted_to=row.granted_to,
-            superseded=row.superseded,
-            marked=row.delivering,
-            old=True,
-        )
+        item = restored(row, now)
         self._shelf.items.add(item)
         if item.state in (State.LINED_UP, State.HELD):
             self._shelf.lines.join(item)
@@ -583,7 +406,7 @@ class Custody:
         self._shelf.lines.sort()
         self._claims.retopologize(self._topology, now)
         for item in list(self._shelf.items):
-            self._proceed(item, now)
+            self._placing.proceed(item, now)
         return self._done(now)
 
     def tick(self, now: float) -> list[Command]:
@@ -594,9 +417,7 @@ class Custody:
             elif item := self._shelf.items.get(name):
                 self._ring_alarm(alarm, item, now)
         self._passing.tick(now)
-        self._gathering.tick(now)
-        self._presence.tick(now)
-        self._handing_on.tick(now)
+        self._placing.tick(now)
         return self._done(now)
 
     def _ring_alarm(self, alarm: Alarm, item: Item, now: float) -> None:
@@ -606,8 +427,7 @@ class Custody:
             case Alarm.GATHER:
                 self._gathering.timed_out(item, now)
             case Alarm.WAKE:
-                if self._sharing is None or not self._sharing.wake(item, now):
-                    self._walk.wake(item)
+                self._placing.wake(item, now)
             case Alarm.RETRY:
                 self._delivery.retry(item.key, now)
             case Alarm.REPEAT:
@@ -618,15 +438,5 @@ class Custody:
                 raise AssertionError("a pump alarm is named by its outlet")
 
     def _done(self, now: float) -> list[Command]:
-        self._walk.start_more(now)
-        self._handing_on.start_more(now)
+        self._placing.start_more(now)
         return self._shelf.take()
-
-
-def _sent_to(envelope: Envelope, gateway: str, node: str) -> Envelope:
-    """For that node, where a person says so; else for whom it was before a person did."""
-    if node:
-        return msgspec.structs.replace(envelope, gateway=gateway, node=node, part=None)
-    if envelope.kind == "dlr":
-        return msgspec.structs.replace(envelope, gateway="", node="")
-    return envelope if envelope.part is not None else msgspec.structs.replace(envelope, node="")

@@ -14,7 +14,8 @@ from attrs import define, field
 from protocols.peer.frames import VERSION, Envelope, EnvelopeKey, Frame, PartOf
 from protocols.smpp.constants import ESME_ROK, TEMPORARY
 from ring import commands as c
-from ring.custody import Custody, Offer
+from ring.accepting import Offer
+from ring.custody import Custody
 from ring.rows import CustodyRow, decode_custody, decode_key, decode_parked
 from ring.settings import ClusterSettings, CustodySettings, OperatorPolicy
 from ring.topology import Topology

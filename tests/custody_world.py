@@ -26,7 +26,8 @@ from protocols.peer.frames import (
     speaks,
 )
 from ring import commands as c
-from ring.custody import Custody, Offer
+from ring.accepting import Offer
+from ring.custody import Custody
 from ring.rows import decode_custody, decode_key, decode_parked, encode_key
 from ring.settings import CustodySettings, OperatorPolicy
 from ring.summaries import Summaries

@@ -6,7 +6,7 @@ from custody_world import SETTINGS, World
 
 from protocols.peer.frames import Forward
 from protocols.smpp.constants import ESME_ROK
-from ring.custody import Offer
+from ring.accepting import Offer
 
 HUNG = "n1"  # heard, and doing nothing
 

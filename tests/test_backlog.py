@@ -9,8 +9,9 @@ from relay_world import deliver_sm_resp, receipt, submit_sm_resp
 
 from dlrproxy.collector import STEP, CustodyCollector, at_rest
 from protocols.peer.frames import Envelope, EnvelopeKey, Forward, HandOver, LapDone
+from ring.accepting import Offer
 from ring.commands import Ask, Deliver, Note, Send, Write
-from ring.custody import Custody, Offer
+from ring.custody import Custody
 from ring.items import State
 from ring.pace import BURST, PER_S, Pace
 from ring.rows import CustodyRow, Kind

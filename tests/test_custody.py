@@ -5,7 +5,7 @@ from custody_world import SETTINGS, World
 
 from dlrproxy.logs import ROUTE_EVENTS
 from protocols.smpp.constants import ESME_RSYSERR, ESME_RX_P_APPN
-from ring.custody import Offer
+from ring.accepting import Offer
 from ring.settings import OperatorPolicy
 from ring.shelf import Alarm, Alarms
 from ring.topology import Topology
