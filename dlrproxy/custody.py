@@ -16,6 +16,7 @@ from msgspec import structs
 from dlrproxy.clock import NodeClock
 from dlrproxy.custody_port import Accepted, Deliveries, Wanted
 from dlrproxy.logs import RouteLog, logger
+from dlrproxy.set_aside import SetAside
 from dlrproxy.store.port import OpenMessage, Store, StoreError, Table
 from dlrproxy.store.shared import SharedStore
 from protocols.peer.frames import Envelope, EnvelopeKey, Finished, Forgotten, Frame
@@ -56,6 +57,7 @@ class Keeper:
         self._machine = machine
         self._store = store
         self._shared = shared
+        self._set_aside = None if shared is None else SetAside(shared)
         self._clock = clock
         self._route_log = route_log
         self._log = logger("custody")
@@ -374,9 +376,9 @@ class Keeper:
     async def collect(self) -> bool:
         """Take over what is in this node's inbox, as much as one commit carries; the rest once that is durable.
 
-        False: the store could not be read. `run` does this by itself.
+        What cannot be read is set aside. False: the store could not be read. `run` does this by itself.
         """
-        if self._shared is None:
+        if self._shared is None or self._set_aside is None:
             return True
         self._collect_wanted = trio.Event()
         try:
@@ -384,12 +386,15 @@ class Keeper:
             if self._recount:
                 self._recount = False
                 self._machine.recount(await count_rows(self._store, Table.PARKED))
+            page = await self._set_aside.next_page()
         except StoreError as error:
             self._log.warning("custody.collecting_failed", detail=str(error))
             self.take_over()
             return False
-        if rows:
-            self._do(self._machine.arrived([decode_custody(value) for _, value in rows], self._clock.now()))
+        # From here to the end without an await: a row leaves its place in the commit in which it comes to another.
+        if arrived := self._set_aside.taken_back(page) + self._set_aside.readable(rows):
+            self._do(self._machine.arrived(arrived, self._clock.now()))
+        if page or rows:
             self._store.after_durable(self.look_into_inbox)
         return True
 

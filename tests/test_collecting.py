@@ -1,12 +1,16 @@
 """What a node takes from its inbox at a time (`Keeper.collect`)."""
 
-from unittest.mock import Mock
+from unittest.mock import AsyncMock, Mock
+
+import pytest
+import structlog
 
 from dlrproxy.custody import Keeper
+from dlrproxy.set_aside import UNREADABLE, SetAside
 from dlrproxy.store.memory import MemoryStore
-from dlrproxy.store.port import Table
+from dlrproxy.store.port import StoreError, Table
 from protocols.peer.frames import Envelope, EnvelopeKey
-from ring.rows import CustodyRow, Kind, encode_key, encode_row
+from ring.rows import CustodyRow, Kind, RowError, encode_key, encode_row
 
 
 class Shared(MemoryStore):
@@ -16,6 +20,9 @@ class Shared(MemoryStore):
 
     async def inbox(self, limit=1000):
         return self.rows[:limit]
+
+    def take_from_inbox(self, key):
+        self.rows = [row for row in self.rows if row[0] != key]
 
     def take(self, rows):
         """As the machine has it do with what has arrived; it is durable at once."""
@@ -54,3 +61,81 @@ async def test_what_a_gone_node_had_parked_is_counted():
     keeper.take_over()
     assert await keeper.collect()
     machine.recount.assert_called_once_with(2)
+
+
+def keeper_of(store):
+    """Its machine takes all that arrives, and `taken` has the traces of that."""
+    taken = []
+
+    def arrived(rows, now):
+        for row in rows:
+            store.take_from_inbox(encode_key(row.envelope.key))
+            taken.append(row.envelope.trace)
+        return []
+
+    machine = Mock()
+    machine.arrived = arrived
+    return Keeper(machine, store, Mock(), Mock(), store), taken
+
+
+async def collect_all(keeper):
+    keeper.look_into_inbox()
+    while keeper.wants_collecting:
+        assert await keeper.collect()
+
+
+async def set_aside(store):
+    return [value for name, value in await store.scan(Table.META) if name.startswith(UNREADABLE)]
+
+
+@pytest.mark.parametrize("bad", [b"", b"nothing of the kind", a_row(1)[1][:-3]])
+async def test_what_cannot_be_read_is_set_aside_and_the_rest_comes_in(bad):
+    store = Shared(lambda: 0.0)
+    store.rows = [(b"n" * 200, bad), *(a_row(number) for number in range(2, 5))]
+    keeper, taken = keeper_of(store)
+    with structlog.testing.capture_logs() as logged:
+        await collect_all(keeper)
+    assert taken == ["t2", "t3", "t4"]
+    assert (store.rows, await set_aside(store)) == ([], [bad])
+    [said] = [entry for entry in logged if entry["event"] == "custody.unreadable_set_aside"]
+    assert (said["log_level"], said["name"]) == ("error", (b"n" * 200).hex())
+
+
+def test_it_is_taken_out_of_the_inbox_in_the_commit_that_sets_it_aside():
+    group = Mock()
+    rows = [(b"k%d" % number, b"bad") for number in range(3)]
+    assert SetAside(group).readable(rows) == []
+    assert [call[0] for call in group.method_calls] == ["put", "take_from_inbox"] * 3  # nothing is awaited between
+
+
+async def test_a_term_that_can_read_it_takes_it_in(monkeypatch):
+    store = Shared(lambda: 0.0)
+    store.rows = []
+    later = [a_row(number) for number in range(250)]  # as if written by a release that this one does not know yet
+    with monkeypatch.context() as patched:
+        patched.setattr("dlrproxy.set_aside.decode_custody", Mock(side_effect=RowError("of a later release")))
+        store.rows = later[:]
+        keeper, taken = keeper_of(store)
+        await collect_all(keeper)
+    assert (taken, store.rows, len(await set_aside(store))) == ([], [], 250)
+    await collect_all(keeper)
+    assert taken == []  # not within a term
+
+    store.put(Table.META, UNREADABLE + b"!", b"damaged")
+    keeper, taken = keeper_of(store)
+    await collect_all(keeper)
+    assert sorted(taken) == sorted(f"t{number}" for number in range(250))
+    assert await set_aside(store) == [b"damaged"]
+
+
+async def test_a_store_that_cannot_be_read_for_a_moment_keeps_back_nothing_that_was_set_aside(monkeypatch):
+    store = Shared(lambda: 0.0)
+    store.rows = []
+    store.put(Table.META, UNREADABLE + b"x", a_row(7)[1])
+    keeper, taken = keeper_of(store)
+    keeper.look_into_inbox()
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "inbox", AsyncMock(side_effect=StoreError("away")))
+        assert not await keeper.collect()
+    await collect_all(keeper)
+    assert taken == ["t7"]
