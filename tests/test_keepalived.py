@@ -14,6 +14,7 @@ HERE = Path(__file__).parents[1] / "contrib" / "keepalived"
 CHECK, NOTIFY = HERE / "dlrproxy-check", HERE / "dlrproxy-notify"
 LONG_S = 100
 PATIENCE_S = 30
+START_S = 15
 
 # Notes what it is told. Promoted, the node serves; but where there is a file "refuses" it is not.
 COMMAND = """#!/bin/sh
@@ -36,15 +37,18 @@ class Node:
 
     def is_in(self, role, age_s=0):
         state = self.directory / "state"
-        state.write_text(f"{role} 1\n")
+        state.write_text(f"{role} 1 idle {int(time.time())}\n")
         self.age("state", age_s)
+
+    def is_active(self, service, for_s):
+        (self.directory / "state").write_text(f"active 1 {service} {int(time.time()) - for_s}\n")
 
     def age(self, name, age_s):
         then = time.time() - age_s
         os.utime(self.directory / name, (then, then))
 
     def check(self, what):
-        return subprocess.run([CHECK, what, self.directory, str(PATIENCE_S)], check=False).returncode == 0
+        return subprocess.run([CHECK, what, self.directory, str(PATIENCE_S), str(START_S)], check=False).returncode == 0
 
     def words(self, state):
         return [str(each) for each in (NOTIFY, self.command, "FILE", self.directory, "INSTANCE", "VI", state, "100")]
@@ -107,6 +111,26 @@ def test_a_node_that_does_not_touch_its_state_is_not_there(node, age_s):
     node.is_in("active", age_s)
     assert not node.check("ready")
     assert not node.check("active")
+
+
+@pytest.mark.parametrize(
+    ("service", "for_s", "has_it"),
+    [
+        ("serving", 10 * START_S, True),
+        ("starting", 0, True),
+        ("starting", START_S + 1, False),
+        ("starting", -LONG_S, True),
+        ("starting-alone", 10 * START_S, True),
+    ],
+)
+def test_an_active_that_does_not_get_to_serve_gives_the_address_to_one_that_may(node, service, for_s, has_it):
+    node.is_active(service, for_s)
+    assert (node.check("ready"), node.check("active")) == (has_it, has_it)
+
+
+def test_a_state_of_two_words_says_enough(node):
+    (node.directory / "state").write_text("active 1\n")
+    assert (node.check("ready"), node.check("active")) == (True, True)
 
 
 def test_without_a_state_there_is_no_node(node):

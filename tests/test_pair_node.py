@@ -33,7 +33,7 @@ async def promoted(scene, name):
 
 
 def state(scene, name):
-    return (scene.configs[name].node.data_dir / "state").read_text().split()
+    return (scene.configs[name].node.data_dir / "state").read_text().split()[:3]
 
 
 async def test_a_planned_switch_waits_for_nothing_keeps_everything_and_goes_back_again(tmp_path):
@@ -50,7 +50,7 @@ async def test_a_planned_switch_waits_for_nothing_keeps_everything_and_goes_back
         await bind.send(receipt(9, b"0a1b2d"))
         await receive(gateway)  # and it is not answered: it goes to custody
         assert heads([await receive(bind)]) == [("deliver_sm_resp", c.ESME_ROK, 9)]
-        await scene.until(lambda: state(scene, "a") == ["active", "1"])
+        await scene.until(lambda: state(scene, "a") == ["active", "1", "serving"])
 
         async with scene.parting(bind, gateway):
             scene["a"].demote()
@@ -61,7 +61,7 @@ async def test_a_planned_switch_waits_for_nothing_keeps_everything_and_goes_back
         await take(gateway, b"0a1b2d")
         await submit(gateway, bind, b"0a1b2e")
         await report(gateway, bind, b"0a1b2e")
-        await scene.until(lambda: state(scene, "b") == ["active", "2"])
+        await scene.until(lambda: state(scene, "b") == ["active", "2", "serving"])
         run = scene["b"].term.keeper.machine._run
 
         await trio.to_thread.run_sync(scene.servers.replicate, "a", "b")
@@ -92,9 +92,11 @@ async def test_an_active_that_does_not_listen_yet_does_not_say_that_it_serves(tm
         with trio.fail_after(LONG_S):
             await there.wait()
         assert (scene.role("a"), scene["a"].pair().serving) == ("active", False)
+        await scene.until(lambda: state(scene, "a") == ["active", "1", "starting"])  # the other's server is a replica
         go_on.set()
         await scene.bound()
         await scene.until(lambda: scene["a"].pair().serving)
+        await scene.until(lambda: state(scene, "a") == ["active", "1", "serving"])
 
 
 async def test_of_what_is_asked_while_the_active_hands_over_the_last_counts(tmp_path):

@@ -29,7 +29,7 @@ from dlrproxy.modes.pair_status import pair_status
 from dlrproxy.modes.terms import Terms
 from dlrproxy.modes.witness_link import witness_of
 from dlrproxy.node_view import View
-from dlrproxy.state_file import StateFile
+from dlrproxy.state_file import Service, StateFile
 from dlrproxy.store.directory import free_bytes
 from dlrproxy.store.grouped import GroupedStore
 from dlrproxy.store.journal import Journal, open_journal
@@ -301,8 +301,7 @@ class PairNode:
         self._log.info("node.stopping", drain_s=self.config.node.drain_s, role=driver.machine.role.value)
         if driver.machine.role is not Role.ACTIVE:
             return
-        peer = driver.peer
-        if peer is not None and peer.server.replica is not None and peer.server.replica.receiving:
+        if _has_standby(driver):
             await self._hand_over(driver)
         else:
             with trio.move_on_after(self.config.node.drain_s + _RELEASES_S):
@@ -322,8 +321,9 @@ class PairNode:
                 while self._shown(driver) == shown:
                     await driver.looked()
 
-    def _shown(self, driver: PairDriver) -> tuple[str, int]:
-        return driver.machine.role.value, self.pair().epoch
+    def _shown(self, driver: PairDriver) -> tuple[str, int, Service]:
+        status = self.pair()
+        return status.role, status.epoch, _service(driver, serving=status.serving)
 
     async def _measure(self, driver: PairDriver, own: Replication, peer: Replication) -> None:
         """How long the primary's log is: for people, and apart from everything that must not wait."""
@@ -354,6 +354,20 @@ def as_served(config: Config) -> Config:
     """What a term of this node's is told: it is alone."""
     own = config.own_peer
     return evolve(config, peers=() if own is None else (own,), join=Join())
+
+
+def _service(driver: PairDriver, *, serving: bool) -> Service:
+    if driver.machine.role is not Role.ACTIVE:
+        return Service.IDLE
+    if serving:
+        return Service.SERVING
+    return Service.STARTING if _has_standby(driver) else Service.STARTING_ALONE
+
+
+def _has_standby(driver: PairDriver) -> bool:
+    """The other node's server receives what this one's commits: service can be handed over."""
+    peer = driver.peer
+    return peer is not None and peer.server.replica is not None and peer.server.replica.receiving
 
 
 def _tables(config: Config) -> tuple[Pair, Database]:
