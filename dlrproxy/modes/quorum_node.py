@@ -25,12 +25,12 @@ from dlrproxy.config.changes import ReloadRefusedError, changes, check_identity
 from dlrproxy.config.database import Database, Quorum
 from dlrproxy.log_sink import Sink
 from dlrproxy.logs import RouteLog, logger
-from dlrproxy.modes.cluster import SETTLE_S, QuorumSettings
+from dlrproxy.modes.cluster import SETTLE_S, QuorumSettings, Role
 from dlrproxy.modes.quorum_driver import QuorumDriver
 from dlrproxy.modes.quorum_status import quorum_status
 from dlrproxy.modes.terms import Terms
 from dlrproxy.node_view import View
-from dlrproxy.state_file import StateFile
+from dlrproxy.state_file import Service, StateFile
 from dlrproxy.store.directory import free_bytes
 from dlrproxy.store.grouped import GroupedStore
 from dlrproxy.store.journal import Journal, open_journal
@@ -247,14 +247,22 @@ class QuorumNode:
     async def _keep_state(self, driver: QuorumDriver) -> None:
         """In a thread: a disk that hangs must not keep the loop from fencing."""
         while True:
-            shown = driver.machine.role, driver.machine.epoch
+            shown = self._shown(driver)
             try:
-                await trio.to_thread.run_sync(self._state.show, shown[0].value, shown[1], abandon_on_cancel=True)
+                await trio.to_thread.run_sync(self._state.show, *shown, abandon_on_cancel=True)
             except OSError as error:
                 self._log.error("quorum.state_not_written", detail=str(error))
             with trio.move_on_after(self._quorum.heartbeat_s):
-                while (driver.machine.role, driver.machine.epoch) == shown:
+                while self._shown(driver) == shown:
                     await driver.looked()
+
+    def _shown(self, driver: QuorumDriver) -> tuple[str, int, Service]:
+        machine = driver.machine
+        service = Service.IDLE
+        if machine.role is Role.SERVING:
+            listens = self.term is not None and self.term.started.is_set()
+            service = Service.SERVING if listens else Service.STARTING
+        return machine.role.value, machine.epoch, service
 
 
 def as_served(config: Config) -> Config:
