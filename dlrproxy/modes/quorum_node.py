@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 from attrs import evolve
@@ -21,7 +21,7 @@ from dlrproxy.admin.view import Drain
 from dlrproxy.clock import NodeClock
 from dlrproxy.config import Config, Join
 from dlrproxy.config.accounts import ordinary
-from dlrproxy.config.changes import ReloadRefusedError, changes, check_identity
+from dlrproxy.config.changes import ReloadRefusedError, changes, check_identity, taken_over
 from dlrproxy.config.database import Database, Quorum
 from dlrproxy.log_sink import Sink
 from dlrproxy.logs import RouteLog, logger
@@ -39,6 +39,9 @@ from dlrproxy.store.sql.errors import FencedError
 from dlrproxy.store.sql.galera import Galera
 from dlrproxy.store.sql.store import open_shared
 from dlrproxy.term import Term
+
+if TYPE_CHECKING:
+    from dlrproxy.store.sql.pool import Doubt
 
 HOME: Final = "home"  # the file in data_dir that holds its id
 _HOME_BYTES: Final = 16
@@ -65,6 +68,7 @@ class QuorumNode:
         )
         self._driver: QuorumDriver | None = None
         self._journal: Journal | None = None
+        self._abandoned: list[Doubt] = []  # statements of terms that have ended: not to be done after what follows
         self._opened = 0  # the epoch under which the store was opened last
         self._state = StateFile(config.node.data_dir)
         self._stop = trio.Event()
@@ -100,19 +104,16 @@ class QuorumNode:
         """As `Term.reload`; without a term it counts for the next one."""
         check_identity(self.config, config)
         await self.started.wait()
-        served = as_served(config)
-        term = self.term
-        if term is not None:
-            await term.reload(served)
-            self._terms.config = evolve(term.config, operators=served.operators)
-        else:
-            if self._stop.is_set():
-                raise ReloadRefusedError(["the node is stopping"])
-            if needs := changes(self._terms.config, served).needs_restart:
-                self._log.warning("config.needs_restart", keys=list(needs))
-            self._terms.config = evolve(served, database=self.config.database, quorum=self.config.quorum)
+        if self._stop.is_set():
+            raise ReloadRefusedError(["the node is stopping"])
+        # What a term cannot take over while it runs the next one must not either: it would be half a restart.
+        wanted = evolve(taken_over(self.config, config), operators=config.operators)
+        needs = changes(self.config, config).needs_restart
+        if not await self._terms.reload(as_served(wanted)):
             self._log.info("config.reloaded", role=self._running_driver().machine.role.value)
-        self.config = evolve(config, database=self.config.database, quorum=self.config.quorum)
+        if needs:
+            self._log.warning("config.needs_restart", keys=list(needs))
+        self.config = wanted
 
     # `Service`, for its driver
 
@@ -237,6 +238,7 @@ class QuorumNode:
                 statement_timeout_s=database.statement_timeout_s,
                 journal=self._journal,
                 journal_after_s=database.journal_after_s,
+                doubts=self._abandoned,
             )
         except FencedError:
             driver.refused(epoch)

@@ -71,13 +71,14 @@ async def open_shared(
     remembered: int = REMEMBERED,
     journal: Journal | None = None,
     journal_after_s: float = JOURNAL_AFTER_S,
+    doubts: list[Doubt] | None = None,
 ) -> GroupedSharedStore:
     """Open the store of a cluster in the schema that `account` names, to work on the partition of `node` under `epoch`.
 
     Whoever worked on that under an earlier epoch can write it no more, and so it goes with this one: after a later
     epoch its `run` raises StoreError. Otherwise as `open_sql`. Raises FencedError, SqlError, SchemaError.
     """
-    pool = Pool(account, connections, statement_timeout_s)
+    pool = Pool(account, connections, statement_timeout_s, doubts)
     try:
         await schema.ready(pool)
         fence = await partition.fence(pool, node, epoch)

@@ -1,0 +1,167 @@
+"""A node of a quorum from term to term, on one real database server: what Galera says of that is pretended."""
+
+from contextlib import asynccontextmanager
+
+import mariadb_server
+import pytest
+import structlog.testing
+import trio
+from attrs import evolve
+from test_quorum_driver import FakeDatabase
+
+from dlrproxy.config import parse
+from dlrproxy.config.changes import ReloadRefusedError
+from dlrproxy.demo.ports import LOOPBACK, reserved
+from dlrproxy.modes import quorum_node
+from dlrproxy.modes.quorum_node import QuorumNode
+from dlrproxy.store.sql import schema
+from dlrproxy.store.sql.pool import Pool
+
+LONG_S = 100
+
+
+class FakeGalera(FakeDatabase):
+    home = b""
+
+    def opened(self, account, name, home, **times):
+        self.home = home
+        return self
+
+    async def claim(self, seen):
+        epoch = await super().claim(seen)
+        self.members["a"] = evolve(self.members["a"], home=self.home)
+        return epoch
+
+    async def close(self):
+        pass
+
+
+def config_of(data_dir, account, listen, links):
+    return parse(f"""
+        [node]
+        name = "a"
+        mode = "quorum"
+        data_dir = "{data_dir}"
+        min_free_mb = 16
+        drain_s = 5
+        [[operators]]
+        name = "acme"
+        host = "{LOOPBACK}"
+        port = 1
+        system_id = "shop"
+        password = "secret"
+        listen = {{ shop = "{LOOPBACK}:{listen}" }}
+        [[peers]]
+        name = "a"
+        url = "ws://{LOOPBACK}:{links}"
+        [[peers]]
+        name = "b"
+        url = "ws://{LOOPBACK}:1"
+        [ring]
+        cluster = "test"
+        [database]
+        socket = "{account.socket}"
+        user = "{account.user}"
+        password = "secret"
+        schema = "{account.schema}"
+        [quorum]
+        heartbeat_s = 0.2
+        fence_after_s = 60
+        takeover_after_s = 100
+    """)
+
+
+class Scene:
+    def __init__(self, node, config, galera):
+        self.node, self.config, self.galera = node, config, galera
+
+    async def term_after(self, former=None):
+        with trio.fail_after(LONG_S):
+            while (term := self.node.term) is None or term is former:  # noqa: ASYNC110 - what a thread leads to
+                await trio.sleep(0.01)
+            await term.started.wait()
+            return term
+
+    async def lose_quorum(self):
+        self.galera.server = evolve(self.galera.server, primary=False)
+        with trio.fail_after(LONG_S):
+            while self.node.term is not None:  # noqa: ASYNC110 - what a thread leads to
+                await trio.sleep(0.01)
+
+    def regain_quorum(self):
+        self.galera.server = evolve(self.galera.server, primary=True)
+
+    def with_window(self, window, **changes):
+        (operator,) = self.config.operators
+        return evolve(self.config, operators=(evolve(operator, window=window),), **changes)
+
+
+@asynccontextmanager
+async def running(tmp_path, monkeypatch):
+    galera = FakeGalera()
+    monkeypatch.setattr(quorum_node, "Galera", galera.opened)
+    async with mariadb_server.fresh_schema() as account:
+        pool = Pool(account, 1, LONG_S)
+        await schema.init(pool)
+        await pool.close()
+        with reserved(2) as (listen, links):
+            config = config_of(tmp_path / "data", account, listen, links)
+            node = QuorumNode(config)
+            async with trio.open_nursery() as nursery:
+                await nursery.start(node.run)
+                yield Scene(node, config, galera)
+                node.stop()
+
+
+def window(term):
+    return term.fronts["acme"].relay.operator.window
+
+
+async def test_a_reload_counts_for_the_term_that_is_there_and_for_the_next_one(tmp_path, monkeypatch):
+    async with running(tmp_path, monkeypatch) as scene:
+        term = await scene.term_after()
+        await scene.node.reload(scene.with_window(7))
+        assert window(term) == 7
+        await scene.lose_quorum()
+        scene.regain_quorum()
+        assert window(await scene.term_after(term)) == 7
+
+
+async def test_without_a_term_it_counts_for_the_next_one_and_names_what_needs_a_restart(tmp_path, monkeypatch):
+    async with running(tmp_path, monkeypatch) as scene:
+        await scene.term_after()
+        await scene.lose_quorum()
+        wanted = scene.with_window(7, database=evolve(scene.config.database, connections=9))
+        with structlog.testing.capture_logs() as logged:
+            await scene.node.reload(wanted)
+        assert [entry["keys"] for entry in logged if entry["event"] == "config.needs_restart"] == [
+            ["database.connections"]
+        ]
+        assert scene.node.config.database == scene.config.database
+        scene.regain_quorum()
+        assert window(await scene.term_after()) == 7
+
+
+async def test_a_node_that_stops_takes_over_nothing(tmp_path, monkeypatch):
+    async with running(tmp_path, monkeypatch) as scene:
+        scene.node.stop()
+        with pytest.raises(ReloadRefusedError):
+            await scene.node.reload(scene.with_window(7))
+
+
+async def test_what_a_term_left_behind_at_the_server_is_known_to_the_next_one(tmp_path, monkeypatch):
+    known = []
+
+    async def opened(*args, doubts, **kwargs):
+        known.append(doubts)
+        return await open_shared(*args, doubts=doubts, **kwargs)
+
+    open_shared = quorum_node.open_shared
+    monkeypatch.setattr(quorum_node, "open_shared", opened)
+    async with running(tmp_path, monkeypatch) as scene:
+        term = await scene.term_after()
+        await scene.lose_quorum()
+        scene.regain_quorum()
+        await scene.term_after(term)
+    first, second = known
+    assert first is second
