@@ -21,7 +21,7 @@ MODE: Final = 0o644  # keepalived runs scripts as another user
 
 
 class Service(StrEnum):
-    """What an active node does; any other one is idle."""
+    """What the active node of a pair does, or one of a quorum that may serve; any other one is idle."""
 
     IDLE = "idle"
     SERVING = "serving"  # it listens

@@ -91,6 +91,12 @@ class Scene:
     def regain_quorum(self):
         self.galera.server = evolve(self.galera.server, primary=True)
 
+    async def state(self, *words):
+        path = self.config.node.data_dir / "state"
+        with trio.fail_after(LONG_S):
+            while not path.exists() or tuple(path.read_text("ascii").split()[:3]) != words:  # noqa: ASYNC110 - a thread's
+                await trio.sleep(0.01)
+
     def with_window(self, window, **changes):
         (operator,) = self.config.operators
         return evolve(self.config, operators=(evolve(operator, window=window),), **changes)
@@ -115,6 +121,13 @@ async def running(tmp_path, monkeypatch):
 
 def window(term):
     return term.fronts["acme"].relay.operator.window
+
+
+async def test_the_state_file_says_the_role_and_whether_it_serves(tmp_path, monkeypatch):
+    async with running(tmp_path, monkeypatch) as scene:
+        await scene.state("serving", "1", "serving")
+        await scene.lose_quorum()
+        await scene.state("no-quorum", "0", "idle")
 
 
 async def test_a_reload_counts_for_the_term_that_is_there_and_for_the_next_one(tmp_path, monkeypatch):
