@@ -1,5 +1,6 @@
 """ring/link.py over real loopback sockets: links come up, carry frames in order, and survive what happens to links."""
 
+import contextlib
 import random
 import ssl
 from contextlib import asynccontextmanager
@@ -493,8 +494,10 @@ async def test_a_stranger_is_shown_out_of_tls_too(fleet, certificates):
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     stream = await trio.open_ssl_over_tcp_stream("127.0.0.1", fleet.port("gw2"), ssl_context=context)
-    with pytest.raises(trio.BrokenResourceError):  # TLS 1.3 tells the client here that it needs a certificate
-        await stream.receive_some()
+    said = b""
+    with contextlib.suppress(trio.BrokenResourceError):  # an alert, or an end: Python's versions differ
+        said = await stream.receive_some()
+    assert said == b""
     await trio.aclose_forcefully(stream)
     assert two.links.turned_away["tls_failed"] == 2
 

@@ -147,7 +147,8 @@ async def test_it_serves_again_under_a_new_epoch_once_a_claim_returns(autojump_c
         assert node.service.epoch == 0
         node.own.certifies = True
         await trio.sleep(8)
-        assert (node.role, node.service.epoch) == (Role.SERVING, 2)
+        assert node.role is Role.SERVING
+        assert node.service.epoch > 1  # by more than one, where a claim that nobody answered was made all the same
 
 
 async def test_a_stall_shorter_than_the_fence_ends_nothing(autojump_clock):
