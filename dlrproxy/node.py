@@ -52,6 +52,9 @@ class Node:
     def demote(self) -> bool:
         return False
 
+    def look(self) -> bool:
+        return False
+
     def stop(self) -> None:
         """Begin to end gracefully: `run` returns within about `drain_s`."""
         self.term.stop()

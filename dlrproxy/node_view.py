@@ -53,6 +53,8 @@ class Shown(Protocol):
 
     def demote(self) -> bool: ...
 
+    def look(self) -> bool: ...
+
     def drain(self, mode: view.Drain) -> None: ...
 
     def undrain(self) -> bool: ...
@@ -150,6 +152,9 @@ class View:
 
     def demote(self) -> bool:
         return self._node.demote()
+
+    def look(self) -> bool:
+        return self._node.look()
 
     def drain(self, mode: view.Drain) -> None:
         self._node.drain(mode)

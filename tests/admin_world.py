@@ -279,6 +279,10 @@ class FakeNode:
         self.promotions.append("demote")
         return self.answer.pair is not None
 
+    def look(self):
+        self.calls["look"] += 1
+        return self.answer.quorum is not None
+
     async def _disk(self):
         await trio.lowlevel.checkpoint()
         if self.failure is not None:

@@ -10,6 +10,7 @@ command -v mariadbd >/dev/null || [ -x /usr/sbin/mariadbd ] || missing="$missing
 command -v mariadb-backup >/dev/null || missing="$missing mariadb-backup"
 [ -e /usr/lib/galera/libgalera_smm.so ] || missing="$missing galera-4"
 command -v rsync >/dev/null || missing="$missing rsync"
+command -v curl >/dev/null || missing="$missing curl"
 command -v keepalived >/dev/null || [ -x /usr/sbin/keepalived ] || missing="$missing keepalived"
 command -v ip >/dev/null || missing="$missing iproute2"
 [ -n "$missing" ] || exit 0

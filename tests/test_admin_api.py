@@ -26,6 +26,7 @@ from dlrproxy.admin.client import RefusedError
 from dlrproxy.admin.lookup import Answer
 from dlrproxy.admin.pair_view import PairStatus
 from dlrproxy.admin.parked import Done, Page, ParkedDetail
+from dlrproxy.admin.quorum_view import QuorumStatus
 from dlrproxy.admin.view import DrainState, IdRule, NodeStatus, StoreStatus
 from dlrproxy.store.port import OpenMessage, StoreError
 from ring.rows import encode_key
@@ -526,6 +527,13 @@ async def test_a_node_of_a_ring_is_neither_promoted_nor_demoted(ask, path):
     assert await refused(ask, "post", path, PairStatus, {}) == (
         409,
         "the mode is ring: only a node of a pair is promoted or demoted",
+    )
+
+
+async def test_a_node_of_another_mode_is_not_told_to_look(ask):
+    assert await refused(ask, "post", "/look", QuorumStatus, {}) == (
+        409,
+        "the mode is ring: only a node of a quorum is told to look",
     )
 
 

@@ -1,6 +1,7 @@
 """A node of a quorum from term to term, on one real database server: what Galera says of that is pretended."""
 
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import mariadb_server
 import pytest
@@ -9,6 +10,7 @@ import trio
 from attrs import evolve
 from test_quorum_driver import FakeDatabase
 
+from dlrproxy.admin import unix_socket
 from dlrproxy.config import parse
 from dlrproxy.config.changes import ReloadRefusedError
 from dlrproxy.demo.ports import LOOPBACK, reserved
@@ -71,6 +73,9 @@ def config_of(data_dir, account, listen, links):
     """)
 
 
+NOTIFY = Path(__file__).parents[1] / "contrib" / "galera" / "dlrproxy-galera-notify"
+
+
 class Scene:
     def __init__(self, node, config, galera):
         self.node, self.config, self.galera = node, config, galera
@@ -84,6 +89,9 @@ class Scene:
 
     async def lose_quorum(self):
         self.galera.server = evolve(self.galera.server, primary=False)
+        await self.without_term()
+
+    async def without_term(self):
         with trio.fail_after(LONG_S):
             while self.node.term is not None:  # noqa: ASYNC110 - what a thread leads to
                 await trio.sleep(0.01)
@@ -103,7 +111,7 @@ class Scene:
 
 
 @asynccontextmanager
-async def running(tmp_path, monkeypatch):
+async def running(tmp_path, monkeypatch, **quorum):
     galera = FakeGalera()
     monkeypatch.setattr(quorum_node, "Galera", galera.opened)
     async with mariadb_server.fresh_schema() as account:
@@ -112,6 +120,7 @@ async def running(tmp_path, monkeypatch):
         await pool.close()
         with reserved(2) as (listen, links):
             config = config_of(tmp_path / "data", account, listen, links)
+            config = evolve(config, quorum=evolve(config.quorum, **quorum))
             node = QuorumNode(config)
             async with trio.open_nursery() as nursery:
                 await nursery.start(node.run)
@@ -128,6 +137,29 @@ async def test_the_state_file_says_the_role_and_whether_it_serves(tmp_path, monk
         await scene.state("serving", "1", "serving")
         await scene.lose_quorum()
         await scene.state("no-quorum", "0", "idle")
+
+
+async def test_the_servers_own_word_makes_it_look_long_before_its_heartbeat(tmp_path, monkeypatch):
+    async with running(tmp_path, monkeypatch, heartbeat_s=3600.0, fence_after_s=7200.0) as scene:
+        await scene.term_after()
+        scene.galera.server = evolve(scene.galera.server, primary=False)
+        words = [NOTIFY, scene.config.node.data_dir, "--status", "connected", "--primary", "no"]
+        await trio.run_process(words)
+        await scene.without_term()
+
+
+async def test_a_server_gets_no_error_and_no_wait_from_a_node_that_is_not_there(tmp_path):
+    for words in ([], [tmp_path], [tmp_path, "--status", "synced"]):
+        with trio.fail_after(LONG_S):
+            done = await trio.run_process([NOTIFY, *words], capture_stdout=True, capture_stderr=True)
+        assert (done.returncode, done.stdout) == (0, b"")
+        assert done.stderr.startswith(b"dlrproxy-galera-notify: ")
+
+
+async def test_nor_from_one_that_does_not_answer(tmp_path):
+    with unix_socket.listener(tmp_path), trio.fail_after(LONG_S):
+        done = await trio.run_process([NOTIFY, tmp_path], capture_stderr=True)
+    assert done.returncode == 0
 
 
 async def test_a_reload_counts_for_the_term_that_is_there_and_for_the_next_one(tmp_path, monkeypatch):

@@ -13,6 +13,7 @@
     POST /undrain         {}
     POST /promote         {"force": false}                of a pair: take over, as soon as it is safe
     POST /demote          {}                              of a pair: hand over
+    POST /look            {}                              of a quorum: look at the database server at once
 
 What is about the store is answered 503 by a node that does not serve now, and so are POST /drain but for "stop", and
 POST /undrain.
@@ -65,6 +66,10 @@ class DemoteRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pass
 
 
+class LookRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    pass
+
+
 class Health(msgspec.Struct, frozen=True):
     node: str
     serving: bool
@@ -114,6 +119,7 @@ class Api:
                 self._route("POST", "/undrain", self._serving(self._undrain)),
                 self._route("POST", "/promote", self._promote),
                 self._route("POST", "/demote", self._demote),
+                self._route("POST", "/look", self._look),
             ],
             exception_handlers={HTTPException: _http_problem},
         )
@@ -208,6 +214,13 @@ class Api:
     async def _demote(self, request: Request) -> Response:
         await _body(request, DemoteRequest)
         return self._asked_of_pair(self._view.demote())
+
+    async def _look(self, request: Request) -> Response:
+        await _body(request, LookRequest)
+        taken, status = self._view.look(), self._view.status()
+        if not taken:
+            raise RequestError(409, f"the mode is {status.mode}: only a node of a quorum is told to look")
+        return json(status.quorum, 202)
 
     def _asked_of_pair(self, taken: bool) -> Response:
         status = self._view.status()

@@ -213,6 +213,9 @@ class NodeView(Protocol):
     def demote(self) -> bool:
         """Of a pair: hand over. False: the node is of another mode."""
 
+    def look(self) -> bool:
+        """Of a quorum: look at the database server at once. False: the node is of another mode."""
+
     async def open_messages(self, lookup: Lookup) -> Sequence[OpenMessage]:
         """As `Store.find` does for one lookup. Raises StoreError."""
 

@@ -120,6 +120,9 @@ class PairNode:
             driver.demote()
         return True
 
+    def look(self) -> bool:
+        return False
+
     async def reload(self, config: Config) -> None:
         """As `Term.reload`; without a term it counts for the next one."""
         check_identity(self.config, config)

@@ -97,6 +97,11 @@ class QuorumNode:
     def demote(self) -> bool:
         return False
 
+    def look(self) -> bool:
+        """Look at the database server at once: somebody says that its state has changed."""
+        self._running_driver().look()
+        return True
+
     def pair(self) -> None:
         """It is of none."""
 
