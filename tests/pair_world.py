@@ -359,7 +359,8 @@ class World:
             server = self.servers[name]
             assert server.writable or not server.up, f"{name} is active on a read-only server\n{self.story()}"
         for node in self.nodes.values():
-            if node.machine is not None and node.todo and isinstance(node.todo[0], p.Serve):
+            to_serve = node.machine is not None and node.todo and isinstance(node.todo[0], p.Serve)
+            if to_serve and self.clock(node) < node.machine.serve_until:  # later it is not done
                 assert node.server.writable or not node.server.up, f"{node.name} serves read-only\n{self.story()}"
 
     def check_nothing_lost(self):

@@ -4,7 +4,18 @@ import pytest
 from attrs import evolve
 from pair_world import BEAT_S, SETTINGS, World
 
-from dlrproxy.modes.pair import Alone, Observation, Replica, Role, Safety, Server
+from dlrproxy.modes.pair import (
+    Alone,
+    GoAlone,
+    GoPaired,
+    Observation,
+    Release,
+    Replica,
+    Role,
+    Safety,
+    Serve,
+    Server,
+)
 from dlrproxy.modes.replication import Pair
 
 
@@ -306,6 +317,44 @@ def test_it_does_not_while_that_server_may_serve_alone():
     world.linked = True
     settle(world, 20)
     assert roles(world)["b"] is Role.STANDBY
+
+
+def alone_at(machine, now, alone=Alone.FREE, **changes):
+    """What it does when its server shows that it is the primary, and may serve alone."""
+    server = Server(writable=True, epoch=2, holder="a", beat=1, alone=alone, position="0-1-1", replica=None)
+    return machine.observe(Observation(own=evolve(server, **changes), peer=None, peer_epoch=0), now)
+
+
+@pytest.fixture
+def pairing():
+    """An active whose replica is back at 10.0, and may have the row that ends being alone."""
+    machine = Pair(evolve(SETTINGS, me="a"), 0.0)
+    assert alone_at(machine, 9.0) == [Serve(2)]
+    assert alone_at(machine, 10.0, has_replica=True) == [GoPaired()]
+    return machine
+
+
+def test_an_active_serves_no_longer_than_its_replica_may_know_of_though_its_own_row_does_not_show_it(pairing):
+    assert alone_at(pairing, 12.0) == []
+    assert alone_at(pairing, 13.0, has_replica=True) == [GoPaired()]  # which vouches for nothing that the first has not
+    assert pairing.serve_until == 10.0 + SETTINGS.fence_after_s
+    assert [type(command) for command in alone_at(pairing, 17.0)] == [Release]
+    assert alone_at(pairing, 18.0) == []
+    assert pairing.role is Role.FENCED
+
+
+def test_it_is_paired_once_the_replica_answers_again(pairing):
+    alone_at(pairing, 17.0)
+    assert alone_at(pairing, 18.0, has_replica=True) == [GoPaired()]
+    pairing.acknowledged(19.0)
+    assert alone_at(pairing, 19.0, Alone.NO) == [Serve(2)]
+
+
+def test_or_alone_again_if_a_person_says_so(pairing):
+    alone_at(pairing, 17.0)
+    pairing.promote(force=True)
+    assert alone_at(pairing, 18.0) == [GoAlone(Alone.FREE)]
+    assert alone_at(pairing, 19.0) == [Serve(2)]
 
 
 def test_a_planned_switch_waits_for_nothing_and_loses_nothing():

@@ -230,6 +230,20 @@ async def test_what_was_interrupted_between_the_row_and_semi_sync_is_put_right_b
         await acknowledged_again(nodes.a)
 
 
+async def test_no_commit_goes_without_the_replica_after_the_row_that_it_may_have():
+    async with a_pair() as nodes:
+        await nodes.a.carry_out(p.GoAlone(Alone.FREE))
+        nodes.pair.links["a"].silence()
+        hasty = Replication(nodes.pair.account("a"), "a", strict=True, timeout_s=1)
+        with pytest.raises(UnknownOutcomeError):
+            await hasty.carry_out(p.GoPaired())
+        await hasty.close()
+        seen = await nodes.a.read()
+        assert (seen.server.alone, seen.semi_sync.enabled) == (Alone.NO, True)  # and no beat finds another row
+        nodes.pair.links["a"].heal()
+        await acknowledged_again(nodes.a)
+
+
 # --- handing over
 
 

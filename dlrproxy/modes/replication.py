@@ -71,6 +71,9 @@ class Pair:
         self._wanted = False
         self._forced = False
         self._handing_over = False
+        self._pairing = (
+            False  # the row that ends being alone may be written, and the replica may have it before it shows
+        )
 
     # What it is told besides observations
 
@@ -111,6 +114,8 @@ class Pair:
         self.wants_witness = self.role is Role.ACTIVE
         if own is None:
             return self._without_database(now)
+        if own.alone is Alone.NO:
+            self._pairing = False
         if self.role is Role.ACTIVE:
             return self._active(seen, own, now)
         if own.writable and own.replica is None:
@@ -130,6 +135,10 @@ class Pair:
             return []
         until = min(self.serve_until, self._seen_at + self._settings.fence_after_s)
         return self._fence(why) if now >= until else []
+
+    def _alone(self, own: Server) -> Alone:
+        """As the replica may know it: it has a row before the commit of that returns, or fails here."""
+        return Alone.NO if self._pairing else own.alone
 
     def _vouched(self, alone: Alone, now: float) -> bool:
         """The peer cannot be active now, nor soon."""
@@ -152,22 +161,26 @@ class Pair:
             return [*self._fence("it was asked to hand over"), *self._read_only(own)]
         if not own.writable or own.replica is not None:
             return self._fence("its database server is no longer the primary")
-        self.serve_until = self._vouched_until(own.alone)
         if self._settings.strict and own.alone is not Alone.NO and own.has_replica:
-            self.acknowledged(now)  # it is active by right until now, and the row that says so is seen later
+            if not self._pairing:
+                self.acknowledged(now)  # it is active by right until now, and the row that says so is seen later
+                self._pairing = True
             self.serve_until = self._vouched_until(Alone.NO)  # as that row will have it, whenever it looks again
             return [GoPaired()]
-        if self._vouched(own.alone, now):
+        alone_now = self._alone(own)
+        self.serve_until = self._vouched_until(alone_now)
+        if self._vouched(alone_now, now):
             self._cancel_request()  # there is nothing to be done for it; another day it would be a surprise
             return []
         if (alone := self._may_go_alone(own, now)) is not None:
             return [GoAlone(alone)]
-        return self._fence(self._unvouched(own.alone))
+        return self._fence(self._unvouched(alone_now))
 
     def _may_go_alone(self, own: Server, now: float) -> Alone | None:
         if self._forced:
+            self._pairing = False
             return Alone.FREE
-        if own.alone is Alone.NO and self._vouched(Alone.WITNESSED, now):
+        if self._alone(own) is Alone.NO and self._vouched(Alone.WITNESSED, now):
             return Alone.WITNESSED
         return None
 
@@ -195,11 +208,12 @@ class Pair:
         if own.holder != self._settings.me:
             return self._found_promoted(own)
         self.wants_witness = True
-        if self._vouched(own.alone, now):
+        if self._vouched(self._alone(own), now):
             return self._serve(own, now)
-        self._become(Role.FENCED, self._unvouched(own.alone))
-        alone = self._may_go_alone(own, now)
-        return [GoAlone(alone)] if alone is not None else []
+        self._become(Role.FENCED, self._unvouched(self._alone(own)))
+        if (alone := self._may_go_alone(own, now)) is not None:
+            return [GoAlone(alone)]
+        return [GoPaired()] if self._pairing and own.has_replica else []
 
     def _found_promoted(self, own: Server) -> list[Command]:
         """By another tool, or by a person, or it is new: nobody else than this node can hold it."""
@@ -216,7 +230,7 @@ class Pair:
         self._cancel_request()
         self.epoch = own.epoch
         self._seen_at = now
-        self.serve_until = self._vouched_until(own.alone)
+        self.serve_until = self._vouched_until(self._alone(own))
         self._become(Role.ACTIVE, "its database server is the primary")
         return [Serve(own.epoch)]
 

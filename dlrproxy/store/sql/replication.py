@@ -34,7 +34,7 @@ from dlrproxy.modes.pair import Alone, Command, Replica, Server
 from dlrproxy.store.sql.behind import LogPosition
 from dlrproxy.store.sql.connection import Account, Result, Value
 from dlrproxy.store.sql.dialect import Dialect, dialect_of, includes
-from dlrproxy.store.sql.errors import AgainError, SqlError
+from dlrproxy.store.sql.errors import AgainError, SqlError, UnknownOutcomeError
 from dlrproxy.store.sql.merge import note_known
 from dlrproxy.store.sql.pool import Pool
 from dlrproxy.store.sql.statements import literal, text
@@ -279,7 +279,7 @@ class Replication:
                 case pair.GoPaired():
                     # In this order: whoever has the row has all that was committed without its acknowledgement.
                     await self._set_semi_sync(self._acting, on=True)
-                    await self._set_alone(Alone.NO)
+                    await self._end_alone()
                 case pair.Serve() | pair.Release():
                     raise ValueError(f"{command} is not for a database server")
 
@@ -344,6 +344,15 @@ class Replication:
 
     async def _set_alone(self, alone: Alone) -> None:
         await self._change_row(f"alone={literal(alone.value)}", f"holder={literal(self._me)}")
+
+    async def _end_alone(self) -> None:
+        try:
+            await self._set_alone(Alone.NO)
+        except UnknownOutcomeError:
+            # The replica may have that row. While it does not show here, the next beat would switch semi-sync off, and
+            # commits go without the replica. So end the connection that waits, which commits the row.
+            await self._read(self._acting)
+            raise
 
     async def _change_row(self, change: str, condition: str) -> None:
         result = await self._acting.run(f"UPDATE pair SET beat=beat+1,{change} WHERE id=1 AND {condition}")
