@@ -129,6 +129,19 @@ async def test_a_partition_keeps_its_store_id(pool, tmp_path):
         assert store.store_id == first
 
 
+async def test_what_a_crash_left_without_content_is_swept_as_the_next_term_begins(pool, tmp_path, monkeypatch):
+    monkeypatch.setattr(partition, "ROWS", 2)
+    fence = await partition.fence(pool, "a", 1)
+    await put(pool, "a", "custody", "k0", "k1", "k2", "stays")
+    await put(pool, "a", "inbox", "i0")
+    await put(pool, "b", "custody", "k0")
+    group = a_group(*((Table.CUSTODY, b"k%d" % number, None) for number in range(3)), inbox=[("a", b"i0", None)])
+    await pool.run(next(iter(fence.statements_of(group))))  # and it crashes before the others
+    assert len(await rows_of(pool)) == 6
+    async with running(pool, "a", tmp_path):
+        assert await rows_of(pool) == {("a", "custody", b"stays"): b"of stays", ("b", "custody", b"k0"): b"of k0"}
+
+
 async def test_what_is_put_into_an_inbox_is_there_for_that_node_until_it_takes_it(pool, tmp_path):
     async with running(pool, "a", tmp_path) as a, running(pool, "b", tmp_path) as b:
         a.put(Table.CUSTODY, b"k", b"v")

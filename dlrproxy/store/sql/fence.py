@@ -75,10 +75,7 @@ class Fence:
             if node == self.node and content is None:
                 gone[INBOX].append(name)
         for kind, names in gone.items():
-            yield (
-                f"DELETE FROM items WHERE {_of_kind(self.node, kind)} AND name IN ({','.join(map(literal, names))}) "
-                "AND content IS NULL"
-            )
+            yield swept(self.node, kind, names)
 
     def moved(self, heir: str, kind: str, names: Sequence[bytes]) -> str:
         """These rows of custody, of the inbox or parked ones become the heir's; custody comes to its inbox."""
@@ -117,6 +114,23 @@ def to_move(node: str, limit: int) -> str:
     return (
         f"SELECT kind,name FROM items WHERE node={literal(node)} AND kind IN ({kinds}) AND content IS NOT NULL "
         f"ORDER BY kind,name LIMIT {limit}"
+    )
+
+
+def left_behind(node: str, limit: int) -> str:
+    """Kind and name of rows that count as deleted. Not of parked ones: there may be millions to look through."""
+    kinds = ",".join(map(literal, (Table.CUSTODY.value, Table.META.value, INBOX)))
+    return (
+        f"SELECT kind,name FROM items WHERE node={literal(node)} AND kind IN ({kinds}) AND content IS NULL "
+        f"LIMIT {limit}"
+    )
+
+
+def swept(node: str, kind: str, names: Sequence[bytes]) -> str:
+    """Delete these rows while they have no content."""
+    return (
+        f"DELETE FROM items WHERE {_of_kind(node, kind)} AND name IN ({','.join(map(literal, names))}) "
+        "AND content IS NULL"
     )
 
 

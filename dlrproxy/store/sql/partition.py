@@ -8,7 +8,7 @@ from dlrproxy.store.directory import STORE_ID_KEY, STORE_ID_SIZE
 from dlrproxy.store.port import Table
 from dlrproxy.store.sql import schema
 from dlrproxy.store.sql.errors import FencedError
-from dlrproxy.store.sql.fence import Fence, epoch_of, find_fence, first_fence, to_move
+from dlrproxy.store.sql.fence import Fence, epoch_of, find_fence, first_fence, left_behind, swept, to_move
 from dlrproxy.store.sql.pool import Pool
 from dlrproxy.store.sql.statements import get_item, insert_item
 
@@ -39,6 +39,16 @@ async def store_id(pool: Pool, node: str) -> bytes:
     if not result.rows:
         raise schema.SchemaError(f"{pool.account.server} keeps no store id for {node}; run `dlrproxy db check`")
     return cast("bytes", result.rows[0][0])
+
+
+async def sweep(pool: Pool, node: str) -> None:
+    """Delete what a crash between the statements of a group has left without content. Raises SqlError."""
+    while (found := await pool.run(left_behind(node, ROWS))).rows:
+        names: dict[str, list[bytes]] = defaultdict(list)
+        for kind, name in found.rows:
+            names[cast("bytes", kind).decode()].append(cast("bytes", name))
+        for kind, of_kind in names.items():
+            await pool.run(swept(node, kind, of_kind))
 
 
 async def move(pool: Pool, dead: str, epoch: int, heir: str) -> Counter[Table]:

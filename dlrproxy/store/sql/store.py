@@ -82,6 +82,7 @@ async def open_shared(
     try:
         await schema.ready(pool)
         fence = await partition.fence(pool, node, epoch)
+        await partition.sweep(pool, node)
         store_id = await partition.store_id(pool, node)
         if journal is not None:
             await bring_home(journal, pool, shared=True)
