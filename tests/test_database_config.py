@@ -84,6 +84,14 @@ def test_a_ring_needs_none_of_it_and_says_that_it_has_no_effect():
     assert warnings(QUORUM + '[join]\nlisten = "127.0.0.1:7399"\n')["join"] == 'has no effect with mode = "quorum"'
 
 
+def test_summaries_have_no_effect_in_a_quorum():
+    assert warnings(QUORUM + "[ring]\nsummary_mb = 128\n") == {
+        "ring.summary_mb": 'has no effect with mode = "quorum": every node has all open messages'
+    }
+    assert "ring.summary_mb" not in warnings(QUORUM + "[ring]\nsummary_mb = 0\n")
+    assert "ring.summary_mb" not in warnings(pair("[ring]\nsummary_mb = 128\n"))
+
+
 def test_secrets_come_from_files_and_variables(tmp_path):
     for name in ("database", "admin", "copy", "witness"):
         (tmp_path / name).write_text(f"{name} secret, long\n")

@@ -4,10 +4,12 @@ import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from attrs import fields
+
 from dlrproxy.config.check import SHORTEST_RING_SECRET, Check, Draft
 from dlrproxy.config.database import Database, Pair, Quorum
 from dlrproxy.config.problems import Problem
-from dlrproxy.config.tables import Mode
+from dlrproxy.config.tables import Mode, Ring
 from dlrproxy.modes.cluster import RATE_MARGIN
 
 RELEASE_S: Final = 2.0  # the longest that a node takes to let go of its binds
@@ -187,7 +189,10 @@ def _unused_tables(draft: Draft) -> Iterator[Problem]:
 
 
 def _unused_keys(draft: Draft) -> Iterator[Problem]:
-    database, pair = draft.database, draft.pair
+    database, pair, ring = draft.database, draft.pair, draft.ring
+    is_of_quorum = draft.node is not None and draft.node.mode == "quorum"
+    if is_of_quorum and ring is not None and ring.summary_mb not in {0, fields(Ring).summary_mb.default}:
+        yield Problem("ring.summary_mb", 'has no effect with mode = "quorum": every node has all open messages')
     if database is not None:
         for name in ("ca_file", "cert_file", "key_file"):
             if not database.tls and getattr(database, name) is not None:
