@@ -17,10 +17,7 @@ that its coordinator names (`gathering.py`): the lap before that only asks who i
 
 Where this ring is joined to another one, a report that nobody here claims walks that one next (`crossing.py`).
 
-What waits and came more than a minute ago, or was found on disk at the start, may be millions of items: the backlog. It
-does not hold up what has just come: it has a small part of the room at most, only some of its laps begin after one
-event, and it tries again at a rate, however long a round of all of it takes then. A node that joins still wakes all of
-it (`pace.py` says how fast). Nor does what comes hold it up for good: one lap in nine is for it.
+What has just come walks before the backlog (`backlog.py`), which may be millions of items.
 """
 
 from collections import deque
@@ -29,29 +26,22 @@ from collections.abc import Set as AbstractSet
 from typing import Protocol
 
 from protocols.peer.frames import EnvelopeKey, Forward, LapDone, Place
+from ring.backlog import MOST_AT_ONCE, Backlog
 from ring.commands import Ask, Finding, Reason
 from ring.crossing import Crossing
 from ring.delivery import Delivery
 from ring.items import NOBODY, Item, Nodes, State
 from ring.next_hop import Owners, next_hop
-from ring.pace import Pace
 from ring.rows import Kind
 from ring.settings import CustodySettings
-from ring.shelf import Alarm, Shelf, backoff
+from ring.shelf import Alarm, Shelf
 from ring.topology import Topology
+from ring.waiting import Waiting
 
 # A look at this node's own store, whenever it is answered, still counts.
 _FINDABLE = frozenset({State.WALKING, State.WAITING, State.READY, State.HANDING})
 # A lap is a few network round trips. A node that holds one up for longer is too slow to hold up others besides.
 _SLOW_LAP_S = 2.0
-# Of the room to walk, the backlog has one in so many: with the default max_walking 250 laps, which is what its pace
-# comes to where a hop and its disks take 150 ms. What is answered together is worked through together, 0.1 ms each.
-_BACKLOG_SHARE = 8
-_FRESH_S = 60.0  # so long what has just come tries again as it would without a backlog
-_MOST_AT_ONCE = 50  # laps of the backlog that begin after one event
-# Of what waits, so many a second try again at most: a lap that leads nowhere costs some 150 us, most of it the look at
-# the own store and the log line.
-_RETRIES_PER_S = 200
 
 
 class Gatherer(Protocol):
@@ -89,16 +79,12 @@ class Walk:
         self._reachable: AbstractSet[str] = frozenset()
         self._crossing = Crossing(topology)
         self._ready: deque[Item] = deque()
-        self._pace = Pace()
-        self._fresh_laps = 0  # since one of the backlog
-        self._backlog: deque[Item] = deque()  # READY, or WAITING and woken by a node that joined
+        self._waiting = Waiting(shelf, settings)
+        self._backlog = Backlog(settings.max_walking, self._waiting)
         self._ready_to_cross: deque[Item] = deque()
         self._walking: dict[EnvelopeKey, Item] = {}
         self._abroad: set[EnvelopeKey] = set()  # those of the walking that walk the other ring
-        self._old_walking: dict[EnvelopeKey, Item] = {}  # those of the backlog
         self._last_answered: Nodes = NOBODY  # of what was last put to wait
-        self._waiting: dict[Item, None] = {}
-        self._for_gateways: dict[EnvelopeKey, Item] = {}  # what waits for a gateway, or any, to bind
 
     @property
     def walking(self) -> int:
@@ -110,15 +96,15 @@ class Walk:
 
     def ready(self, item: Item, *, at_once: bool = False) -> None:
         """It has no owner here and is first in its line: walk as soon as there is room; `at_once`: before others."""
-        self._waiting.pop(item, None)
-        self._for_gateways.pop(item.key, None)
+        self._waiting.discard(item)
         item.enter(State.READY)
         item.across = False
-        queue = self._backlog if item.old else self._ready
-        if at_once:
-            queue.appendleft(item)
+        if item.old:
+            self._backlog.line_up(item, at_once=at_once)
+        elif at_once:
+            self._ready.appendleft(item)
         else:
-            queue.append(item)
+            self._ready.append(item)
 
     def _cross(self, item: Item) -> None:
         """Nobody of this ring claims it: walk the other one as soon as there is room."""
@@ -133,13 +119,13 @@ class Walk:
         while self._ready:
             if self._is_full and not self._end_slow_lap(self._walking, now):
                 return
-            if self._fresh_laps >= _BACKLOG_SHARE and self._start_one_of_backlog(now):
+            if self._backlog.is_next and self._start_one_of_backlog(now):
                 continue
             item = self._ready.popleft()
             if item.state is State.READY and not item.across:
-                self._fresh_laps += 1
+                self._backlog.fresh_lap_began()
                 self._start_lap(item, now)
-        for _ in range(_MOST_AT_ONCE):
+        for _ in range(MOST_AT_ONCE):
             if not self._start_one_of_backlog(now):
                 break
         # Answers from the other ring may be slow to come: half of the room stays with this one.
@@ -150,31 +136,21 @@ class Walk:
 
     def _start_one_of_backlog(self, now: float) -> bool:
         """If there is one, and room and time for it."""
-        while self._backlog and not self._still_wants_to_walk(self._backlog[0]):
-            self._backlog.popleft()
-        if not self._backlog:
+        if not self._backlog.wants_to_walk():
             return False
-        if self._backlog_is_full and not self._end_slow_lap(self._old_walking, now):
+        if self._backlog.is_full and not self._end_slow_lap(self._backlog.walking, now):
             return False
-        if self._is_full or not self._pace.take(now):
+        item = None if self._is_full else self._backlog.take(now)
+        if item is None:
             return False
-        item = self._backlog.popleft()
         if item in self._waiting:
             self._prepare_again(item)
-        self._fresh_laps = 0
         self._start_lap(item, now)
         return True
-
-    def _still_wants_to_walk(self, item: Item) -> bool:
-        return item in self._waiting or (item.state is State.READY and not item.across)
 
     @property
     def _is_full(self) -> bool:
         return len(self._walking) >= self._settings.max_walking
-
-    @property
-    def _backlog_is_full(self) -> bool:
-        return len(self._old_walking) >= max(1, self._settings.max_walking // _BACKLOG_SHARE)
 
     def _end_slow_lap(self, walking: Mapping[EnvelopeKey, Item], now: float) -> bool:
         """While others are ready, a lap that a slow node holds up gives its place to one that may never go there.
@@ -191,9 +167,9 @@ class Walk:
         """When a lap gives its place to one that is ready, or one of the backlog may begin."""
         if self._ready and self._is_full:
             return next(iter(self._walking.values())).lap_began + _SLOW_LAP_S
-        if self._backlog and self._backlog_is_full:
-            return next(iter(self._old_walking.values())).lap_began + _SLOW_LAP_S
-        return self._pace.ready_at() if self._backlog and not self._is_full else None
+        if self._backlog and self._backlog.is_full:
+            return next(iter(self._backlog.walking.values())).lap_began + _SLOW_LAP_S
+        return self._backlog.ready_at() if self._backlog and not self._is_full else None
 
     def _start_lap(self, item: Item, now: float) -> None:
         if item.ungathered and not self._gatherer.looks_first(item):
@@ -224,7 +200,7 @@ class Walk:
         item.sent_to = ""
         self._walking[item.key] = item
         if item.old:
-            self._old_walking[item.key] = item
+            self._backlog.lap_began(item)
         self._shelf.alarms.set(now + self._settings.lap_timeout_s, Alarm.LAP, item.key)
 
     def asked(self, item: Item, finding: Finding | None, now: float) -> None:
@@ -348,24 +324,14 @@ class Walk:
 
     def _wait(self, item: Item, complete: bool, now: float) -> None:
         """Nobody has claimed it: again later, until it is given up."""
-        if self._left_s(item, now) <= 0:
+        if self._waiting.left_s(item, now) <= 0:
             self.give_up(item, complete, now)
         elif not self._hand_on(item, now):
             self.put_to_wait(item, now)
 
     def put_to_wait(self, item: Item, now: float) -> None:
         """Until time, or a node that joins, wakes it."""
-        left_s = max(0.0, self._left_s(item, now))
-        item.enter(State.WAITING)
-        item.waits += 1
-        item.old = item.old or now >= item.accepted_at + _FRESH_S
-        self._waiting[item] = None
-        if not item.envelope.is_sought:
-            self._for_gateways[item.key] = item
-        settings = self._settings
-        wait = backoff(item.waits, settings.walk_retry_min_s, settings.walk_retry_max_s, item.key.number)
-        if item.old:
-            wait = max(wait, len(self._waiting) / _RETRIES_PER_S)
+        wait = self._waiting.add(item, now)
         missing = self._missing(item)
         hop = max(0, len(item.answered) - (not item.across))
         self._shelf.note("waiting", item, hop, complete=not missing, wait_s=round(wait, 1), nodes=" ".join(missing))
@@ -373,13 +339,6 @@ class Walk:
         if item.answered == self._last_answered:
             item.answered = self._last_answered  # one for all of them
         self._last_answered = item.answered
-        self._shelf.alarms.set(now + min(wait, left_s), Alarm.WAKE, item.key)
-
-    def _left_s(self, item: Item, now: float) -> float:
-        """Until it is given up."""
-        settings = self._settings
-        for_s = min(settings.claim_for_s, settings.sought_for_s) if item.envelope.is_sought else settings.claim_for_s
-        return item.accepted_at + for_s - now
 
     def _missing(self, item: Item) -> tuple[str, ...]:
         """Nodes that have not answered, here or, after a complete lap here, in the other ring."""
@@ -415,10 +374,9 @@ class Walk:
 
     def leave(self, item: Item) -> None:
         """It walks and waits no more, whatever comes next."""
-        self._waiting.pop(item, None)
-        self._for_gateways.pop(item.key, None)
+        self._waiting.discard(item)
         self._walking.pop(item.key, None)
-        self._old_walking.pop(item.key, None)
+        self._backlog.lap_ended(item.key)
         self._abroad.discard(item.key)
         self._shelf.alarms.cancel(Alarm.LAP, item.key)
         self._shelf.alarms.cancel(Alarm.WAKE, item.key)
@@ -429,8 +387,7 @@ class Walk:
             self.ready(item)
 
     def _prepare_again(self, item: Item) -> None:
-        self._waiting.pop(item, None)
-        self._for_gateways.pop(item.key, None)
+        self._waiting.discard(item)
         self._shelf.alarms.cancel(Alarm.WAKE, item.key)
         item.across = False
         if item.envelope.kind == "mo":
@@ -439,23 +396,10 @@ class Walk:
     def all_waiting(self) -> list[Item]:
         return list(self._waiting)
 
-    def wake_all(self) -> None:
-        """A node has joined: what waits tries again as soon as there is room.
-
-        Until then it goes on waiting, and an earlier call counts no more: so this is quick, also for millions.
-        """
-        ready = [item for item in self._backlog if item.state is State.READY]
-        fresh = [item for item in self._waiting if not item.old]
-        self._backlog = deque(ready)
-        self._backlog.extendleft(reversed(fresh))
-        self._backlog.extend(item for item in self._waiting if item.old)
-
     def gateway_bound(self, operator: str, gateway: str) -> None:
         """A gateway has bound, here or at another node: what waits for it, or for any."""
-        for item in list(self._for_gateways.values()):
-            envelope = item.envelope
-            if envelope.operator == operator and envelope.gateway in ("", gateway):
-                self.wake(item)
+        for item in self._waiting.for_gateway(operator, gateway):
+            self.wake(item)
 
     def reachable(self, nodes: AbstractSet[str], now: float) -> None:
         """The nodes that can be reached have changed; gates of the other ring are among them."""
@@ -468,7 +412,7 @@ class Walk:
             for item in [item for item in self._walking.values() if self._may_be_with(lost, item)]:
                 self._step(item, now)
         if joined:
-            self.wake_all()
+            self._backlog.line_up_all()
 
     def _may_be_with(self, nodes: AbstractSet[str], item: Item) -> bool:
         """In another ring only gates are known of."""
@@ -485,4 +429,4 @@ class Walk:
         """The configured nodes have changed: laps are counted over the new ones from their next step on."""
         self._topology = topology
         self._crossing.retopologize(topology)
-        self.wake_all()
+        self._backlog.line_up_all()
