@@ -451,7 +451,8 @@ class World:
                 one = len(set(places)) == 1 if owner == ANYBODY else set(places) == {owner}
                 assert one, f"{trace}: owner {owner}, delivered at {places}"
                 assert not rows, f"{trace}: delivered and still in {rows}"
-                assert len(places) == 1 or trace in self.disturbed, f"{trace}: delivered {len(places)} times"
+                taken = sum(delivery.trace == trace and delivery.answered for delivery in self.delivered)
+                assert taken == 1 or trace in self.disturbed, f"{trace}: taken {taken} times"
             else:
                 assert not places, f"{trace}: nobody's, delivered at {places}"
                 assert len(rows) == 1, f"{trace}: held {rows}"
