@@ -61,6 +61,7 @@ class _Case:
     dropped_by_policy: bool = False
     gone_with_directory: bool = False
     inherited: bool = False  # it was at a node that was taken over from
+    handed_on: bool = False  # an heir had it from a node that left
     claimed_at: float = 0.0  # the last time
 
     @property
@@ -306,6 +307,8 @@ class Checker:
             self._gathered(self.cases[event.trace], event.node, event.detail[1])
         elif step == "claimed":
             self.cases[event.trace].claimed_at = self._now
+        elif step == "inherited":
+            self.cases[event.trace].handed_on = True
         elif step == "dropped":
             self.cases[event.trace].dropped_by_policy = True
 
@@ -405,10 +408,10 @@ class Checker:
 
     def _forgotten(self, case: _Case) -> bool:
         """Nobody is left who can say that it is delivered: its origin has lost its directory, and its node has crashed
-        before its disk knew, or a late copy has come there when it had forgotten the key. Or its node was taken over
-        from, so that its heir does not know."""
+        before its disk knew, or a late copy has come there, or to an heir, when it had forgotten the key. Or its node
+        was taken over from, so that its heir does not know."""
         last = case.deliveries[-1]
-        unknown = last.excused or case.claimed_at > last.at
+        unknown = last.excused or case.claimed_at > last.at or case.handed_on
         return ("origin_lost" in case.parked and unknown) or "maybe_delivered" in case.parked
 
     def _conclude_parts(self, message: bytes, cases: list[_Case]) -> None:
