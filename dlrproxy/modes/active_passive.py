@@ -67,9 +67,7 @@ class PairNode:
         )
         self._driver: PairDriver | None = None
         self._journal: Journal | None = None
-        self._abandoned: list[
-            Doubt
-        ] = []  # statements of terms that had to end at once: not to be done after what follows
+        self._abandoned: list[Doubt] = []  # statements of terms that have ended: not to be done after what follows
         self._logs: tuple[LogPosition, ...] = ()  # of the server that the other one replicates from
         self._peer = config.other_peers[0].name
         self._state = StateFile(config.node.data_dir)
