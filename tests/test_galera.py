@@ -108,6 +108,7 @@ async def test_rows_of_a_taken_node_go_to_its_heir_until_it_is_back():
         assert await b.move("a", 2) == 2
         assert await b.move("a", 2) == 0
         assert (await caught_up(a)).rows.members["a"].moved == 1
+        assert [(await caught_up(view)).inbox for view in (a, b)] == [(), (b"1",)]
         assert set((await pool.run("SELECT node,kind FROM items WHERE kind IN ('inbox','parked')")).rows) == {
             (b"b", b"inbox"), (b"b", b"parked"),
         }  # fmt: skip

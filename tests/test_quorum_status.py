@@ -5,9 +5,11 @@ import pytest
 from admin_world import FakeNode, quorum_status
 from rich.console import Console
 
+from dlrproxy.admin.quorum_metrics import quorum_metrics
 from dlrproxy.cli.quorum_status import shown_quorum
 from dlrproxy.config.database import Quorum
 from dlrproxy.modes.cluster import MasterRow, Member, Observation, QuorumSettings, Rows, Server
+from dlrproxy.modes.inbox import MOST, Inbox, Waiting
 from dlrproxy.modes.lease import Master
 from dlrproxy.modes.quorum import Quorum as Machine
 from dlrproxy.modes.quorum_node import HOME, home_of
@@ -32,7 +34,7 @@ def of_machine(machine, seen, **values):
         me="gw1",
         nodes=("gw1", "gw2"),
         quorum=Quorum(weights={"gw1": 2}, sites={"gw1": "north", "gw2": "south"}),
-        **({"serving": False, "is_master": False, "journal_rows": 0} | values),
+        **({"serving": False, "is_master": False, "journal_rows": 0, "inbox": Waiting(0, 0.0)} | values),
     )
 
 
@@ -109,3 +111,27 @@ def test_a_server_that_left_the_quorum_is_shown_as_such():
     machine = Machine(QuorumSettings(me="gw1", home=b"1"))
     machine.observe(Observation(server=server), 0.0)
     assert "Initialized, NOT in the quorum" in said(of_machine(machine, Observation(server=server)))
+
+
+def test_the_first_row_of_an_inbox_is_as_old_as_it_was_seen_and_others_come_and_go():
+    inbox = Inbox()
+    assert inbox.waiting(5.0) == Waiting(0, 0.0)
+    inbox.observe([b"b", b"c"], 10.0)
+    inbox.observe([b"a", b"c"], 11.0)
+    assert inbox.waiting(13.0) == Waiting(2, 3.0)
+    inbox.observe(None, 14.0)  # the server does not say
+    assert inbox.waiting(15.0) == Waiting(2, 5.0)
+    inbox.observe([b"a"], 16.0)
+    assert inbox.waiting(16.0) == Waiting(1, 5.0)
+    inbox.observe([], 17.0)
+    assert inbox.waiting(17.0) == Waiting(0, 0.0)
+
+
+def test_status_and_metrics_show_what_is_in_the_inbox_and_since_when():
+    machine = Machine(QuorumSettings(me="gw1", home=b"1"))
+    found = of_machine(machine, Observation(server=SYNCED), inbox=Waiting(MOST, 12.4))
+    assert (found.inbox_rows, found.inbox_oldest_s) == (MOST, 12.4)
+    assert "1,000 in its inbox, the first for 12 s" in said(found)
+    samples = {sample.name: sample.value for metric in quorum_metrics(found) for sample in metric.samples}
+    assert (samples["dlrproxy_inbox_rows"], samples["dlrproxy_inbox_oldest_seconds"]) == (MOST, 12.4)
+    assert "inbox" not in said(of_machine(machine, Observation(server=SYNCED)))

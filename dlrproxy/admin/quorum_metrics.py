@@ -23,6 +23,8 @@ def quorum_metrics(quorum: QuorumStatus) -> Iterator[Metric]:
         left = "Seconds that the node may go on without another certified write."
         yield _single("quorum_serves_for_seconds", left, quorum.serves_for_s)
     yield _single("journal_rows", "Open messages on this node's disk that the database lacks.", quorum.journal_rows)
+    yield _single("inbox_rows", "Custody given to this node that it has not taken.", quorum.inbox_rows)
+    yield _single("inbox_oldest_seconds", "Since the first of it was seen there.", quorum.inbox_oldest_s)
     yield _single("database_reachable", "1 while the own database server answers.", quorum.server is not None)
     server = quorum.server
     if server is not None:

@@ -1,10 +1,15 @@
 """How `dlrproxy status` shows a node of a quorum."""
 
+from typing import Final
+
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from dlrproxy.admin.quorum_view import ClusterStatus, LossStatus, QuorumStatus
 from dlrproxy.cli.showing import BAD, DOUBTFUL, GOOD, QUIET, count
+
+# A node looks into its inbox every five seconds when it is told of nothing.
+_LONG_S: Final = 6.0
 
 
 def shown_quorum(quorum: QuorumStatus) -> RenderableType:
@@ -24,7 +29,15 @@ def shown_quorum(quorum: QuorumStatus) -> RenderableType:
         lines.append(_losses(quorum.losses))
     if quorum.journal_rows:
         lines.append(Text(f"{count(quorum.journal_rows)} ids in the journal wait for the database", DOUBTFUL))
+    if quorum.inbox_rows:
+        lines.append(_inbox(quorum))
     return Group(*lines)
+
+
+def _inbox(quorum: QuorumStatus) -> Text:
+    """It empties within a moment where nothing is wrong."""
+    waits = f"{count(quorum.inbox_rows)} in its inbox, the first for {quorum.inbox_oldest_s:.0f} s"
+    return Text(waits, DOUBTFUL if quorum.inbox_oldest_s >= _LONG_S else QUIET)
 
 
 def _master(quorum: QuorumStatus) -> Text:

@@ -78,6 +78,7 @@ class Observation:
 
     server: Server | None  # None: it cannot be reached
     rows: Rows | None = None  # None: it does not say
+    inbox: tuple[bytes, ...] | None = None  # names of rows in the node's own inbox, some of many; None: likewise
 
 
 # What is to be done. Each may fail, and is then decided anew from what is seen. All but Serve, Release and Adopt are

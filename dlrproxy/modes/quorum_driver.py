@@ -26,6 +26,7 @@ from dlrproxy.modes.cluster import (
     Take,
     TakeLease,
 )
+from dlrproxy.modes.inbox import Inbox
 from dlrproxy.modes.lease import Master
 from dlrproxy.modes.pair_driver import Service as PairService
 from dlrproxy.modes.quorum import Quorum
@@ -70,6 +71,7 @@ class QuorumDriver:
         self.machine = Quorum(settings)
         self.master = Master(settings)
         self.seen = Observation(server=None)  # the last one
+        self.inbox = Inbox()
         self._settings = settings
         self._own = own
         self._service = service
@@ -128,6 +130,7 @@ class QuorumDriver:
         while True:
             self._look = trio.Event()
             self.seen = await self._see()
+            self.inbox.observe(self.seen.inbox, trio.current_time())
             await self._decide(self.seen)
             self._looked.set()
             self._looked = trio.Event()

@@ -152,18 +152,19 @@ class QuorumNode:
         return None if self.term is None else self.term.draining
 
     def quorum(self) -> QuorumStatus:
-        driver = self._running_driver()
+        driver, now = self._running_driver(), trio.current_time()
         return quorum_status(
             driver.machine,
             driver.master,
             driver.seen,
-            trio.current_time(),
+            now,
             me=self.config.node.name,
             nodes=self.config.node_names,
             quorum=self._quorum,
             serving=self.term is not None,
             is_master=driver.is_master,
             journal_rows=0 if self._journal is None else self._journal.size,
+            inbox=driver.inbox.waiting(now),
         )
 
     def _running_driver(self) -> QuorumDriver:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dlrproxy.admin.quorum_view import ClusterStatus, LossStatus, MemberStatus, QuorumStatus
 from dlrproxy.config.database import Quorum
 from dlrproxy.modes.cluster import Observation, Server
+from dlrproxy.modes.inbox import Waiting
 from dlrproxy.modes.lease import Master
 from dlrproxy.modes.quorum import Quorum as Machine
 from dlrproxy.modes.survival import losses_of
@@ -22,6 +23,7 @@ def quorum_status(
     serving: bool,
     is_master: bool,
     journal_rows: int,
+    inbox: Waiting,
 ) -> QuorumStatus:
     """`now` is on the clock that the machines are run with."""
     rows = seen.rows
@@ -49,6 +51,8 @@ def quorum_status(
         servers=len(nodes) + len(quorum.arbitrators),
         weight=sum(map(quorum.weight, nodes)) + sum(quorum.arbitrators.values()),
         journal_rows=journal_rows,
+        inbox_rows=inbox.rows,
+        inbox_oldest_s=inbox.oldest_s,
     )
 
 

@@ -117,6 +117,11 @@ def to_move(node: str, limit: int) -> str:
     )
 
 
+def names_in_inbox(node: str, limit: int) -> str:
+    """Of the rows that the node has yet to take. By the primary key, and no content is read."""
+    return f"SELECT name FROM items WHERE {_of_kind(node, INBOX)} AND content IS NOT NULL ORDER BY name LIMIT {limit}"
+
+
 def left_behind(node: str, limit: int) -> str:
     """Kind and name of rows that count as deleted. Not of parked ones: there may be millions to look through."""
     kinds = ",".join(map(literal, (Table.CUSTODY.value, Table.META.value, INBOX)))

@@ -13,10 +13,12 @@ everything but SHOW and SET is refused with 1047; what was under way fails with 
 from collections.abc import Mapping
 from typing import Final, cast
 
+from dlrproxy.modes import inbox
 from dlrproxy.modes.cluster import MasterRow, Member, Observation, Rows, Server
 from dlrproxy.store.sql import partition
 from dlrproxy.store.sql.connection import Account, Value
 from dlrproxy.store.sql.errors import FencedError, NoQuorumError
+from dlrproxy.store.sql.fence import names_in_inbox
 from dlrproxy.store.sql.pool import Pool
 from dlrproxy.store.sql.statements import literal, text
 
@@ -46,6 +48,7 @@ class Galera:
         self._beating = Pool(account, 1, beat_timeout_s)
         self._renewing = Pool(account, 1, beat_timeout_s)
         self._me = literal(me)
+        self._inbox = names_in_inbox(me, inbox.MOST)
         self._home = literal(home)
 
     async def close(self) -> None:
@@ -53,12 +56,12 @@ class Galera:
             await pool.close()
 
     async def read(self) -> Observation:
-        """What the server says of its cluster, and of the leases, as far as it has applied them."""
+        """What the server says of its cluster, of the leases and of the node's inbox, as far as it has applied them."""
         server = await status_of(self._asking)
         if not server.primary or not server.ready:
             return Observation(server=server)
         try:
-            return Observation(server=server, rows=await self._rows())
+            return Observation(server=server, rows=await self._rows(), inbox=await self._names_in_inbox())
         except NoQuorumError:  # since it said that
             return Observation(server=server)
 
@@ -85,6 +88,9 @@ class Galera:
                 MasterRow(),
             ),
         )
+
+    async def _names_in_inbox(self) -> tuple[bytes, ...]:
+        return tuple(cast("bytes", name) for (name,) in (await self._asking.run(self._inbox)).rows)
 
     # The own part
 
