@@ -353,6 +353,7 @@ class Keeper:
         return True
 
     async def _collect_now_and_then(self) -> None:
+        self.look_into_inbox()  # what came while this node did not serve: nobody says so again
         while True:
             with trio.move_on_after(_COLLECT_EVERY_S):
                 await self._collect_wanted.wait()

@@ -4,6 +4,7 @@ from unittest.mock import AsyncMock, Mock
 
 import pytest
 import structlog
+import trio
 
 from dlrproxy.custody import Keeper
 from dlrproxy.set_aside import UNREADABLE, SetAside
@@ -47,6 +48,30 @@ async def test_no_more_than_one_commit_carries_and_the_rest_once_that_is_durable
     while keeper.wants_collecting:
         assert await keeper.collect()
     assert taken == [100, 100, 50]
+
+
+async def test_what_came_while_the_node_was_away_is_taken_as_soon_as_it_serves(autojump_clock):
+    """In virtual time: long before it would look into its inbox in any case."""
+    store = Shared(lambda: 0.0)
+    store.rows = [a_row(1)]
+    taken = trio.Event()
+    machine = Mock(handing_on=False)
+    machine.tick.return_value = []
+    machine.count.return_value.items = 0
+
+    def arrived(rows, now):
+        taken.set()
+        return store.take(rows)
+
+    machine.arrived = arrived
+    keeper = Keeper(machine, store, Mock(), Mock(), store)
+    assert trio.current_time() == 0.0
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(keeper.run)
+        await taken.wait()
+        nursery.cancel_scope.cancel()
+    assert store.rows == []
+    assert trio.current_time() < 1.0
 
 
 async def test_what_a_gone_node_had_parked_is_counted():
