@@ -8,6 +8,8 @@ nodes           the nodes' processes, what they log, and what their API says
 stage           who plays: an operator, nodes, gateways, and the lines between them
 faults          what each fault does to them, and how it ends
 scenario        load, faults, and the way back to rest
+told            what the ledgers say beside who has what
 judgement       what the ledgers prove, and what must be explained
+excuses         what the faults of a ring explain
 display         the schedule while it runs, the table and the traces after it
 """

@@ -8,7 +8,6 @@ from rich.table import Table
 from rich.text import Text
 
 from chaos.judgement import Judgement
-from chaos.plan import Kind
 from dlrproxy.cli.trace import Wanted, by_trace, read_events, shown
 
 _ROUTES = 5  # findings whose routes are shown
@@ -24,7 +23,7 @@ def show(console: Console, judgement: Judgement) -> None:
     for name, count, note in _rows(judgement):
         table.add_row(name, f"{count:,}", Text(note, _DIM))
     for name, count in (
-        ("Out of order", judgement.verdict.order_violations - judgement.late),
+        ("Out of order", judgement.verdict.order_violations - sum(judgement.late.values())),
         ("Delivered elsewhere", judgement.verdict.delivered_elsewhere + judgement.verdict.unexpected),
         ("Lost", judgement.lost),
     ):
@@ -41,9 +40,8 @@ Row = tuple[str, int, str]
 def _rows(judgement: Judgement) -> Iterator[Row]:
     verdict = judgement.verdict
     yield "Faults", sum(judgement.faults.values()), ""
-    for kind in Kind:
-        if judgement.faults.get(kind):
-            yield f"  {kind.value}", judgement.faults[kind], ""
+    for kind, count in judgement.faults.items():
+        yield f"  {kind}", count, ""
     yield "Starts of nodes", judgement.starts, ""
     again = verdict.submitted - judgement.messages
     yield "Messages", judgement.messages, f"{again:,} more, submitted again after a lost link" if again > 0 else ""
@@ -52,9 +50,17 @@ def _rows(judgement: Judgement) -> Iterator[Row]:
     yield "  delivered to their owner", verdict.delivered_to_owner, ""
     yield "  overtaken by the final one", judgement.superseded, "intermediate, and rightly kept back"
     yield from _counted("  parked", judgement.parked, "no gateway was told the id: its response went with a link")
+    yield from _counted("  and meant to stay", judgement.kept, "")
     yield from _counted("Replayed by hand", judgement.replayed, "parked while their owner could not be asked")
     yield from _counted("Duplicates", judgement.repeated, "")
-    yield "Intermediate after final", judgement.late, "its node was killed before the final one's delivery was on disk"
+    yield from _counted("Intermediate after final", judgement.late, "")
+    if verdict.mo_sent:
+        yield from _mo_rows(judgement)
+    yield from _counted("Errors logged", judgement.errors, "")
+
+
+def _mo_rows(judgement: Judgement) -> Iterator[Row]:
+    verdict = judgement.verdict
     yield "MO answered ESME_ROK", verdict.mo_sent, "each part for itself"
     yield "  delivered", verdict.mo_delivered, ""
     yield "    by a rule", judgement.mo.by_rule, "to the gateway that it names"
@@ -62,7 +68,6 @@ def _rows(judgement: Judgement) -> Iterator[Row]:
     yield "    to another gateway", judgement.mo.out_of_conversation, "the one that had written could not be asked"
     yield "  duplicates", verdict.mo_duplicates, ""
     yield "  concatenated, at two gateways", verdict.mo_split, "the nodes that decided could not ask each other"
-    yield from _counted("Errors logged", judgement.errors, "")
 
 
 def _counted(title: str, counts: Mapping[str, int], note: str) -> Iterator[Row]:

@@ -80,9 +80,9 @@ async def _disk_full(stage: Stage, fault: Fault) -> AsyncIterator[None]:
     if pid is None:  # it has just ended by itself; that is told elsewhere
         yield
         return
-    await trio.to_thread.run_sync(node.disk.fill, pid)
+    await trio.to_thread.run_sync(stage.disks[node.name].fill, pid)
     yield
-    node.disk.free(node.pid if node.pid == pid else None)
+    stage.disks[node.name].free(node.pid if node.pid == pid else None)
 
 
 @asynccontextmanager

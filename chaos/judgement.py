@@ -2,49 +2,40 @@
 
 A report that was answered ESME_ROK is at its owner, or parked in one place, or was overtaken by its final report. What
 a gateway took twice must have had an answer on its way when something failed. Everything else is a finding.
+
+What kind of run it was says what may be explained, and how (`Excuses`): a ring's are in `excuses.py`.
 """
 
 from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping
 from itertools import pairwise
-from typing import Final
+from typing import Final, Protocol
 
 from attrs import frozen
 
-from chaos.plan import SLOW_S, Fault, Kind
+from chaos.told import Told
 from dlrproxy.admin.parked import ParkedItem
 from dlrproxy.simulator import ledger as events
 from dlrproxy.simulator.judge import Arrival, Cases, Named, Verdict, examine
 from protocols.smpp import constants as c
 from ring.commands import Reason
 
-# An answer is on its way for so long at most where no fault is in its way: milliseconds as a rule, for it and for a
-# group commit; but on a busy machine everything may stand still for seconds.
-ON_ITS_WAY_S: Final = 10.0
-
-# Faults that keep a gateway's answer, or its durable mark, from coming about for as long as they last.
-_DETAINING: Final = frozenset(
-    {
-        Kind.PAUSE, Kind.LONG_PAUSE, Kind.DISK_FULL, Kind.GATEWAY_STUCK, Kind.GATEWAY_SLOW, Kind.GATEWAY_HALF_OPEN,
-    }
-)  # fmt: skip
-
-# An answer that was put off while it lasted comes so much later; so does a write, since the store waits for up to five
-# seconds before it tries a disk again that was full.
-_AFTER_S: Final = {Kind.GATEWAY_SLOW: SLOW_S, Kind.DISK_FULL: 5.0}
-
 _LINES: Final = 20  # of a log, in a finding
 
 ReportKey = tuple[str, bool]  # message id, final
 
 
-@frozen
-class Episode:
-    """A fault as it happened, in time.monotonic() seconds."""
+class Excuses(Protocol):
+    """What the faults of a run, its ledgers and its logs explain; an empty text: nothing does."""
 
-    fault: Fault
-    began: float
-    ended: float
+    def repeated(self, case: Named, first: Arrival, second: Arrival) -> str:
+        """Why a gateway took it once more."""
+
+    def disordered(self, case: Named) -> str:
+        """Why it came after the final report, or before the response to its message."""
+
+    def parked(self, item: ParkedItem, case: Named | None) -> str:
+        """Why it may stay parked, though it has an owner, or (`case` is None) was delivered or never acknowledged."""
 
 
 @frozen
@@ -63,7 +54,8 @@ class Evidence:
     operator: Iterable[events.Event]
     gateways: Mapping[str, Iterable[events.Event]]
     rules: Mapping[str, str] = {}  # for MO: the number that it is for, and its gateway
-    episodes: Iterable[Episode]
+    faults: Mapping[str, int]  # how many there were, by kind
+    removed: Container[str] = ()  # nodes that were out of the table at some time
     rest: Rest
     superseded: Container[str]  # message ids of which some node says that it kept an intermediate report back
     lines_lost: Container[str] = ()  # nodes whose log is not whole: a full disk was theirs as well
@@ -96,14 +88,15 @@ class MoCount:
 class Judgement:
     """The outcome of a run."""
 
-    faults: Mapping[Kind, int]
+    faults: Mapping[str, int]
     messages: int
     verdict: Verdict
     parked: Mapping[str, int]  # in the end, by reason
+    kept: Mapping[str, int]  # of these: with an owner, or delivered as well, by explanation
     replayed: Mapping[str, int]  # by reason
     superseded: int
     repeated: Mapping[str, int]  # deliveries beyond the first, by explanation
-    late: int  # intermediate reports after the final one, whose delivery was not on disk when its node was killed
+    late: Mapping[str, int]  # reports out of order, by explanation
     starts: int  # of nodes, the first of each included
     errors: Mapping[str, int]  # what the nodes logged at level error
     lost: int  # of those answered ESME_ROK: at no gateway, not parked, not overtaken
@@ -115,33 +108,38 @@ class Judgement:
         return not self.findings
 
 
-def judged(evidence: Evidence) -> Judgement:
+def judged(evidence: Evidence, told: Told, excuses: Excuses) -> Judgement:
+    """`told` is of the same ledgers as `evidence`."""
     verdict, cases = examine(evidence.operator, evidence.gateways)
-    told = _Told(evidence)
-    missing = _Missing(cases, evidence)
-    repeats = list(told.repeats(cases.repeated))
-    late = [case for case in cases.disordered if told.forgot_final(case)]
+    missing = _Missing(cases, evidence, excuses)
+    repeats = [
+        (case, excuses.repeated(case, first, second))
+        for case in cases.repeated
+        for first, second in pairwise(case.received)
+    ]
+    late = [(case, excuses.disordered(case)) for case in cases.disordered]
     mo = _Mo(evidence)
     return Judgement(
-        faults=Counter(episode.fault.kind for episode in evidence.episodes),
+        faults=evidence.faults,
         messages=len(set(_submitted(evidence))),
         verdict=verdict,
         parked=Counter(item.reason for items in evidence.rest.parked.values() for item in items),
+        kept=missing.kept,
         replayed=Counter(item.reason for item in evidence.rest.replayed),
         superseded=verdict.superseded + len(missing.superseded),
         repeated=Counter(why or "unexplained" for _, why in repeats),
-        late=len(late),
+        late=Counter(why for _, why in late if why),
         starts=evidence.starts,
         errors=evidence.errors,
         lost=len(missing.lost) + max(0, verdict.mo_lost - mo.parked),
         mo=mo.count,
         findings=(
             *_at_all(evidence, verdict),
-            *missing.findings(),
+            *missing.findings,
             *(Finding("elsewhere", _where(case), case.message_id) for case in cases.elsewhere),
-            *(Finding("out of order", _where(case), case.message_id) for case in cases.disordered if case not in late),
+            *(Finding("out of order", _where(case), case.message_id) for case, why in late if not why),
             *(Finding("repeated without a reason", _where(case), case.message_id) for case, why in repeats if not why),
-            *told.abandoned(),
+            *_abandoned(told),
             *_disowned(evidence),
             *mo.findings(),
         ),
@@ -175,10 +173,9 @@ def _disowned(evidence: Evidence) -> Iterator[Finding]:
         for event in ledger
         if isinstance(event, events.Responded) and event.status == c.ESME_ROK
     }
-    removed = {name for each in evidence.episodes if each.fault.kind is Kind.REMOVAL for name in each.fault.target}
     for item in _reports(evidence.rest.replayed):
         owner = owners.get(item.message_id, "")
-        if item.reason == Reason.UNCLAIMED.value and owner not in removed:
+        if item.reason == Reason.UNCLAIMED.value and owner not in evidence.removed:
             yield Finding("unclaimed, and it had an owner", f"of {owner}, taken by {item.origin}", item.message_id)
 
 
@@ -242,30 +239,35 @@ class _Mo:
 class _Missing:
     """Reports answered ESME_ROK that no gateway has."""
 
-    def __init__(self, cases: Cases, evidence: Evidence) -> None:
-        self._parked: defaultdict[ReportKey, list[str]] = defaultdict(list)
+    def __init__(self, cases: Cases, evidence: Evidence, excuses: Excuses) -> None:
+        self._parked: defaultdict[ReportKey, list[tuple[str, ParkedItem]]] = defaultdict(list)
         for node, items in evidence.rest.parked.items():
             for item in _reports(items):
-                self._parked[item.message_id, item.final].append(f"{node} ({item.reason})")
+                self._parked[item.message_id, item.final].append((node, item))
         missing = (*cases.lost, *cases.ownerless)
         self._missing = {(case.message_id, case.final): case for case in missing}
         self.superseded = [case for case in missing if not self._where(case) and _superseded(case, cases, evidence)]
         self.lost = [case for case in missing if not self._where(case) and case not in self.superseded]
+        self.kept: Counter[str] = Counter()
+        self.findings = tuple(self._find(excuses))
 
-    def _where(self, case: Named) -> list[str]:
-        return self._parked.get((case.message_id, case.final), [])
+    def _where(self, case: Named) -> bool:
+        return (case.message_id, case.final) in self._parked
 
-    def findings(self) -> Iterator[Finding]:
-        for case in self.lost:
-            yield Finding("lost", f"{case.state}, of {case.owner}; nowhere", case.message_id)
-        for (message_id, final), places in self._parked.items():
-            missing = self._missing.get((message_id, final))
-            if missing is None:
-                yield Finding("parked, and delivered or never acknowledged", ", ".join(places), message_id)
-            elif missing.told:
-                yield Finding("parked for good, and it has an owner", ", ".join(places), message_id)
-            elif len(places) > missing.sent:
-                yield Finding("parked more than once", ", ".join(places), message_id)
+    def _find(self, excuses: Excuses) -> Iterator[Finding]:
+        for lost in self.lost:
+            yield Finding("lost", f"{lost.state}, of {lost.owner}; nowhere", lost.message_id)
+        for (message_id, final), items in self._parked.items():
+            case = self._missing.get((message_id, final))
+            places = ", ".join(f"{node} ({item.reason})" for node, item in items)
+            why = [excuses.parked(item, case) for _, item in items] if case is None or case.told else []
+            self.kept.update(filter(None, why))
+            if case is None and not all(why):
+                yield Finding("parked, and delivered or never acknowledged", places, message_id)
+            elif not all(why):
+                yield Finding("parked for good, and it has an owner", places, message_id)
+            elif case is not None and len(items) > case.sent:
+                yield Finding("parked more than once", places, message_id)
 
 
 def _superseded(case: Named, cases: Cases, evidence: Evidence) -> bool:
@@ -277,88 +279,11 @@ def _superseded(case: Named, cases: Cases, evidence: Evidence) -> bool:
     return said and not case.final and not final_missing
 
 
-class _Told:
-    """What the ledgers say beside who has what: answers that did not come, sessions that ended."""
-
-    def __init__(self, evidence: Evidence) -> None:
-        self._names: dict[int, tuple[str, str]] = {}  # of deliveries: message id, state
-        self._unanswered: set[tuple[str, str]] = set()
-        self._put_off: set[tuple[str, str]] = set()
-        self._abandoned: list[tuple[tuple[str, str], int | None]] = []
-        for event in evidence.operator:
-            match event:
-                case events.Report():
-                    self._names[event.n] = event.id, event.state
-                case events.Mo():
-                    self._names[event.n] = event.tag, "MO"
-                case events.Unanswered():
-                    self._unanswered.add(self._names[event.n])
-                case events.Answered(status=status) if status != c.ESME_ROK:
-                    self._put_off.add(self._names[event.n])
-                case events.Abandoned():
-                    self._abandoned.append((self._names[event.n], event.status))
-                case _:
-                    pass  # the judge's business
-        self._ended = {
-            name: [event.t for event in ledger if isinstance(event, events.Unlinked)]
-            for name, ledger in evidence.gateways.items()
-        }
-        self._episodes = [episode for episode in evidence.episodes if episode.fault.kind in _DETAINING]
-        self._kills = [episode for episode in evidence.episodes if episode.fault.kind in (Kind.KILL, Kind.POWER_CUT)]
-        self._finals: dict[tuple[str, str], float] = {}  # gateway and message id: when it took the final report
-        for name, ledger in evidence.gateways.items():
-            for heard in ledger:
-                if isinstance(heard, events.Reported) and heard.status == c.ESME_ROK and heard.state in c.FINAL_STATES:
-                    self._finals.setdefault((name, heard.id), heard.t)
-
-    def repeats(self, cases: Iterable[Named]) -> Iterator[tuple[Named, str]]:
-        """Every delivery beyond the first, and what explains it; empty where nothing does."""
-        for case in cases:
-            for first, second in pairwise(case.received):
-                yield case, self._why(case, first, second)
-
-    def _why(self, case: Named, first: Arrival, second: Arrival) -> str:
-        detained = self._detained_until(first.gateway, first.t)
-        if (case.message_id, case.state) in self._unanswered:
-            return "the operator had no answer, and sent it again"
-        if detained > first.t + ON_ITS_WAY_S and (case.message_id, case.state) in self._put_off:
-            return "the gateway's answer came late, the operator had been told to send it again"
-        if any(first.t <= ended <= min(second.t, detained) for ended in self._ended[first.gateway]):
-            return "the session ended with the answer on its way"
-        if any(
-            episode.fault.kind is Kind.DISK_FULL and episode.began <= first.t <= episode.ended + ON_ITS_WAY_S
-            for episode in self._of(first.gateway)
-        ):
-            return "the disk was full when the gateway answered"
-        return ""
-
-    def forgot_final(self, case: Named) -> bool:
-        """An intermediate report came after a final one of which the killed node had nothing on disk yet."""
-        name = case.owner or ""
-        at = self._finals.get((name, case.message_id))
-        if case.final or at is None or case.received[-1].t < at:
-            return False
-        until = self._detained_until(name, at)
-        return any(
-            at <= kill.began <= until and (not kill.fault.target or name in kill.fault.target) for kill in self._kills
-        )
-
-    def _detained_until(self, name: str, at: float) -> float:
-        """How long an answer of that time may be on its way to disk: one fault may take over from another."""
-        until = at + ON_ITS_WAY_S
-        for episode in sorted(self._of(name), key=lambda episode: episode.began):
-            if episode.began <= until and at <= episode.ended:
-                until = max(until, episode.ended + ON_ITS_WAY_S + _AFTER_S.get(episode.fault.kind, 0.0))
-        return until
-
-    def _of(self, name: str) -> Iterator[Episode]:
-        return (episode for episode in self._episodes if name in episode.fault.target)
-
-    def abandoned(self) -> Iterator[Finding]:
-        """A permanent answer makes the operator drop a report."""
-        for (message_id, state), status in self._abandoned:
-            name = c.STATUS_NAMES.get(status, hex(status)) if status is not None else "no status"
-            yield Finding("refused for good", f"{state}: the operator was answered {name}", message_id)
+def _abandoned(told: Told) -> Iterator[Finding]:
+    """A permanent answer makes the operator drop a report."""
+    for (message_id, state), status in told.abandoned:
+        name = c.STATUS_NAMES.get(status, hex(status)) if status is not None else "no status"
+        yield Finding("refused for good", f"{state}: the operator was answered {name}", message_id)
 
 
 def _where(case: Named) -> str:

@@ -3,12 +3,13 @@
 import json
 import signal
 from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import trio
 
-from chaos.disk import Disk
 from dlrproxy.admin.client import Client
 from dlrproxy.admin.parked import Done, Page, ParkedItem
 from dlrproxy.admin.reach import Directory
@@ -18,17 +19,21 @@ from dlrproxy.demo.node_process import LogReader, NodeFailedError, NodeProcess
 _RESTART_S: Final = 1.0  # a service manager's wait
 _ANSWER_S: Final = 10.0  # for the API; a busy node on a busy machine takes a while
 
+LogEvent = dict[str, Any]
+
 
 class NodeLog:
     """What a node has logged over all its starts. Counts, and the little that the judgement needs by name."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, heard: Callable[[LogEvent], None] | None = None) -> None:
+        """`heard` gets each event, once."""
         self.path = path
         self.events: Counter[str] = Counter()
         self.errors: Counter[str] = Counter()  # events at level error
         self.superseded: set[str] = set()  # message ids whose intermediate report was kept back
         self.unexpected: list[str] = []  # lines that are no events: a traceback, an assertion of a library
         self._reader = LogReader(path)
+        self._heard = heard
 
     def read(self) -> None:
         """Take in what is new."""
@@ -46,17 +51,29 @@ class NodeLog:
             self.errors[event["event"]] += 1
         if event["event"] == "dlr.superseded":
             self.superseded.add(event["message_id"])
+        if self._heard is not None:
+            self._heard(event)
 
 
 class Node:
     """One node. Everything but `status` and its like is synchronous."""
 
-    def __init__(self, name: str, config: Path, data_dir: Path, log: Path, disk: Disk, nursery: trio.Nursery) -> None:
+    def __init__(
+        self,
+        name: str,
+        config: Path,
+        data_dir: Path,
+        log: Path,
+        nursery: trio.Nursery,
+        *,
+        prefix: Sequence[str] = (),
+        heard: Callable[[str, LogEvent], None] | None = None,
+    ) -> None:
+        """`prefix` is a command that runs the node's in its own place; `heard` gets what it logs, with its name."""
         self.name = name
-        self.disk = disk
-        self.log = NodeLog(log)
+        self.log = NodeLog(log, None if heard is None else partial(heard, name))
         self.failures: list[str] = []  # how it ended, where nobody had asked it to
-        self._process = NodeProcess(name, config, log)
+        self._process = NodeProcess(name, config, log, prefix=prefix)
         self._client = Client(Directory(data_dir), _ANSWER_S)
         self._nursery = nursery
         self._keeping = trio.CancelScope()

@@ -10,11 +10,13 @@ from typing import Final
 import trio
 from attrs import frozen
 
+from chaos.excuses import Episode, RingExcuses
 from chaos.faults import STOP_S, course
-from chaos.judgement import Episode, Evidence, Judgement, Rest, judged
+from chaos.judgement import Evidence, Judgement, Rest, judged
 from chaos.nodes import Node
-from chaos.plan import SPACE_S, Fault, Plan, Scope, Target, held, schedule
+from chaos.plan import SPACE_S, Fault, Kind, Plan, Scope, Target, held, schedule
 from chaos.stage import Stage, set_up
+from chaos.told import Told
 from dlrproxy.admin.client import AdminError
 from dlrproxy.admin.parked import ParkedItem
 
@@ -36,7 +38,7 @@ class NoStartError(Exception):
 async def play(plan: Plan, directory: Path, say: Say, *, mounts: bool = True) -> Judgement:
     """One run. Raises NoStartError and OSError, in a group. Leaves no process behind."""
     async with set_up(plan, directory, mounts=mounts) as stage:
-        say(f"a full disk is {next(iter(stage.nodes.values())).disk.what}")
+        say(f"a full disk is {next(iter(stage.disks.values())).what}")
         async with trio.open_nursery() as nursery:
             await _rise(stage, nursery)
             say("everybody is up; messages flow")
@@ -51,7 +53,9 @@ async def play(plan: Plan, directory: Path, say: Say, *, mounts: bool = True) ->
             nursery.cancel_scope.cancel()
         for node in stage.nodes.values():
             node.log.read()
-        return judged(_evidence(stage, episodes, rest))
+        evidence = _evidence(stage, episodes, rest)
+        told = Told(evidence.operator, evidence.gateways)
+        return judged(evidence, told, RingExcuses(told, episodes))
 
 
 async def _rise(stage: Stage, nursery: trio.Nursery) -> None:
@@ -236,11 +240,13 @@ async def _fall(stage: Stage) -> None:
 
 def _evidence(stage: Stage, episodes: list[Episode], rest: Rest) -> Evidence:
     logs = {name: node.log for name, node in stage.nodes.items()}
+    kinds = Counter(episode.fault.kind for episode in episodes)
     return Evidence(
         operator=stage.operator.ledger.events,
         gateways={name: gateway.ledger.events for name, gateway in stage.gateways.items()},
         rules=stage.plan.numbers,
-        episodes=episodes,
+        faults={kind.value: kinds[kind] for kind in Kind if kinds[kind]},
+        removed={name for each in episodes if each.fault.kind is Kind.REMOVAL for name in each.fault.target},
         rest=rest,
         superseded=set[str]().union(*(log.superseded for log in logs.values())),
         lines_lost={name for name, log in logs.items() if log.events["log.lines_lost"]},

@@ -18,7 +18,7 @@ import trio
 from attrs import frozen
 
 from chaos.configuration import OPERATOR_ANSWER_S, SYSTEM_ID, Configuration, Ports
-from chaos.disk import disks
+from chaos.disk import Disk, disks
 from chaos.lines import Line
 from chaos.nodes import Node
 from chaos.plan import UNRULED, Plan, Target
@@ -41,6 +41,7 @@ class Stage:
     directory: Path
     configuration: Configuration
     operator: Operator
+    disks: dict[str, Disk]
     nodes: dict[str, Node]
     gateways: dict[str, Gateway]
     uplinks: dict[str, Line]
@@ -83,13 +84,13 @@ async def set_up(plan: Plan, directory: Path, *, mounts: bool) -> AsyncIterator[
                 directory=directory,
                 configuration=configuration,
                 operator=Operator(_operator_options(plan, ports, configuration.password), ledgers.open("operator")),
+                disks=disk_of,
                 nodes={
                     name: Node(
                         name,
                         configuration.file(name),
                         configuration.data_dir(name),
                         directory / f"{name}.log",
-                        disk_of[name],
                         nursery,
                     )
                     for name in plan.names

@@ -10,10 +10,12 @@ import pytest
 import trio
 
 from chaos.disk import FileLimit, SmallDisk, disks
-from chaos.judgement import Episode, Evidence, Rest, judged
+from chaos.excuses import Episode, RingExcuses
+from chaos.judgement import Evidence, Rest, judged
 from chaos.lines import Line, Way
 from chaos.plan import EXTENTS, Fault, Kind, Plan, held, schedule
 from chaos.scenario import play
+from chaos.told import Told
 from dlrproxy.admin.parked import ParkedItem
 from dlrproxy.demo.ports import LOOPBACK, reserved
 from dlrproxy.simulator import ledger as events
@@ -203,10 +205,11 @@ def parked(reason="unclaimed", message_id=REPORT):
 
 def verdict(operator=OPERATOR, gw1=TOLD, gw2=(), *, where=None, replayed=(), episodes=(), **more):
     rest = Rest(unrest="", parked=where or {}, replayed=list(replayed))
-    evidence = {"superseded": (), "unfinished": 0, **more}
-    return judged(
-        Evidence(operator=operator, gateways={"gw1": gw1, "gw2": gw2}, episodes=episodes, rest=rest, **evidence)
-    )
+    removed = {name for each in episodes if each.fault.kind is Kind.REMOVAL for name in each.fault.target}
+    values = {"superseded": (), "unfinished": 0, "faults": {}, "removed": removed, **more}
+    evidence = Evidence(operator=operator, gateways={"gw1": gw1, "gw2": gw2}, rest=rest, **values)
+    told = Told(evidence.operator, evidence.gateways)
+    return judged(evidence, told, RingExcuses(told, episodes))
 
 
 def found(judgement):
@@ -348,7 +351,7 @@ def test_an_intermediate_report_may_follow_the_final_one_only_if_its_node_was_ki
 
     for judgement in (killed(Kind.KILL, ("gw1",), 4.5), killed(Kind.POWER_CUT, (), 4.5)):
         assert judgement.passed
-        assert judgement.late == 1
+        assert sum(judgement.late.values()) == 1
     assert not killed(Kind.KILL, ("gw2",), 4.5).passed
     assert not killed(Kind.KILL, ("gw1",), 3.5).passed
     assert not killed(Kind.KILL, ("gw1",), 17.0).passed
