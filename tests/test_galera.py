@@ -11,7 +11,7 @@ from galera_cluster import NAMES, shared_cluster
 from dlrproxy.modes.cluster import MasterRow, Member
 from dlrproxy.store.port import Table
 from dlrproxy.store.sql import partition, schema
-from dlrproxy.store.sql.errors import FencedError, NoQuorumError, SqlError
+from dlrproxy.store.sql.errors import FencedError, NoQuorumError, ReadOnlyError, SqlError
 from dlrproxy.store.sql.galera import Galera, server_of
 from dlrproxy.store.sql.pool import Pool
 from dlrproxy.store.sql.statements import put_items
@@ -247,6 +247,41 @@ async def test_a_server_without_quorum_says_so_and_refuses_the_rest():
                     await refused()
         finally:
             await in_thread(cluster.isolate, "c", isolated=False)
+
+
+@asynccontextmanager
+async def spoilt(server, how, mended):
+    server.sql(how)
+    try:
+        yield
+    finally:
+        server.sql(mended)
+
+
+async def test_a_server_that_does_not_do_its_part_says_why():
+    async with a_cluster() as (cluster, views):
+        server, view = cluster.servers["c"], views["c"]
+        assert await view.claim(None) == 1
+        async with spoilt(server, "SET GLOBAL wsrep_on=OFF", "SET GLOBAL wsrep_on=ON"):
+            seen = await view.read()
+            assert (seen.server.primary, seen.server.ready, seen.server.certifies) == (True, True, False)
+        async with spoilt(server, "SET GLOBAL read_only=ON", "SET GLOBAL read_only=OFF"):
+            assert (await view.read()).trouble == ""
+            with pytest.raises(ReadOnlyError):
+                await view.beat(1)
+        async with spoilt(server, "SET GLOBAL wsrep_reject_queries=ALL", "SET GLOBAL wsrep_reject_queries=NONE"):
+            seen = await view.read()
+            assert (seen.server.primary, seen.rows) == (True, None)
+            assert "1047" in seen.trouble
+        async with spoilt(
+            server, "RENAME TABLE dlrproxy.lease TO dlrproxy.l", "RENAME TABLE dlrproxy.l TO dlrproxy.lease"
+        ):
+            seen = await view.read()
+            assert (seen.server.primary, seen.rows) == (True, None)
+            assert "`dlrproxy db init` makes what is missing" in seen.trouble
+        seen = await view.read()
+        assert (seen.trouble, seen.server.certifies) == ("", True)
+        assert await view.beat(1)
 
 
 def test_what_a_server_does_not_say_counts_against_it():

@@ -204,6 +204,42 @@ async def test_the_master_takes_over_from_a_node_that_is_silent_and_moves_its_ro
         assert (node.service.calls[-1][1], node.role) == ("adopt", Role.SERVING)
 
 
+async def test_a_master_that_may_not_begin_again_renews_its_lease_no_more(autojump_clock):
+    async with running() as node:
+        await trio.sleep(10)
+        assert node.driver.is_master
+        node.own.server = attrs.evolve(SYNCED, state="Donor/Desynced")  # as one may that serves
+        node.driver.refused(1)
+        await trio.sleep(2)
+        assert (node.role, node.driver.is_master) == (Role.JOINING, False)
+        before = node.own.master
+        await trio.sleep(60)
+        assert node.own.master == before
+
+
+async def test_what_its_server_does_not_do_is_shown_and_logged_once(autojump_clock):
+    with structlog.testing.capture_logs() as logs:
+        async with running() as node:
+            await trio.sleep(10)
+            assert node.driver.trouble == ""
+            node.own.certifies = False
+            await trio.sleep(9)
+            assert node.driver.trouble == "no answer"
+            node.own.server = None
+            await trio.sleep(30)
+            assert node.driver.trouble == "away"
+            node.own.server, node.own.certifies = SYNCED, True
+            await trio.sleep(10)
+            assert (node.role, node.driver.trouble) == (Role.SERVING, "")
+            node.own.silent = True
+            await trio.sleep(5)
+            assert "within 3 s" in node.driver.trouble
+    assert [entry["detail"] for entry in logs if entry["event"] == "quorum.database_trouble"] == [
+        "away",
+        "it has not answered within 3 s",
+    ]
+
+
 async def test_a_lease_that_another_one_has_taken_is_given_up_at_once(autojump_clock):
     async with running() as node:
         await trio.sleep(10)

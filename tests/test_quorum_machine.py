@@ -4,7 +4,19 @@ import pytest
 from attrs import evolve
 from quorum_world import MASTER, NAMES, SETTINGS, World, member
 
-from dlrproxy.modes.cluster import Adopt, Claim, MasterRow, Member, Observation, Release, Role, Rows, Serve, Server
+from dlrproxy.modes.cluster import (
+    Adopt,
+    Claim,
+    MasterRow,
+    Member,
+    Observation,
+    Release,
+    Role,
+    Rows,
+    Serve,
+    Server,
+    TakeLease,
+)
 from dlrproxy.modes.lease import Master, heir_of
 from dlrproxy.modes.quorum import Quorum
 
@@ -310,6 +322,69 @@ def test_a_name_that_is_used_elsewhere_is_not_claimed_before_that_has_ended():
     assert "another data directory" in machine.why
     assert machine.observe(seen(a=Member(epoch=1, beat=19, home=b"2")), 19 + SETTINGS.takeover_after_s)
     assert Quorum(MINE).observe(seen(a=Member(epoch=1, beat=1, home=b"2", taken=True, heir="b")), 0.0)
+
+
+def test_of_two_processes_with_copies_of_one_data_directory_the_later_one_serves_and_the_other_waits():
+    """As of a machine that was cloned: each takes the other one for a dead process of its own."""
+    row, first, second = Member(epoch=1, beat=1, home=b"1"), Quorum(MINE), Quorum(MINE)
+    served = []
+    for now in range(100):
+        for name, machine in (("first", first), ("second", second)):
+            if name == "second" and now < 10:
+                continue
+            if machine.epoch == row.epoch:
+                row = evolve(row, beat=row.beat + 1)
+                machine.vouched(row.epoch, float(now))
+            elif machine.epoch:
+                machine.refused(machine.epoch)
+            for command in machine.observe(seen(a=row), float(now)):
+                if isinstance(command, Claim):
+                    row = evolve(row, epoch=row.epoch + 1)
+                    machine.vouched(row.epoch, float(now))
+                elif isinstance(command, Serve):
+                    served.append(name)
+    assert served == ["first", "second"]
+    assert "copy of its data directory" in first.why
+    for now in range(100, 100 + int(SETTINGS.takeover_after_s) + 2):  # the second is gone
+        commands = first.observe(seen(a=row), float(now))
+    assert commands == [Claim(row)]
+
+
+@pytest.mark.parametrize("after", [Member(epoch=4, beat=8, home=b"1"), Member(epoch=5, beat=8, home=b"1", taken=True)])
+def test_a_term_that_was_refused_is_followed_by_another_at_once_where_nobody_else_has_its_name(after):
+    machine = a_serving_machine()
+    machine.refused(4)
+    (release,) = machine.observe(seen(a=after), 1.0)
+    assert isinstance(release, Release)
+    assert machine.observe(seen(a=after), 1.0) == [Claim(after)]
+    claimed = evolve(after, epoch=after.epoch + 1, taken=False)  # and nobody heard of it
+    assert machine.observe(seen(a=claimed), 2.0) == [Claim(claimed)]
+
+
+def test_it_does_not_serve_on_a_server_that_certifies_nothing():
+    machine = a_serving_machine()
+    (release,) = machine.observe(seen(evolve(SYNCED, certifies=False)), 1.0)
+    assert "wsrep_on" in release.why
+    assert machine.observe(seen(evolve(SYNCED, certifies=False)), 2.0) == []
+
+
+def test_nor_on_one_that_does_not_say_who_holds_what():
+    machine = Quorum(MINE)
+    assert machine.observe(Observation(server=SYNCED), 0.0) == []
+    assert (machine.role, machine.why) == (Role.JOINING, "its database server does not say which node holds what")
+    machine = a_serving_machine()
+    assert machine.observe(Observation(server=SYNCED), 1.0) == []  # its beats decide
+
+
+def test_a_master_that_serves_no_more_lets_the_lease_run_out():
+    master = Master(MINE)
+    master.renewed(1, 0.0)
+    rows = Rows(members={"a": Member(epoch=1, beat=1)}, master=MasterRow(epoch=1, holder="a", beat=1))
+    assert master.observe(rows, 1.0, serving=True) == []
+    assert master.holds(1.0)
+    assert master.observe(rows, 2.0, serving=False) == []
+    assert not master.holds(2.0)
+    assert master.observe(rows, 3.0, serving=True) == [TakeLease(rows.master)]  # its own still: nobody took it
 
 
 def test_rows_that_are_moved_here_are_adopted_once():

@@ -75,9 +75,10 @@ def test_a_node_that_was_taken_out_of_the_configuration_is_not_shown_as_gone():
 def test_a_silent_server_leaves_little_to_say():
     machine = Machine(QuorumSettings(me="gw1", home=b"1"))
     machine.observe(Observation(server=None), 0.0)
-    found = of_machine(machine, Observation(server=None))
+    found = of_machine(machine, Observation(server=None), trouble="it says 1045: Access denied")
     assert (found.role, found.server, found.master, found.members) == ("unreachable", None, "", {})
     assert "gives no answer" in said(found)
+    assert "1045: Access denied" in said(found)
 
 
 def test_the_screen_names_who_is_gone_what_waits_and_what_is_not_survived():

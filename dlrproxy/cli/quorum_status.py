@@ -19,6 +19,8 @@ def shown_quorum(quorum: QuorumStatus) -> RenderableType:
     if quorum.epoch:
         role.append(f"  epoch {quorum.epoch}", QUIET)
     lines: list[RenderableType] = [role, _master(quorum), _server(quorum.server)]
+    if quorum.trouble:
+        lines.append(Text(quorum.trouble, BAD))
     if gone := {node: member for node, member in quorum.members.items() if member.taken}:
         named = ", ".join(f"{node} (its custody went to {member.heir})" for node, member in sorted(gone.items()))
         lines.append(Text(f"gone: {named}", DOUBTFUL))

@@ -38,6 +38,7 @@ class Server:
 
     primary: bool  # it belongs to the part that has the quorum, as far as it knows
     ready: bool  # it takes statements
+    certifies: bool = True  # wsrep_on: else what it writes is its own, and nobody else has it
     state: str  # "Synced", "Donor/Desynced", "Joined", "Joiner", ...
     size: int = 0  # servers in its part of the cluster
     weight: int = 0  # of those together
@@ -79,6 +80,7 @@ class Observation:
     server: Server | None  # None: it cannot be reached
     rows: Rows | None = None  # None: it does not say
     inbox: tuple[bytes, ...] | None = None  # names of rows in the node's own inbox, some of many; None: likewise
+    trouble: str = ""  # why not, for people
 
 
 # What is to be done. Each may fail, and is then decided anew from what is seen. All but Serve, Release and Adopt are

@@ -74,7 +74,10 @@ class Master:
         self.hold_until = _NEVER
 
     def observe(self, rows: Rows | None, now: float, *, serving: bool) -> list[Command]:
-        """Only a node that serves can be master: after an outage the others have their time to come back, too."""
+        """Only a node that serves can be master: after an outage the others have their time to come back, too. One that
+        serves no more lets the lease run out, for it may not serve again for long."""
+        if not serving:
+            self.lost()
         if rows is None or not serving:
             self._held_by = Watch()
             self._members.clear()

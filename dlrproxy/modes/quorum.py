@@ -54,6 +54,7 @@ class Quorum:
         # After this nothing may be sent or answered in the present or the last term, however late a process wakes up.
         self.serve_until = _NEVER
         self._over = 0  # epochs up to this one are done with
+        self._refused = 0  # the epoch of the last term that was refused, until it claims again
         self.ended = ""  # why the last term is over
         self._own_row = Watch()
         self._inherited: frozenset[tuple[str, int, int]] = frozenset()
@@ -71,6 +72,8 @@ class Quorum:
 
     def refused(self, epoch: int) -> None:
         """A write under `epoch` has found another epoch in the row: the term is over, whatever else is seen."""
+        if epoch == self.epoch:
+            self._refused = epoch
         self._end(epoch, "another node has taken over from it")
         if not self.epoch:
             self.serve_until = _NEVER
@@ -134,8 +137,11 @@ class Quorum:
 
     def _join(self, seen: Observation, now: float) -> list[Command]:
         server, rows = seen.server, seen.rows
-        if server is None or rows is None or server.state != SYNCED:
+        if server is None or server.state != SYNCED:
             self._become(Role.JOINING, f"its database server is {server.state if server else 'silent'}")
+            return []
+        if rows is None:
+            self._become(Role.JOINING, "its database server does not say which node holds what")
             return []
         if self.epoch and self.may_act(self.epoch, now):
             self._become(Role.SERVING, "its database server is in the quorum, and has certified its claim")
@@ -146,13 +152,24 @@ class Quorum:
 
     def _claim(self, own: Member | None, now: float) -> list[Command]:
         """Who had it before from the same data directory is dead, for that is locked; and who was fenced is over."""
-        if own is not None and not own.taken and own.home != self._settings.home:
+        if own is not None and (rival := self._rival(own)):
             still = self._own_row.still_for(own.epoch, own.beat, now)
             if still < self._settings.takeover_after_s:
-                self._become(Role.JOINING, "its name was used on another data directory, and may still be")
+                self._become(Role.JOINING, rival)
                 return []
+        self._refused = 0
         self._become(Role.JOINING, "it claims its part of custody")
         return [Claim(own)]
+
+    def _rival(self, own: Member) -> str:
+        """Who else may have its part under its name; empty: nobody. Two would take it from each other without end."""
+        if own.taken:
+            return ""
+        if own.home != self._settings.home:
+            return "its name was used on another data directory, and may still be"
+        if 0 < self._refused < own.epoch:
+            return "another process has claimed its part, from a copy of its data directory"
+        return ""
 
     # While serving
 
@@ -182,4 +199,6 @@ def _out_of(server: Server | None) -> tuple[Role, str] | None:
         return Role.NO_QUORUM, "its database server is with less than half of the cluster"
     if not server.ready:
         return Role.NO_QUORUM, "its database server takes no statements"
+    if not server.certifies:
+        return Role.NO_QUORUM, "its database server keeps what it is told to itself: wsrep_on is OFF"
     return None

@@ -83,6 +83,8 @@ class QuorumDriver:
         self._looked = trio.Event()
         self._served = trio.Event()
         self._told: tuple[Role, str] | None = None  # what the log has been told
+        self._told_trouble = ""  # likewise
+        self._not_written = ""  # why the last write of its own row was not done
         self._log = logger("quorum")
 
     # What it tells
@@ -96,6 +98,11 @@ class QuorumDriver:
     def serving(self) -> int:
         """The epoch of the term that the service was told to serve, and not to release; 0: none."""
         return self._serving
+
+    @property
+    def trouble(self) -> str:
+        """What its database server has not done for it, the last time; empty: it does everything. For people."""
+        return self.seen.trouble or self._not_written
 
     async def looked(self) -> None:
         """Wait until it has looked at its server again, and done what follows from that."""
@@ -142,8 +149,8 @@ class QuorumDriver:
             with trio.move_on_after(self._reach_s):
                 return await self._own.read()
         except SqlError as error:
-            self._log.debug("quorum.unreachable", error=str(error))
-        return Observation(server=None)
+            return Observation(server=None, trouble=str(error))
+        return Observation(server=None, trouble=f"it has not answered within {self._reach_s:g} s")
 
     async def _decide(self, seen: Observation) -> None:
         commands = self.machine.observe(seen, trio.current_time())
@@ -158,6 +165,8 @@ class QuorumDriver:
                 await self._do(command)
             except SqlError as error:
                 self._log.warning("quorum.command_failed", command=str(command), error=str(error))
+                if isinstance(command, Claim):
+                    self._not_written = str(error)
                 return
 
     async def _do(self, command: Command) -> None:
@@ -171,6 +180,7 @@ class QuorumDriver:
                 await self._service.adopt()
             case Claim(seen):
                 if (claimed := await self._own.claim(seen)) is not None:
+                    self._not_written = ""
                     self._log.info("quorum.claimed", epoch=claimed)
                     self.machine.vouched(claimed, sent_at)
                     self._look.set()
@@ -202,7 +212,9 @@ class QuorumDriver:
             held = await self._own.beat(epoch)
         except SqlError as error:
             self._log.warning("quorum.beat_failed", error=str(error))
+            self._not_written = str(error)
             return
+        self._not_written = ""
         if held:
             self.machine.vouched(epoch, sent_at)
         else:
@@ -254,8 +266,12 @@ class QuorumDriver:
                 self._look.set()
 
     def _tell(self) -> None:
-        """Every change of the role, once."""
+        """Every change of the role, and of what is wrong with its server, once."""
         told = self.machine.role, self.machine.why
         if told != self._told:
             self._told = told
             self._log.info("quorum.role", role=told[0].value, why=told[1], epoch=self.machine.epoch)
+        if self.seen.trouble != self._told_trouble:
+            self._told_trouble = self.seen.trouble
+            if self._told_trouble:
+                self._log.warning("quorum.database_trouble", detail=self._told_trouble)

@@ -165,6 +165,7 @@ class QuorumNode:
             is_master=driver.is_master,
             journal_rows=0 if self._journal is None else self._journal.size,
             inbox=driver.inbox.waiting(now),
+            trouble=driver.trouble,
         )
 
     def _running_driver(self) -> QuorumDriver:

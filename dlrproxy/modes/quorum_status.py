@@ -24,12 +24,14 @@ def quorum_status(
     is_master: bool,
     journal_rows: int,
     inbox: Waiting,
+    trouble: str = "",
 ) -> QuorumStatus:
     """`now` is on the clock that the machines are run with."""
     rows = seen.rows
     return QuorumStatus(
         role=machine.role.value,
         why=machine.why,
+        trouble=trouble,
         epoch=machine.epoch,
         serving=serving,
         serves_for_s=max(0.0, machine.serve_until - now) if serving else None,

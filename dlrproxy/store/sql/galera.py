@@ -13,11 +13,13 @@ everything but SHOW and SET is refused with 1047; what was under way fails with 
 from collections.abc import Mapping
 from typing import Final, cast
 
+from attrs import evolve
+
 from dlrproxy.modes import inbox
 from dlrproxy.modes.cluster import MasterRow, Member, Observation, Rows, Server
 from dlrproxy.store.sql import partition
 from dlrproxy.store.sql.connection import Account, Value
-from dlrproxy.store.sql.errors import FencedError, NoQuorumError
+from dlrproxy.store.sql.errors import FencedError, NoQuorumError, RefusedError, StatementError
 from dlrproxy.store.sql.fence import names_in_inbox
 from dlrproxy.store.sql.pool import Pool
 from dlrproxy.store.sql.statements import literal, text
@@ -33,7 +35,8 @@ _STATUS: Final = (
 )
 _SHOW: Final = f"SHOW GLOBAL STATUS WHERE Variable_name IN ({','.join(repr(name) for name in _STATUS)})"
 _MEMBERS: Final = "SELECT node,epoch,beat,home,taken,heir,moved FROM members"
-_MASTER: Final = "SELECT epoch,holder,beat FROM lease WHERE id=1"
+# One row in any case.
+_MASTER: Final = "SELECT @@GLOBAL.wsrep_on,epoch,holder,beat FROM (SELECT 1) AS one LEFT JOIN lease ON id=1"
 
 
 class Galera:
@@ -61,14 +64,14 @@ class Galera:
         if not server.primary or not server.ready:
             return Observation(server=server)
         try:
-            return Observation(server=server, rows=await self._rows(), inbox=await self._names_in_inbox())
-        except NoQuorumError:  # since it said that
-            return Observation(server=server)
+            return await self._seen(server)
+        except (NoQuorumError, StatementError, RefusedError) as error:  # since it said that; no schema; no rights
+            return Observation(server=server, trouble=str(error))
 
-    async def _rows(self) -> Rows:
+    async def _seen(self, server: Server) -> Observation:
         members = await self._asking.run(_MEMBERS)
-        master = await self._asking.run(_MASTER)
-        return Rows(
+        ((certifies, epoch, holder, beat),) = (await self._asking.run(_MASTER)).rows
+        rows = Rows(
             members={
                 text(node): Member(
                     epoch=_int(epoch),
@@ -80,14 +83,10 @@ class Galera:
                 )
                 for node, epoch, beat, home, taken, heir, moved in members.rows
             },
-            master=next(
-                (
-                    MasterRow(epoch=_int(epoch), holder=text(holder), beat=_int(beat))
-                    for epoch, holder, beat in master.rows
-                ),
-                MasterRow(),
-            ),
+            master=MasterRow() if epoch is None else MasterRow(epoch=_int(epoch), holder=text(holder), beat=_int(beat)),
         )
+        server = evolve(server, certifies=certifies == 1)
+        return Observation(server=server, rows=rows, inbox=await self._names_in_inbox())
 
     async def _names_in_inbox(self) -> tuple[bytes, ...]:
         return tuple(cast("bytes", name) for (name,) in (await self._asking.run(self._inbox)).rows)
