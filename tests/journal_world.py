@@ -8,7 +8,7 @@ import trio
 
 from dlrproxy.store.backend import WriteError
 from dlrproxy.store.database import DatabaseError
-from dlrproxy.store.grouped import GroupedStore
+from dlrproxy.store.grouped import GroupedStore, StoreOptions
 from dlrproxy.store.journal import Journal, version
 from dlrproxy.store.layout import OPEN, decode_open
 from dlrproxy.store.memory import Rows
@@ -127,12 +127,14 @@ class World:
             self.backend,
             b"8 octets",
             lambda: 1000.0,
-            name="a store",
-            space=Space("/", 0, lambda _: 1 << 40),
-            max_waiting_bytes=1 << 20,
-            give_up_s=float("inf"),
-            journal=self.journal,
-            journal_after_s=JOURNAL_AFTER_S,
+            StoreOptions(
+                name="a store",
+                space=Space("/", 0, lambda _: 1 << 40),
+                max_waiting_bytes=1 << 20,
+                give_up_s=float("inf"),
+                journal=self.journal,
+                journal_after_s=JOURNAL_AFTER_S,
+            ),
         )
         self.told = []  # what was acknowledged, in that order
         self.told_at = []

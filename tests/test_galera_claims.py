@@ -29,7 +29,7 @@ from dlrproxy.store.space import Space
 from dlrproxy.store.sql import partition
 from dlrproxy.store.sql.errors import FencedError, SqlError
 from dlrproxy.store.sql.pool import Pool
-from dlrproxy.store.sql.store import open_shared
+from dlrproxy.store.sql.store import Opening, open_shared
 from protocols.peer.frames import VERSION
 from protocols.smpp.constants import ESME_ROK
 from protocols.smpp.message_ids import NoMatch
@@ -140,8 +140,7 @@ class Node:
         epoch = self._epochs[self.name]
         store = await open_shared(
             self._cluster.account(self.name), self._clock.now, self.name, epoch,
-            space=self._space, connections=2, statement_timeout_s=STATEMENT_TIMEOUT_S,
-        )  # fmt: skip
+            Opening(space=self._space, connections=2, statement_timeout_s=STATEMENT_TIMEOUT_S))  # fmt: skip
         try:
             with trio.CancelScope() as self._scope:
                 await self._term(store, epoch)

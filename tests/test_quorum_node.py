@@ -197,9 +197,9 @@ async def test_a_node_that_stops_takes_over_nothing(tmp_path, monkeypatch):
 async def test_what_a_term_left_behind_at_the_server_is_known_to_the_next_one(tmp_path, monkeypatch):
     known = []
 
-    async def opened(*args, doubts, **kwargs):
-        known.append(doubts)
-        return await open_shared(*args, doubts=doubts, **kwargs)
+    async def opened(*args):
+        known.append(args[-1].doubts)
+        return await open_shared(*args)
 
     open_shared = quorum_node.open_shared
     monkeypatch.setattr(quorum_node, "open_shared", opened)

@@ -36,7 +36,7 @@ from dlrproxy.store.sql.errors import SqlError
 from dlrproxy.store.sql.merging import Merger
 from dlrproxy.store.sql.pool import Pool
 from dlrproxy.store.sql.rejoin import RejoiningServer, Source
-from dlrproxy.store.sql.store import open_sql
+from dlrproxy.store.sql.store import Opening, open_sql
 from protocols.peer.frames import Envelope, EnvelopeKey
 from ring.custody import Custody as Machine
 from ring.rows import CustodyRow, Kind, ParkedRow, encode_key, encode_row
@@ -303,7 +303,7 @@ async def test_the_active_node_takes_in_what_was_merged(tmp_path):
         clock = NodeClock(wall=lambda: 10_000.0, monotonic=trio.current_time)
         account = nodes.pair.account("b", "app")
         store = await open_sql(
-            account, clock.now, space=Space(tmp_path, 0, free_bytes), connections=1, statement_timeout_s=LONG_S
+            account, clock.now, Opening(space=Space(tmp_path, 0, free_bytes), connections=1, statement_timeout_s=LONG_S)
         )
         assert store.store_id == store_id
         machine = Machine(topology=Topology(("b",), "b"), store_id=store_id, run=2)

@@ -19,7 +19,7 @@ from dlrproxy.store.space import Space
 from dlrproxy.store.sql import homecoming, statements
 from dlrproxy.store.sql.errors import SqlError
 from dlrproxy.store.sql.homecoming import bring_home, bring_home_elsewhere
-from dlrproxy.store.sql.store import open_sql
+from dlrproxy.store.sql.store import Opening, open_sql
 from protocols.smpp.message_ids import normal
 
 
@@ -156,10 +156,7 @@ async def test_a_store_that_is_opened_has_what_a_crash_left_in_the_journal(journ
         store = await open_sql(
             pool.account,
             lambda: 1000.0,
-            space=Space(tmp_path, 0, free_bytes),
-            connections=2,
-            statement_timeout_s=30,
-            journal=journal,
+            Opening(space=Space(tmp_path, 0, free_bytes), connections=2, statement_timeout_s=30, journal=journal),
         )
         assert journal.size == 0
         assert await find_one(store, a_lookup(b"1")) == [OPEN]

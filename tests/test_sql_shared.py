@@ -22,7 +22,7 @@ from dlrproxy.store.sql.errors import FencedError
 from dlrproxy.store.sql.fence import FENCE
 from dlrproxy.store.sql.pool import Pool
 from dlrproxy.store.sql.statements import delete_expired
-from dlrproxy.store.sql.store import open_shared
+from dlrproxy.store.sql.store import Opening, open_shared
 
 NOW = 1000.0
 
@@ -39,7 +39,11 @@ async def pool():
 def opened(pool, node, tmp_path, epoch=1):
     space = Space(tmp_path, 0, free_bytes)
     return open_shared(
-        pool.account, lambda: NOW, node, epoch, space=space, connections=2, statement_timeout_s=30, remembered=0
+        pool.account,
+        lambda: NOW,
+        node,
+        epoch,
+        Opening(space=space, connections=2, statement_timeout_s=30, remembered=0),
     )
 
 
@@ -57,7 +61,9 @@ async def running(pool, node, tmp_path):
 async def opened_with_memory(pool, node, tmp_path):
     """As `running`, but that it remembers what it has written."""
     space = Space(tmp_path, 0, free_bytes)
-    store = await open_shared(pool.account, lambda: NOW, node, 1, space=space, connections=2, statement_timeout_s=30)
+    store = await open_shared(
+        pool.account, lambda: NOW, node, 1, Opening(space=space, connections=2, statement_timeout_s=30)
+    )
     async with trio.open_nursery() as nursery:
         nursery.start_soon(store.run)
         yield store
@@ -73,7 +79,7 @@ async def test_what_the_journal_holds_reaches_the_database_as_a_term_begins(pool
     await journal.write([message])
     space = Space(tmp_path, 0, free_bytes)
     store = await open_shared(
-        pool.account, lambda: NOW, "a", 1, space=space, connections=2, statement_timeout_s=30, journal=journal
+        pool.account, lambda: NOW, "a", 1, Opening(space=space, connections=2, statement_timeout_s=30, journal=journal)
     )
     assert journal.size == 0
     assert await store.find([Lookup("acme", b"1", ())]) == [[message]]

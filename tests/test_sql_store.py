@@ -18,7 +18,7 @@ from dlrproxy.store.space import Space
 from dlrproxy.store.sql import schema, statements
 from dlrproxy.store.sql.errors import SqlError, StatementError
 from dlrproxy.store.sql.pool import Pool
-from dlrproxy.store.sql.store import open_sql
+from dlrproxy.store.sql.store import Opening, open_sql
 from protocols.smpp.message_ids import normal
 
 NOW = 1000.0
@@ -47,11 +47,7 @@ async def running(pool, tmp_path, timeout_s=30, journal=None):
     store = await open_sql(
         pool.account,
         lambda: NOW,
-        space=space,
-        connections=2,
-        statement_timeout_s=timeout_s,
-        remembered=0,
-        journal=journal,
+        Opening(space=space, connections=2, statement_timeout_s=timeout_s, remembered=0, journal=journal),
     )
     async with trio.open_nursery() as nursery:
         nursery.start_soon(store.run)
@@ -244,9 +240,7 @@ async def test_an_empty_schema_names_the_command_that_fills_it(tmp_path):
             await open_sql(
                 account,
                 lambda: NOW,
-                space=Space(tmp_path, 0, free_bytes),
-                connections=1,
-                statement_timeout_s=30,
+                Opening(space=Space(tmp_path, 0, free_bytes), connections=1, statement_timeout_s=30),
             )
 
 

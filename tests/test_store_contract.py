@@ -15,7 +15,7 @@ from dlrproxy.store.rocks import open_rocks
 from dlrproxy.store.space import Space
 from dlrproxy.store.sql import schema
 from dlrproxy.store.sql.pool import Pool
-from dlrproxy.store.sql.store import open_shared, open_sql
+from dlrproxy.store.sql.store import Opening, open_shared, open_sql
 from protocols.smpp.message_ids import candidates
 
 
@@ -97,11 +97,7 @@ class SqlKind:
             store = await open_sql(
                 account,
                 self.clock.now,
-                space=space,
-                connections=3,
-                statement_timeout_s=30,
-                remembered=self.remembered,
-                **journal,
+                Opening(space=space, connections=3, statement_timeout_s=30, remembered=self.remembered, **journal),
             )
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(store.run)
@@ -147,10 +143,12 @@ class SharedKind(SqlKind):
                 self.clock.now,
                 "gw1",
                 1,
-                space=Space(self.directory, 1, free_bytes),
-                connections=3,
-                statement_timeout_s=30,
-                remembered=self.remembered,
+                Opening(
+                    space=Space(self.directory, 1, free_bytes),
+                    connections=3,
+                    statement_timeout_s=30,
+                    remembered=self.remembered,
+                ),
             )
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(store.run)

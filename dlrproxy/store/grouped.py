@@ -18,6 +18,7 @@ from typing import Final
 
 import structlog
 import trio
+from attrs import frozen
 
 from dlrproxy.store.backend import Backend, Records, WriteError
 from dlrproxy.store.group import Callback, Group, Key, closed
@@ -29,8 +30,6 @@ from dlrproxy.store.recent import Recent
 from dlrproxy.store.space import Space
 from protocols.smpp.message_ids import normal
 
-MIB: Final = 1024 * 1024
-
 REMEMBERED: Final = 200_000  # open messages in memory, some 100 MB; 200 s of reports at 1,000 messages a second
 # A write that takes longer stands still. Below the gateways' and the operator's patience, so that they hear of it.
 STALLED_S: Final = 2.0
@@ -40,36 +39,32 @@ REOPEN_MAX_S: Final = 5.0
 _log = structlog.get_logger()
 
 
+@frozen(kw_only=True)
+class StoreOptions:
+    """What a store on a disk and one in a database server differ in, beside their backends."""
+
+    name: str  # how errors call it
+    space: Space
+    remembered: int = REMEMBERED
+    max_waiting_bytes: int  # above it nothing is accepted
+    give_up_s: float  # see `GroupedStore.run`
+    journal: Journal | None = None  # its maker's to close
+    journal_after_s: float = 0.0  # it is used once a commit takes longer
+
+
 class GroupedStore:
     """A `Store` over a backend. Made inside trio; exactly one task runs `run`; `close` comes after it."""
 
-    def __init__(
-        self,
-        backend: Backend,
-        store_id: bytes,
-        now: Callable[[], float],
-        *,
-        name: str,
-        space: Space,
-        remembered: int = REMEMBERED,
-        max_waiting_bytes: int,
-        give_up_s: float,
-        journal: Journal | None = None,
-        journal_after_s: float = 0.0,
-    ) -> None:
-        """`name` is how errors call it. Above `max_waiting_bytes` nothing is accepted. `give_up_s`: see `run`.
-
-        `journal` is its maker's to close. It is used once a commit takes longer than `journal_after_s`.
-        """
+    def __init__(self, backend: Backend, store_id: bytes, now: Callable[[], float], options: StoreOptions) -> None:
         self.store_id = store_id
         self.group = 0
         self._backend = backend
-        self._name = name
+        self._name = options.name
         self._now = now
-        self._space = space
-        self._max_waiting_bytes = max_waiting_bytes
-        self._give_up_s = give_up_s
-        self._recent = Recent(remembered)
+        self._space = options.space
+        self._max_waiting_bytes = options.max_waiting_bytes
+        self._give_up_s = options.give_up_s
+        self._recent = Recent(options.remembered)
         self._collecting = Group()
         self._committing: Group | None = None
         self._began_at = 0.0  # its commit; trio's clock
@@ -79,7 +74,11 @@ class GroupedStore:
         self._failing = False
         self._abandoned = False
         self._follower: Follower | None = None
-        self._journalling = None if journal is None else Journalling(journal, journal_after_s, self._uncommitted)
+        self._journalling = (
+            None
+            if options.journal is None
+            else Journalling(options.journal, options.journal_after_s, self._uncommitted)
+        )
 
     @property
     def accepting(self) -> bool:

@@ -17,7 +17,7 @@ from dlrproxy.store.database import Database
 from dlrproxy.store.directory import DataDirectory, Opener, free_bytes
 from dlrproxy.store.disk import Disk
 from dlrproxy.store.group import Group, Key
-from dlrproxy.store.grouped import REMEMBERED, GroupedStore
+from dlrproxy.store.grouped import REMEMBERED, GroupedStore, StoreOptions
 from dlrproxy.store.port import OpenMessage, Table
 from dlrproxy.store.space import MIB, Space
 from dlrproxy.store.visits import read_due, read_opens, scan_opens, write_group
@@ -93,9 +93,11 @@ async def open_rocks(
         RocksBackend(directory, Disk(database, partial(opener, directory.store))),
         store_id,
         now,
-        name=f"the store in {directory.store}",
-        space=Space(directory.path, min_free_mb, free),
-        remembered=remembered,
-        max_waiting_bytes=MAX_WAITING_BYTES,
-        give_up_s=GIVE_UP_S,
+        StoreOptions(
+            name=f"the store in {directory.store}",
+            space=Space(directory.path, min_free_mb, free),
+            remembered=remembered,
+            max_waiting_bytes=MAX_WAITING_BYTES,
+            give_up_s=GIVE_UP_S,
+        ),
     )

@@ -11,10 +11,8 @@ from typing import Protocol
 
 from dlrproxy.store.backend import Backend
 from dlrproxy.store.group import Key
-from dlrproxy.store.grouped import REMEMBERED, GroupedStore
-from dlrproxy.store.journal import Journal
+from dlrproxy.store.grouped import GroupedStore, StoreOptions
 from dlrproxy.store.port import Lookup, OpenMessage, Store
-from dlrproxy.store.space import Space
 
 Rows = list[tuple[bytes, bytes]]
 
@@ -57,28 +55,10 @@ class GroupedSharedStore(GroupedStore):
         node: str,
         store_id: bytes,
         now: Callable[[], float],
-        *,
-        name: str,
-        space: Space,
-        remembered: int = REMEMBERED,
-        max_waiting_bytes: int,
-        give_up_s: float,
-        journal: Journal | None = None,
-        journal_after_s: float = 0.0,
+        options: StoreOptions,
     ) -> None:
         """`node` is the one whose partition it is; the rest is as for `GroupedStore`."""
-        super().__init__(
-            backend,
-            store_id,
-            now,
-            name=name,
-            space=space,
-            remembered=remembered,
-            max_waiting_bytes=max_waiting_bytes,
-            give_up_s=give_up_s,
-            journal=journal,
-            journal_after_s=journal_after_s,
-        )
+        super().__init__(backend, store_id, now, options)
         self._shared = backend
         self._node = node
 

@@ -1,9 +1,12 @@
 """Stores whose rows are in a database server."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Final
 
-from dlrproxy.store.grouped import REMEMBERED, GroupedStore
+from attrs import frozen
+
+from dlrproxy.store.grouped import REMEMBERED, GroupedStore, StoreOptions
 from dlrproxy.store.journal import Journal
 from dlrproxy.store.shared import GroupedSharedStore
 from dlrproxy.store.space import MIB, Space
@@ -19,86 +22,66 @@ MAX_WAITING_BYTES: Final = 4 * MIB
 JOURNAL_AFTER_S: Final = 0.25
 
 
-async def open_sql(
-    account: Account,
-    now: Callable[[], float],
-    *,
-    space: Space,
-    connections: int,
-    statement_timeout_s: float,
-    remembered: int = REMEMBERED,
-    journal: Journal | None = None,
-    journal_after_s: float = JOURNAL_AFTER_S,
-    doubts: list[Doubt] | None = None,
-) -> GroupedStore:
+@frozen(kw_only=True)
+class Opening:
+    """How a store is opened: what of this node's it uses."""
+
+    space: Space
+    connections: int
+    statement_timeout_s: float
+    remembered: int = REMEMBERED
+    journal: Journal | None = None  # for open messages of which the commit takes longer than `journal_after_s`
+    journal_after_s: float = JOURNAL_AFTER_S
+    doubts: list[Doubt] | None = None  # of a process that opens it more than once: what an earlier store has abandoned
+
+    @asynccontextmanager
+    async def pool(self, account: Account) -> AsyncIterator[Pool]:
+        """The store's, which is closed here only if it comes to no store."""
+        pool = Pool(account, self.connections, self.statement_timeout_s, self.doubts)
+        try:
+            yield pool
+        except BaseException:
+            await pool.close()
+            raise
+
+    def options(self, account: Account) -> StoreOptions:
+        return StoreOptions(
+            name=f"the store at {account.server}",
+            space=self.space,
+            remembered=self.remembered,
+            max_waiting_bytes=MAX_WAITING_BYTES,
+            give_up_s=float("inf"),
+            journal=self.journal,
+            journal_after_s=self.journal_after_s,
+        )
+
+
+async def open_sql(account: Account, now: Callable[[], float], opening: Opening) -> GroupedStore:
     """Open the store in the schema that `account` names. Raises SqlError, SchemaError, JournalError.
 
-    What a crash has left in the journal is written into the database first. Later, open messages are journalled when a
-    commit takes longer than `journal_after_s`. It never gives the server up: until that is back nothing is accepted.
-    `doubts`, of a process that opens it more than once: statements that an earlier store has abandoned end first.
+    What a crash has left in the journal is written into the database first, and before that what an earlier store has
+    abandoned has ended. It never gives the server up: until that is back nothing is accepted.
     """
-    pool = Pool(account, connections, statement_timeout_s, doubts)
-    try:
+    async with opening.pool(account) as pool:
         store_id = await schema.ready(pool)
-        if journal is not None:
-            await bring_home(journal, pool)
-    except BaseException:
-        await pool.close()
-        raise
-    return GroupedStore(
-        SqlBackend(pool),
-        store_id,
-        now,
-        name=f"the store at {account.server}",
-        space=space,
-        remembered=remembered,
-        max_waiting_bytes=MAX_WAITING_BYTES,
-        give_up_s=float("inf"),
-        journal=journal,
-        journal_after_s=journal_after_s,
-    )
+        if opening.journal is not None:
+            await bring_home(opening.journal, pool)
+        return GroupedStore(SqlBackend(pool), store_id, now, opening.options(account))
 
 
 async def open_shared(
-    account: Account,
-    now: Callable[[], float],
-    node: str,
-    epoch: int,
-    *,
-    space: Space,
-    connections: int,
-    statement_timeout_s: float,
-    remembered: int = REMEMBERED,
-    journal: Journal | None = None,
-    journal_after_s: float = JOURNAL_AFTER_S,
-    doubts: list[Doubt] | None = None,
+    account: Account, now: Callable[[], float], node: str, epoch: int, opening: Opening
 ) -> GroupedSharedStore:
     """Open the store of a cluster in the schema that `account` names, to work on the partition of `node` under `epoch`.
 
     Whoever worked on that under an earlier epoch can write it no more, and so it goes with this one: after a later
-    epoch its `run` raises StoreError. Otherwise as `open_sql`. Raises FencedError, SqlError, SchemaError.
+    epoch its `run` raises StoreError. Otherwise as `open_sql`. Raises FencedError, SqlError, SchemaError, JournalError.
     """
-    pool = Pool(account, connections, statement_timeout_s, doubts)
-    try:
+    async with opening.pool(account) as pool:
         await schema.ready(pool)
         fence = await partition.fence(pool, node, epoch)
         await partition.sweep(pool, node)
         store_id = await partition.store_id(pool, node)
-        if journal is not None:
-            await bring_home(journal, pool, shared=True)
-    except BaseException:
-        await pool.close()
-        raise
-    return GroupedSharedStore(
-        SqlBackend(pool, fence),
-        node,
-        store_id,
-        now,
-        name=f"the store at {account.server}",
-        space=space,
-        remembered=remembered,
-        max_waiting_bytes=MAX_WAITING_BYTES,
-        give_up_s=float("inf"),
-        journal=journal,
-        journal_after_s=journal_after_s,
-    )
+        if opening.journal is not None:
+            await bring_home(opening.journal, pool, shared=True)
+        return GroupedSharedStore(SqlBackend(pool, fence), node, store_id, now, opening.options(account))
