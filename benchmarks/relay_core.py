@@ -59,7 +59,14 @@ class _InstantStore(MemoryStore):
     def put_open(self, message: OpenMessage) -> None:
         self._kept[message.operator, message.message_id] = message
 
-    def close_open(self, operator: str, message_id: bytes, final_at: float, expires_at: float) -> None:
+    def close_open(
+        self,
+        operator: str,
+        message_id: bytes,
+        final_at: float,
+        expires_at: float,
+        record: OpenMessage | None = None,
+    ) -> None:
         del self._kept[operator, message_id]
 
     def recent(self, operator: str, message_id: bytes) -> OpenMessage | None:

@@ -21,7 +21,7 @@ def close(store: Store, record: OpenMessage, now: float, grace_s: float) -> None
     expires_at = now + grace_s
     if record.destination == MANY:
         expires_at = max(expires_at, record.expires_at)
-    store.close_open(record.operator, record.message_id, now, expires_at)
+    store.close_open(record.operator, record.message_id, now, expires_at, record)
 
 
 class Finals:

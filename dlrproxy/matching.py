@@ -33,17 +33,12 @@ class Matching:
         return candidates(message_id)
 
     async def judge(self, wanted: Sequence[Wanted], *, note: bool = True) -> list[Verdict[OpenMessage]]:
-        """One verdict for each, in one visit to the store, or none where memory knows the exact id of all.
+        """One verdict for each, in one visit to the store, or none where memory is sure of the exact id of all.
 
         With `note` they are evidence. Raises StoreError.
         """
         known = [self._store.recent(self._operator, each.message_id) for each in wanted]
-        lookups = [
-            Lookup(self._operator, each.message_id, self.forms(each.message_id))
-            for each, record in zip(wanted, known, strict=True)
-            if record is None
-        ]
-        found = iter(await self._store.find(lookups))
+        found = iter(await self._find([each for each, record in zip(wanted, known, strict=True) if record is None]))
         verdicts: list[Verdict[OpenMessage]] = []
         for each, record in zip(wanted, known, strict=True):
             records = next(found) if record is None else (self._store.recent(*record.key) or record,)
@@ -52,6 +47,21 @@ class Matching:
                 self._note(rule, 1)
             verdicts.append(verdict)
         return verdicts
+
+    async def _find(self, wanted: Sequence[Wanted]) -> list[list[OpenMessage]]:
+        """What each may mean. Where memory has a hint the exact id is enough, as a rule: that always wins."""
+        hinted = [self._store.remembered(self._operator, each.message_id) is not None for each in wanted]
+        lookups = [
+            Lookup(self._operator, each.message_id, () if hint else self.forms(each.message_id))
+            for each, hint in zip(wanted, hinted, strict=True)
+        ]
+        found = await self._store.find(lookups)
+        if misled := [at for at, hint in enumerate(hinted) if hint and not found[at]]:
+            ids = [wanted[at].message_id for at in misled]
+            again = await self._store.find([Lookup(self._operator, name, self.forms(name)) for name in ids])
+            for at, records in zip(misled, again, strict=True):
+                found[at] = records
+        return found
 
     def _note(self, rule: Rule, count: int) -> None:
         change = self._learner.note(rule, count)

@@ -121,7 +121,7 @@ class Passing:
     ) -> bool:
         """See `custody_port.Deliveries.deliver`. `record`: the message that it is about, where that has been found."""
         if record is None and message_id:
-            record = self._store.recent(self._operator.name, message_id)
+            record = self._store.remembered(self._operator.name, message_id)
         token = record.session if record is not None else 0
         if self._choose_for_custody(gateway, token) is None:
             return False

@@ -27,7 +27,7 @@ from dlrproxy.config.tables import Mo
 from dlrproxy.conversations import Conversations
 from dlrproxy.counters import Counters
 from dlrproxy.custody_port import Custody, Wanted
-from dlrproxy.finals import Finals, close
+from dlrproxy.finals import KEPT_S, Finals, close
 from dlrproxy.licence import Licence
 from dlrproxy.links import Bind, GatewaySession, Link, Output
 from dlrproxy.logs import RouteLog
@@ -79,6 +79,7 @@ class Relay:
         self.operator = operator
         self.counters = Counters()
         self.learner = learner
+        self._roaming = roaming
         self.system_id = b""  # how the operator named itself in its last bind_resp
         self.now = now
         self._log = log
@@ -407,8 +408,12 @@ class Relay:
         return self._arrivals.under_way(message_id)
 
     def finished(self, message_id: bytes) -> bool:
-        record = self.store.recent(self.operator.name, message_id)
-        return record is not None and self._finals.finished(message_id, record)
+        record = self.store.remembered(self.operator.name, message_id)
+        if record is None or not self._finals.finished(message_id, record):
+            return False
+        # Where others know of it, too, custody has just asked them; what counts is what has ended here since then. Of
+        # long ago memory may have a message whose id is another one's by now.
+        return not self._roaming or self._finals.finished_at(message_id, record) > self.now() - KEPT_S
 
     def deliver(
         self, gateway: str, message_id: bytes, pdu: bytes, done: Callable[[int | None], None], *, age_s: float = 0.0

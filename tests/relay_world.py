@@ -16,6 +16,7 @@ from dlrproxy.mo_routing import MoRouting
 from dlrproxy.relay import Relay
 from dlrproxy.secret import Secret
 from dlrproxy.store.memory import MemoryStore
+from dlrproxy.store.port import Store
 from protocols.smpp import constants as c
 from protocols.smpp.framing import split
 from protocols.smpp.message_ids import Learner, Rule
@@ -99,12 +100,13 @@ class World:
         alone: bool = True,
         roaming: bool = False,
         conversations: Conversations | None = None,
+        store: Store | None = None,
         **settings,
     ) -> None:
         self.now = 1000.0
         settings = {"listen": {"gw1": Address("127.0.0.1", 0), "gw2": Address("127.0.0.1", 0)}, **settings}
         self.operator = Operator(name="acme", host="smsc", system_id="shop", password=Secret(b"secret"), **settings)
-        self.store = MemoryStore(lambda: self.now, auto_commit=auto_commit)
+        self.store = MemoryStore(lambda: self.now, auto_commit=auto_commit) if store is None else store
         self.custody = Custody()
         self.learner = Learner(rule)
         mo = mo or Mo(conversation_s=0)

@@ -375,7 +375,7 @@ async def test_what_another_node_has_finished_is_known_though_memory_says_otherw
         await durable(a)
         b.close_open("acme", b"m-1", NOW, 5000.0)
         await durable(b)
-        assert not a.recent("acme", b"m-1").finished
+        assert not a.remembered("acme", b"m-1").finished
         assert await a.finished([("acme", b"m-1"), ("acme", b"m-2"), ("acme", b"nobodys")]) == {("acme", b"m-1")}
 
 

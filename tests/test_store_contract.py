@@ -212,7 +212,7 @@ async def test_a_record_is_found_before_and_after_it_is_durable(store):
     assert await find_one(store, a_lookup(b"abc-1")) == [message]
     await durable(store)
     assert await find_one(store, a_lookup(b"abc-1")) == [message]
-    assert store.recent("acme", b"abc-1") == message
+    assert store.remembered("acme", b"abc-1") == message
 
 
 async def test_an_unknown_id_finds_nothing(store):

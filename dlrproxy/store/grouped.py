@@ -74,6 +74,8 @@ class GroupedStore:
         self._failing = False
         self._abandoned = False
         self._follower: Follower | None = None
+        # Of each reader that is away at the backend, all groups that were not durable at any time since it left.
+        self._readers: dict[object, list[Group]] = {}
         self._journalling = (
             None
             if options.journal is None
@@ -95,9 +97,16 @@ class GroupedStore:
         if self._follower is not None:
             self._follower.opened(*key)
 
-    def close_open(self, operator: str, message_id: bytes, final_at: float, expires_at: float) -> None:
+    def close_open(
+        self,
+        operator: str,
+        message_id: bytes,
+        final_at: float,
+        expires_at: float,
+        record: OpenMessage | None = None,
+    ) -> None:
         key = operator, message_id
-        before = self._recent.get(key)
+        before = self._before_closing(key, record)
         self._collecting.close_open(key, final_at, expires_at, before)
         if before is not None:
             self._recent.put(key, closed(before, final_at, expires_at))
@@ -107,7 +116,14 @@ class GroupedStore:
         if self._follower is not None and (before is None or before.destination != MANY):
             self._follower.closed(operator, message_id)
 
+    def _before_closing(self, key: Key, record: OpenMessage | None) -> OpenMessage | None:
+        """The message that is closed, where no visit to the disk is needed to know it."""
+        return self._recent.get(key)
+
     def recent(self, operator: str, message_id: bytes) -> OpenMessage | None:
+        return self.remembered(operator, message_id)
+
+    def remembered(self, operator: str, message_id: bytes) -> OpenMessage | None:
         message = self._recent.get((operator, message_id))
         return message if message is not None and message.expires_at > self._now() else None
 
@@ -192,7 +208,7 @@ class GroupedStore:
             for row_key, keys, left, stored in rows:
                 self._collecting.index[row_key] = encode_keys(left) if left else None
                 for key in keys:
-                    message = self._due(key, stored.get(key))
+                    message = self._newest(key, stored.get(key))
                     if message is not None and message.expires_at <= now and not self._in_progress(key):
                         self._recent.discard(key)
                         self._collecting.remove_open(key)
@@ -205,8 +221,8 @@ class GroupedStore:
                 self._follower.closed(*message.key)
         return Expired(gone, more=bool(rows))
 
-    def _due(self, key: Key, stored: OpenMessage | None) -> OpenMessage | None:
-        """The record whose time is up, as far as `stored` says."""
+    def _newest(self, key: Key, stored: OpenMessage | None) -> OpenMessage | None:
+        """What has been written last, `stored` being what the backend has just said."""
         return self._recent.get(key) or self._over(key, stored)
 
     def _in_progress(self, key: Key) -> bool:
@@ -229,7 +245,7 @@ class GroupedStore:
         now = self._now()
         found = []
         for _, stored in rows:
-            message = self._recent.get(stored.key) or self._over(stored.key, stored)
+            message = self._newest(stored.key, stored)
             if message is not None and message.awaited and message.expires_at > now:
                 found.append(message)
         return found, rows[-1][0] if rows else b""
@@ -321,6 +337,8 @@ class GroupedStore:
                     return
                 await trio.lowlevel.checkpoint()  # what is ready in this turn of the loop joins
                 self._committing, self._collecting = self._collecting, Group()
+                for seen in self._readers.values():
+                    seen.append(self._collecting)
                 self._began_at = trio.current_time()
                 if self._journalling is not None:
                     self._journalling.began(self._began_at)

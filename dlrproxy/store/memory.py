@@ -93,7 +93,14 @@ class MemoryStore:
         self._collecting.put_open(message.key, message, normal(message.message_id))
         self._written()
 
-    def close_open(self, operator: str, message_id: bytes, final_at: float, expires_at: float) -> None:
+    def close_open(
+        self,
+        operator: str,
+        message_id: bytes,
+        final_at: float,
+        expires_at: float,
+        record: OpenMessage | None = None,
+    ) -> None:
         key = operator, message_id
         before = self._visible.opens.get(key)
         self._collecting.close_open(key, final_at, expires_at, before)
@@ -103,6 +110,9 @@ class MemoryStore:
         self._written()
 
     def recent(self, operator: str, message_id: bytes) -> OpenMessage | None:
+        return self.remembered(operator, message_id)
+
+    def remembered(self, operator: str, message_id: bytes) -> OpenMessage | None:
         message = self._visible.opens.get((operator, message_id))
         return message if message is not None and message.expires_at > self._now() else None
 

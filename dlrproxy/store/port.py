@@ -111,11 +111,29 @@ class Store(Protocol):
     def put_open(self, message: OpenMessage) -> None:
         """Insert or replace; the newest submission with an id wins."""
 
-    def close_open(self, operator: str, message_id: bytes, final_at: float, expires_at: float) -> None:
-        """Note that a final report was delivered; the record stays until `expires_at` (a grace period)."""
+    def close_open(
+        self,
+        operator: str,
+        message_id: bytes,
+        final_at: float,
+        expires_at: float,
+        record: OpenMessage | None = None,
+    ) -> None:
+        """Note that a final report was delivered; the record stays until `expires_at` (a grace period).
+
+        `record` is the message that the report was about. A store that others write as well leaves another message
+        alone that has taken its id since.
+        """
 
     def recent(self, operator: str, message_id: bytes) -> OpenMessage | None:
-        """What memory knows of this exact id, without touching the disk; None says nothing about the disk."""
+        """What memory knows of this exact id, without touching the disk; None says nothing about the disk.
+
+        Never older than what the disk says: where others write the same open messages, what they may have changed is
+        not among it.
+        """
+
+    def remembered(self, operator: str, message_id: bytes) -> OpenMessage | None:
+        """Likewise, though others may have changed it since: a hint, by which no owner is decided."""
 
     async def find(self, lookups: Sequence[Lookup]) -> list[list[OpenMessage]]:
         """For each lookup every live record whose id is `exact`, or whose normal form is among `normals`.

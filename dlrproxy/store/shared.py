@@ -4,13 +4,18 @@ Each node has a partition for its custody, parked items and what it remembers; `
 A row of custody is in one partition at any time. To give it away a node puts it into the inbox of another one, in the
 group in which it deletes its own row; that node finds it there and, in one group again, makes it its own. Nothing is
 asked and nothing answered: the database has one or the other.
+
+Every node writes the open messages: an id may be used again, or its message closed, at another one. So memory counts
+for what waits for its commit here, and for nothing else: whose a report is, and whether it comes too late, the database
+says, each time.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
-from dlrproxy.store.backend import Backend
-from dlrproxy.store.group import Key
+from dlrproxy.store.backend import Backend, Records
+from dlrproxy.store.group import Group, Key
 from dlrproxy.store.grouped import GroupedStore, StoreOptions
 from dlrproxy.store.port import Lookup, OpenMessage, Store
 
@@ -88,9 +93,66 @@ class GroupedSharedStore(GroupedStore):
         records, _ = await self._shared.read_opens(keys, [])
         return {key for key, record in records.items() if record.finished}
 
-    def _due(self, key: Key, stored: OpenMessage | None) -> OpenMessage | None:
-        """Memory is of what this node knew: another one may have closed the message since, so that it ends earlier."""
+    # What counts of memory
+
+    def recent(self, operator: str, message_id: bytes) -> OpenMessage | None:
+        message = self._over((operator, message_id), None)
+        return message if message is not None and message.expires_at > self._now() else None
+
+    def close_open(
+        self,
+        operator: str,
+        message_id: bytes,
+        final_at: float,
+        expires_at: float,
+        record: OpenMessage | None = None,
+    ) -> None:
+        waiting = self._over((operator, message_id), None)
+        if record is None or waiting is None or waiting.submitted_at == record.submitted_at:
+            super().close_open(operator, message_id, final_at, expires_at, record)
+
+    def _before_closing(self, key: Key, record: OpenMessage | None) -> OpenMessage | None:
+        return self._over(key, None) or record
+
+    def _newest(self, key: Key, stored: OpenMessage | None) -> OpenMessage | None:
         return self._over(key, stored)
+
+    async def _ask(
+        self, lookups: Sequence[Lookup]
+    ) -> tuple[list[dict[bytes, None]], Records, Records, dict[Key, tuple[bytes, ...]]]:
+        """As `GroupedStore._ask`; of every id it is what the database says, with what this node has yet to write."""
+        forms = list({(lookup.operator, form): None for lookup in lookups for form in lookup.normals})
+        ids = [self._ids_in_memory(lookup) for lookup in lookups]
+        keys = [
+            (lookup.operator, message_id) for lookup, group in zip(lookups, ids, strict=True) for message_id in group
+        ]
+        with self._reading() as written:
+            stored, aliases = await self._shared.read_opens(list(dict.fromkeys(keys)), forms)
+            records: Records = {}
+            for key in dict.fromkeys((*keys, *stored)):
+                record = stored.get(key)
+                for group in written:
+                    record = group.over(key, record)
+                if record is not None:
+                    records[key] = record
+        return ids, {}, records, aliases
+
+    @contextmanager
+    def _reading(self) -> Iterator[list[Group]]:
+        """What is not durable now, or is put meanwhile: a row that is read may be older than any of it."""
+        written = [group for group in (self._committing, self._collecting) if group is not None]
+        reader = object()
+        self._readers[reader] = written
+        try:
+            yield written
+        finally:
+            del self._readers[reader]
+
+    def _merged(self, key: Key, before: Records, stored: Records) -> OpenMessage | None:
+        message = stored.get(key)
+        if message is not None:
+            self._recent.remember(key, message)
+        return message
 
     async def find(self, lookups: Sequence[Lookup]) -> list[list[OpenMessage]]:
         """As `Store.find`; where nothing is found it is asked again once this node has caught up with the others."""

@@ -21,7 +21,7 @@ from typing import Final
 
 from dlrproxy.store.group import Group
 from dlrproxy.store.port import Table
-from dlrproxy.store.sql.statements import PUT_ITEMS, item_values, literal, statements_of_opens
+from dlrproxy.store.sql.statements import PUT_ITEMS, item_values, literal, statements_of_shared_opens
 
 FENCE: Final = "fence"
 INBOX: Final = "inbox"  # rows of custody that another node has put there; its own node makes them its custody
@@ -60,7 +60,7 @@ class Fence:
 
         What has no content any more is only deleted while it has none.
         """
-        yield from statements_of_opens(group)
+        yield from statements_of_shared_opens(group)
         rows = [(kind.value, name, content) for kind, found in group.rows.items() for name, content in found.items()]
         values = [item_values(self.node, *row) for row in rows]
         values += [item_values(node, INBOX, name, content) for (node, name), content in group.inboxes.items()]

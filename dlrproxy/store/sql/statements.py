@@ -29,6 +29,12 @@ _UNLESS_OLDER: Final = " ON DUPLICATE KEY UPDATE " + ",".join(
     f"{column}=IF({_NEWER},VALUES({column}),{column})"
     for column in ("form", "owner", "destination", "source", "session", "expires_at", "final_at", "submitted_at")
 )
+# A row with a final report replaces only what it was of the same message.
+_ANOTHER: Final = "VALUES(final_at)>0 AND VALUES(submitted_at)<>submitted_at"
+_UNLESS_ANOTHER: Final = " ON DUPLICATE KEY UPDATE " + ",".join(
+    f"{column}=IF({_ANOTHER},{column},VALUES({column}))"
+    for column in ("form", "owner", "destination", "source", "session", "expires_at", "final_at", "submitted_at")
+)
 _SELECT_OPEN: Final = f"SELECT {_COLUMNS} FROM open_messages WHERE "
 PUT_ITEMS: Final = "INSERT INTO items (node,kind,name,content) VALUES "
 _OR_REPLACE_ITEM: Final = " ON DUPLICATE KEY UPDATE content=VALUES(content)"
@@ -68,6 +74,24 @@ def statements_of_opens(group: Group) -> Iterator[str]:
         yield put_opens(written[start : start + ROWS])
     yield from _close_unknown(group.closed)
     yield from delete_expired(group.removed, group.due_by)
+
+
+def statements_of_shared_opens(group: Group) -> Iterator[str]:
+    """Likewise, where others write them as well: what is closed stays as it is once another message has its id."""
+    put_and_closed = [message for message in group.opens.values() if message.final_at]
+    for start in range(0, len(put_and_closed), ROWS):
+        yield put_opens(put_and_closed[start : start + ROWS])
+    written = [message for message in group.opens.values() if not message.final_at]
+    written += [change.message for change in group.closed.values() if change.message is not None]
+    for start in range(0, len(written), ROWS):
+        yield put_opens_unless_taken(written[start : start + ROWS])
+    yield from _close_unknown(group.closed)
+    yield from delete_expired(group.removed, group.due_by)
+
+
+def put_opens_unless_taken(messages: Iterable[OpenMessage]) -> str:
+    """Like `put_opens`, but a message with a final report leaves another one alone that was put since."""
+    return _INSERT_OPEN + ",".join(map(_open_values, messages)) + _UNLESS_ANOTHER
 
 
 def put_opens(messages: Iterable[OpenMessage]) -> str:

@@ -1,0 +1,149 @@
+"""Open messages that every node of a cluster writes: what a node remembers of one may have changed at another since.
+
+Two relays over two stores in one database, on one server. An operator uses an id again, or reports at another node.
+"""
+
+import contextlib
+
+import mariadb_server
+import pytest
+import trio
+from relay_world import World, deliver_sm_resp, receipt, sequence_of, submit_sm_resp
+from test_store_contract import a_lookup, an_open, durable, find_one
+
+from dlrproxy.custody_port import Wanted
+from dlrproxy.store.directory import free_bytes
+from dlrproxy.store.space import Space
+from dlrproxy.store.sql import schema
+from dlrproxy.store.sql.backend import SqlBackend
+from dlrproxy.store.sql.pool import Pool
+from dlrproxy.store.sql.store import Opening, open_shared
+
+NOW = 1000.0  # on the clock of every world
+
+
+@pytest.fixture
+async def stores(tmp_path):
+    """Those of the nodes a and b."""
+    async with mariadb_server.fresh_schema() as account, contextlib.AsyncExitStack() as closing:
+        pool = Pool(account, 1, 30)
+        await schema.init(pool)
+        await pool.close()
+        opened = []
+        async with trio.open_nursery() as nursery:
+            for node in ("a", "b"):
+                opening = Opening(space=Space(tmp_path, 0, free_bytes), connections=2, statement_timeout_s=30)
+                store = await open_shared(account, lambda: NOW, node, 1, opening)
+                closing.push_async_callback(store.close)
+                nursery.start_soon(store.run)
+                opened.append(store)
+            yield opened
+            nursery.cancel_scope.cancel()
+
+
+@pytest.fixture
+def worlds(stores):
+    return [World(store=store, roaming=True) for store in stores]
+
+
+async def submitted(world, gateway, message_id):
+    """An MT of the gateway's at that node, and its response. Returns bind and session."""
+    bind, session = world.bind(), world.session(gateway)
+    world.submit(session, 1)
+    [request] = bind.connection.take()
+    world.relay.from_operator(bind, [submit_sm_resp(sequence_of(request), message_id)])
+    await durable(world.store)
+    assert len(session.connection.take()) == 1
+    return bind, session
+
+
+async def reported(world, bind, session, frame):
+    """What the session gets of a report."""
+    world.relay.from_operator(bind, [frame])
+    await world.look_up()
+    return session.connection.take()
+
+
+async def test_a_report_is_for_the_gateway_that_got_its_id_last_at_whatever_node(worlds):
+    a, b = worlds
+    bind, first = await submitted(a, "gw1", b"7")
+    second = a.session("gw2")
+    await submitted(b, "gw2", b"7")  # the operator counts from the start again
+    assert len(await reported(a, bind, second, receipt(1, b"7"))) == 1
+    assert first.connection.take() == []
+
+
+async def test_custody_finds_the_gateway_that_got_an_id_last_at_whatever_node(worlds):
+    a, b = worlds
+    await submitted(a, "gw1", b"7")
+    await submitted(b, "gw2", b"7")
+    [verdict] = await a.relay.find_owners([Wanted(b"7", b"")])
+    assert verdict.record.owner == "gw2"
+
+
+async def test_an_intermediate_report_that_comes_after_the_final_one_at_another_node_is_swallowed(worlds):
+    a, b = worlds
+    bind, session = await submitted(a, "gw1", b"7")
+    other_bind, other_session = b.bind(), b.session("gw1")
+    [final] = await reported(b, other_bind, other_session, receipt(1, b"7"))
+    b.relay.from_gateway(other_session, [deliver_sm_resp(sequence_of(final))])
+    await durable(b.store)
+    assert await reported(a, bind, session, receipt(2, b"7", stat=b"ACCEPTD")) == []
+    assert bind.connection.take() == [deliver_sm_resp(2)]
+    assert a.counters.late_intermediate == 1
+
+
+@pytest.mark.parametrize("waits", ["at the other node", "at this node"])
+async def test_the_final_report_of_one_message_does_not_end_another_that_has_its_id_since(stores, waits):
+    a, b = stores
+    a.put_open(an_open(b"7", owner="gw1", submitted_at=900.0))
+    await durable(a)
+    [found] = await find_one(a, a_lookup(b"7"))
+    other = b if waits == "at the other node" else a
+    other.put_open(an_open(b"7", owner="gw2", submitted_at=901.0))
+    if other is b:
+        await durable(b)
+    a.close_open("acme", b"7", NOW, NOW + 10, found)
+    await durable(a)
+    for store in stores:
+        [now] = await find_one(store, a_lookup(b"7"))
+        assert (now.owner, now.final_at, now.expires_at) == ("gw2", 0.0, 5000.0)
+
+
+async def test_a_message_that_is_put_and_closed_at_once_replaces_an_older_one(stores):
+    a, b = stores
+    a.put_open(an_open(b"7", owner="gw1", submitted_at=900.0))
+    await durable(a)
+    message = an_open(b"7", owner="gw2", submitted_at=901.0)
+    b.put_open(message)
+    b.close_open("acme", b"7", NOW, NOW + 10, message)
+    await durable(b)
+    [now] = await find_one(a, a_lookup(b"7"))
+    assert (now.owner, now.final_at) == ("gw2", NOW)
+
+
+async def test_what_becomes_durable_while_the_database_is_read_is_not_missed(stores, monkeypatch):
+    a, _ = stores
+    read = SqlBackend.read_opens
+
+    async def read_opens(self, keys, forms):
+        """As a server would that answers late with what it had then."""
+        answer = await read(self, keys, forms)
+        for number in range(3):  # each in a group of its own
+            a.put_open(an_open(b"%d" % number, submitted_at=NOW))
+            await durable(a)
+        return answer
+
+    monkeypatch.setattr(SqlBackend, "read_opens", read_opens)
+    found = await a.find([a_lookup(b"%d" % number) for number in range(3)])
+    assert [[message.message_id for message in messages] for messages in found] == [[b"0"], [b"1"], [b"2"]]
+
+
+async def test_memory_is_sure_of_what_waits_for_its_commit_alone(stores):
+    a, _ = stores
+    message = an_open(b"7")
+    a.put_open(message)
+    assert a.recent("acme", b"7") == message
+    await durable(a)
+    assert a.recent("acme", b"7") is None
+    assert a.remembered("acme", b"7") == message
