@@ -25,7 +25,7 @@ from ring import commands
 from ring.accepting import Offer
 from ring.commands import Ask, Closed, Finding, Reason, Recall
 from ring.custody import Custody as Machine
-from ring.rows import CustodyRow, ParkedRow, decode_custody, decode_parked, encode_key
+from ring.rows import CustodyRow, ParkedRow, RowError, decode_custody, encode_key, read_parked
 from ring.topology import Topology
 
 _TICK_S = 0.1  # alarms are for seconds; ten wake-ups a second cost next to nothing
@@ -75,6 +75,7 @@ class Keeper:
         self._lookups_wanted = trio.Event()
         self._looking_up = trio.Lock()
         self._collect_wanted = trio.Event()
+        self._unread = 0  # rows of custody that `restore` has left alone
         self._recount = False  # parked rows have come that the machine does not know of
         self._emptied = trio.Event()
         self._handed_on: trio.Event | None = None  # somebody waits for it
@@ -191,6 +192,11 @@ class Keeper:
             await self._emptied.wait()
 
     @property
+    def unreadable(self) -> int:
+        """Rows that this node has and cannot read, in custody or out of its inbox."""
+        return self._unread + (0 if self._set_aside is None else self._set_aside.unreadable)
+
+    @property
     def machine(self) -> Machine:
         return self._machine
 
@@ -214,7 +220,7 @@ class Keeper:
 
     async def _parked(self, keys: Sequence[bytes]) -> list[ParkedRow]:
         values = await self._store.get_many(Table.PARKED, keys)
-        return [decode_parked(value) for value in values if value is not None]
+        return [row for value in values if value is not None and (row := read_parked(value)) is not None]
 
     def replaying(self) -> int:
         """How many that were replayed are on their way now: not those that wait, nor those that a gateway has."""
@@ -250,6 +256,7 @@ class Keeper:
             gateway=row.gateway or envelope.gateway,
             local=row.gateway != "",
             part=envelope.part,
+            more=envelope.more,
         )
         key, out = self._machine.accept(offer, self._clock.now())
         self._do(out)
@@ -264,14 +271,14 @@ class Keeper:
     async def look_again_at_parked(self) -> int:
         """Take back into custody what nobody owned, and whose open message is known now; returns how many.
 
-        Raises StoreError, RowError.
+        Raises StoreError.
         """
         async with self._looking_up:
             pass  # what was looked up before that message came is parked by now, and seen below
         count, after = 0, b""
         while rows := await self._store.scan(Table.PARKED, after, _SCAN):
-            parked = {name: decode_parked(value) for name, value in rows}
-            sought = {name: row.envelope for name, row in parked.items() if row.reason in _NOT_OWNED}
+            parked = {name: read_parked(value) for name, value in rows}
+            sought = {name: row.envelope for name, row in parked.items() if row and row.reason in _NOT_OWNED}
             owned = await self._owned(sought)
             for begin in range(0, len(owned), _AT_ONCE):
                 count += await self.replay(owned[begin : begin + _AT_ONCE], "")
@@ -291,13 +298,25 @@ class Keeper:
     # Tasks
 
     async def restore(self) -> None:
-        """Read what an earlier run left on disk. Before anything else happens. Raises StoreError, RowError."""
+        """Read what an earlier run left on disk. Before anything else happens. Raises StoreError.
+
+        What cannot be read stays there, for a release that can (docs/upgrading.md).
+        """
         after = b""
         while rows := await self._store.scan(Table.CUSTODY, after, _SCAN):
-            for _, value in rows:
-                self._machine.restore(decode_custody(value), self._clock.now())
+            for name, value in rows:
+                self._restore(name, value)
             after = rows[-1][0]
         self._do(self._machine.resume(self._clock.now()))
+
+    def _restore(self, name: bytes, value: bytes) -> None:
+        try:
+            row = decode_custody(value)
+        except RowError as error:
+            self._unread += 1
+            self._log.error("custody.unreadable", name=name.hex(), bytes=len(value), detail=str(error))
+        else:
+            self._machine.restore(row, self._clock.now())
 
     async def run(self) -> None:
         """Tick, and look up what the machine asks for, until cancelled."""
@@ -416,7 +435,7 @@ class Keeper:
 
     async def _recall(self, recall: Recall) -> None:
         value = await self._store.get(Table.PARKED, encode_key(recall.key))
-        row = None if value is None else decode_parked(value)
+        row = None if value is None else read_parked(value)
         self._do(self._machine.recalled(recall.key, row, self._clock.now()))
 
     async def _find_owners(self, operator: str, lookups: list[Ask | Closed]) -> None:

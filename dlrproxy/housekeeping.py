@@ -14,6 +14,7 @@ from protocols.smpp.message_ids import Rule
 _RUN: Final = b"run"
 _CLOCK: Final = b"clock"
 _RULE: Final = b"rule/"  # and the operator's name
+_RULES: Final = frozenset(rule.value for rule in Rule)
 _CLOCK_EVERY_S: Final = 10.0  # after a crash with the wall clock set back, ages may repeat this much
 _EXPIRE_EVERY_S: Final = 60.0  # expiry is counted in minutes
 _EXPIRE_BATCH: Final = 2_000  # at a time, so that the loop and the disk are not held for long
@@ -45,14 +46,21 @@ async def next_run(store: Store) -> int:
 
 
 async def learned_rules(store: Store) -> list[tuple[str, Rule, int]]:
-    """What an earlier run learned of message ids: operator, rule, evidence. Raises StoreError."""
+    """What an earlier run learned of message ids: operator, rule, evidence. Raises StoreError.
+
+    A rule that only a later release knows is left out, to be learned anew.
+    """
     found = []
     after = _RULE
     while rows := await store.scan(Table.META, after):
         for key, value in rows:
             if key.startswith(_RULE):
+                operator = key.removeprefix(_RULE).decode()
                 rule, _, evidence = value.decode().partition(" ")
-                found.append((key.removeprefix(_RULE).decode(), Rule(rule), int(evidence)))
+                if rule in _RULES:
+                    found.append((operator, Rule(rule), int(evidence)))
+                else:
+                    logger("store").warning("store.unknown_rule", operator=operator, rule=rule)
         after = rows[-1][0]
     return found
 

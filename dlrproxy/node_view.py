@@ -1,6 +1,5 @@
 """The running node as the HTTP API sees it: `admin.view.NodeView` over a node of whichever mode."""
 
-import importlib.metadata
 from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
@@ -16,12 +15,13 @@ from dlrproxy.clock import NodeClock
 from dlrproxy.config import Config
 from dlrproxy.front import Front
 from dlrproxy.links import Bind, GatewaySession
+from dlrproxy.release import RELEASE
 from dlrproxy.store.directory import free_bytes
 from dlrproxy.store.port import Lookup, OpenMessage, Table
 from dlrproxy.term import Term
 from protocols.smpp.constants import COMMAND_NAMES
 from ring.items import State
-from ring.rows import ParkedRow, decode_parked
+from ring.rows import ParkedRow, decode_parked, read_parked
 
 _MIB = 1024 * 1024
 
@@ -65,14 +65,13 @@ class View:
 
     def __init__(self, node: Shown) -> None:
         self._node = node
-        self._version = importlib.metadata.version("dlrproxy")
         self._started = trio.current_time()
 
     def status(self) -> view.NodeStatus:
         node, term = self._node, self._node.term
         return view.NodeStatus(
             node=node.config.node.name,
-            version=self._version,
+            version=RELEASE,
             mode=node.config.node.mode,
             now=node.clock.now(),
             uptime_s=trio.current_time() - self._started,
@@ -130,9 +129,9 @@ class View:
             for item in self._term().keeper.machine.of_message(operator, forms)
         ]
 
-    async def parked_rows(self, after: bytes, limit: int) -> Sequence[tuple[bytes, ParkedRow]]:
+    async def parked_rows(self, after: bytes, limit: int) -> Sequence[tuple[bytes, ParkedRow | None]]:
         rows = await self._term().store.scan(Table.PARKED, after, limit)
-        return [(key, decode_parked(value)) for key, value in rows]
+        return [(key, read_parked(value)) for key, value in rows]
 
     async def parked_row(self, key: bytes) -> ParkedRow | None:
         value = await self._term().store.get(Table.PARKED, key)
@@ -205,6 +204,7 @@ def _custody(term: Term) -> view.CustodyStatus:
         events=dict(keeper.counts),
         hops=dict(sorted(keeper.hops.items())),
         refused=dict(keeper.refused),
+        unreadable=keeper.unreadable,
         states=_by_name(keeper.machine.by_state()),
         awaiting={node: _by_name(states) for node, states in sorted(keeper.machine.awaiting().items())},
     )

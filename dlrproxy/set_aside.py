@@ -23,6 +23,7 @@ class SetAside:
     """Of one term of service."""
 
     def __init__(self, store: SharedStore) -> None:
+        self.unreadable = 0  # rows that are set aside, as far as they were looked at
         self._store = store
         self._after: bytes | None = UNREADABLE  # what is up to here was looked at; None: all of it
         self._log = logger("custody")
@@ -36,6 +37,7 @@ class SetAside:
             except RowError as error:
                 self._store.put(Table.META, _name_for(name, content), content)
                 self._store.take_from_inbox(name)
+                self.unreadable += 1
                 self._log.error("custody.unreadable_set_aside", name=name.hex(), bytes=len(content), detail=str(error))
         return found
 
@@ -55,6 +57,7 @@ class SetAside:
             try:
                 found.append(decode_custody(content))
             except RowError as error:
+                self.unreadable += 1
                 self._log.error("custody.unreadable", name=name.hex(), bytes=len(content), detail=str(error))
             else:
                 self._store.delete(Table.META, name)

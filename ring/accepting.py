@@ -29,6 +29,7 @@ class Offer:
     local: bool = False  # deliver to `gateway` from here, rather than looking for it in the ring
     sent: bool = False  # it is with a session already: `answered` will follow
     part: PartOf | None = None  # one part of a concatenated MO, without `gateway`: it goes where all its parts go
+    more: bytes = b""  # `Envelope.more`, of one that comes from elsewhere
 
 
 class Accepting:
@@ -79,5 +80,5 @@ class Accepting:
     def _envelope(self, offer: Offer) -> Envelope:
         return Envelope(
             self._next_key(), self._me, offer.operator, offer.kind, offer.message_id, offer.destination, offer.pdu,
-            offer.trace, offer.final, "" if offer.local else offer.gateway, part=offer.part,
+            offer.trace, offer.final, "" if offer.local else offer.gateway, part=offer.part, more=offer.more,
         )  # fmt: skip

@@ -87,6 +87,7 @@ class Terms:
     oldest: int = OLDEST_VERSION
     newest: int = VERSION
     capabilities: tuple[str, ...] = ()
+    release: str = ""
 
 
 @attrs.frozen
@@ -222,6 +223,7 @@ def _own_hello(terms: Terms, *, to: str, dial: int, nonce: bytes) -> Hello:
         dial=dial,
         nonce=nonce,
         capabilities=terms.capabilities,
+        release=terms.release,
     )
 
 

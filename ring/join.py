@@ -151,7 +151,7 @@ class Join:
     def reachable(self, version: int) -> dict[str, int]:
         """The gates of the other ring that a frame gets to from here, and the version that is spoken with each.
 
-        `version` is for those that another gate of this ring reaches.
+        `version` is for those that another gate of this ring reaches: the earliest that such a gate may speak.
         """
         through = {far: version for gate in self._open_gates() for far in self._told[gate]}
         return through | dict(self._linked)

@@ -70,7 +70,9 @@ class Links:
         callbacks: LinkCallbacks,
         log: FilteringBoundLogger,
         on_reachable: Callable[[Mapping[str, int]], None] | None = None,
+        release: str = "",
     ) -> None:
+        """`release` is that of the program, which is told to every peer."""
         peer_table.check(me, peers, tls)
         others = peer_table.others(me, peers)
         self._me = me
@@ -92,6 +94,7 @@ class Links:
             boot=secrets.token_bytes(BOOT_BYTES),
             peers=peer_table.certificate_names(others),
             secret=tls.secret,
+            release=release,
         )
         self._entrance = Entrance(
             security=lambda: (self._terms, self._tls if self._own_url.tls else None),
@@ -329,7 +332,9 @@ class Links:
         peer.linked(link)
         if self._draining:
             link.say(self._heartbeat())
-        self._log.info("peer.up", peer=link.peer, address=link.address, version=link.version)
+        self._log.info(
+            "peer.up", peer=link.peer, address=link.address, version=link.version, release=link.hello.release
+        )
         self._membership.linked(link.peer, trio.current_time())
         self._tick()
         self._callbacks.on_up(link.peer, link.hello)

@@ -37,6 +37,7 @@ class PeerStatus:
     frames_withheld: int  # not sent, since the peer is of an earlier version that does not know them
     frames_skipped: int  # from the peer, of a later version that this node does not know
     failure: str  # why there is no link, or why the last attempt or link ended
+    release: str = ""  # of the program that it runs, or ran when it was last linked; empty: unknown
 
 
 @attrs.define
@@ -106,4 +107,5 @@ class PeerRecord:
             frames_withheld=self.frames_withheld,
             frames_skipped=self.frames_skipped + (link.skipped.total() if link else 0),
             failure=self.failure,
+            release=hello.release if hello else "",
         )

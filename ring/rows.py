@@ -9,6 +9,9 @@ A row is written before anything is promised on the strength of it, so a restart
     DELIVERED  we delivered or parked what we were given; its origin has not forgotten it: recognise another copy
     DECISION   we decided where all parts of a concatenated MO go: `envelope` names the message and the place
 
+A row with a kind that this release does not know stays where it is, unread (docs/upgrading.md). What a later release
+appends to a row is lost where an earlier one writes it anew; `Envelope.more` is not.
+
 Keys are the origin's store id and the envelope's number, big-endian: key order is the order of arrival at an origin.
 """
 
@@ -23,7 +26,7 @@ _KEY = struct.Struct(">8sQ")
 
 
 class RowError(ValueError):
-    """A row that does not decode: the data directory was written by something else, or is damaged."""
+    """A row that does not decode: a later release has written it, something else has, or it is damaged."""
 
 
 class Kind(IntEnum):
@@ -90,3 +93,11 @@ def decode_parked(data: bytes) -> ParkedRow:
         return _parked_decoder.decode(data)
     except UNDECODABLE as error:
         raise RowError(f"not a parked row: {error}") from error
+
+
+def read_parked(data: bytes) -> ParkedRow | None:
+    """None where `decode_parked` raises RowError: such a row stays parked, and in nobody's way."""
+    try:
+        return decode_parked(data)
+    except RowError:
+        return None

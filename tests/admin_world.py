@@ -51,7 +51,7 @@ def peer(name="gw2", **changes):
         "address": "10.0.0.2:7301", "version": 1, "store_id": "02" * 8, "boot": "03" * 8, "draining": False,
         "up_s": 7200.0, "silent_s": 0.4, "outbox_frames": 0, "outbox_bytes": 0, "frames_in": 12, "frames_out": 34,
         "messages_in": 5, "messages_out": 6, "bytes_in": 700, "bytes_out": 800, "ups": 2, "outbox_full": 0,
-        "frames_withheld": 0, "frames_skipped": 0, "failure": "",
+        "frames_withheld": 0, "frames_skipped": 0, "failure": "", "release": "1.2.2",
     }  # fmt: skip
     return PeerStatus(**(values | changes))
 

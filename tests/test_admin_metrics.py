@@ -139,6 +139,7 @@ def test_the_links_of_a_node(value):
     assert value("dlrproxy_peer_silent_seconds", peer="gw2") == 0.4
     assert value("dlrproxy_peer_silent_seconds", peer="gw3") is None
     assert value("dlrproxy_peer_version", peer="gw2") == 1
+    assert value("dlrproxy_peer_info", peer="gw2", version="1.2.2") == 1
     assert value("dlrproxy_peer_frames_out_total", peer="gw2") == 34
     assert value("dlrproxy_peer_outbox_frames", peer="gw2") == 0
 

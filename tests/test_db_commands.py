@@ -17,6 +17,7 @@ from dlrproxy.config import accounts, check, load
 from dlrproxy.modes.pair import Alone, GoPaired, TakeOver
 from dlrproxy.store.sql import schema
 from dlrproxy.store.sql.replication import Replication
+from dlrproxy.store.sql.schema import Migration
 
 NODES = '[[peers]]\nname = "gw1"\n[[peers]]\nname = "gw2"\n'
 QUORUM_NODES = NODES.replace('"\n', '"\nurl = "ws://127.0.0.1:{}"\n').format(7301, 7302)
@@ -138,8 +139,8 @@ def test_a_read_only_server_without_the_schema_gets_it_by_replication(two, pair_
     gw1 = pair_file("gw1", one.socket, other.socket)
     one.sql(db("grants", gw1) + "SET GLOBAL read_only=ON;")
     assert "the schema is made at the primary" in said(db("init", gw1, code=1))
-    one.sql("CREATE TABLE my_rows.schema_version (id INT, version INT);")
-    one.sql("INSERT INTO my_rows.schema_version VALUES (1, 99)")
+    one.sql("CREATE TABLE my_rows.schema_version (id INT, version INT, compatible_from INT);")
+    one.sql("INSERT INTO my_rows.schema_version VALUES (1, 99, 98)")
     assert "made by a newer dlrproxy" in said(db("init", gw1, code=1))
     assert "made by a newer dlrproxy" in said(db("migrate", gw1, code=1))
     found = {finding["setting"]: finding for finding in json.loads(db("check", gw1, "--json", code=1))["findings"]}
@@ -177,7 +178,9 @@ def test_an_older_schema_is_migrated_at_the_primary_only(two, pair_file, monkeyp
     gw1 = pair_file("gw1", one.socket, other.socket)
     one.sql(db("grants", gw1))
     db("init", gw1)
-    monkeypatch.setattr(schema, "MIGRATIONS", (("ALTER TABLE pair ADD COLUMN IF NOT EXISTS extra INT NULL",),))
+    monkeypatch.setattr(
+        schema, "MIGRATIONS", (Migration(("ALTER TABLE pair ADD COLUMN IF NOT EXISTS extra INT NULL",)),)
+    )
     monkeypatch.setattr(schema, "VERSION", 2)
     assert "run `dlrproxy db migrate`" in said(db("check", gw1, code=1))
     one.sql("SET GLOBAL read_only=ON")

@@ -9,6 +9,7 @@ import trio
 from galera_cluster import NAMES, shared_cluster
 
 from dlrproxy.modes.cluster import MasterRow, Member
+from dlrproxy.release import RELEASE
 from dlrproxy.store.port import Table
 from dlrproxy.store.sql import partition, schema
 from dlrproxy.store.sql.errors import FencedError, NoQuorumError, ReadOnlyError, SqlError
@@ -71,6 +72,19 @@ async def test_a_server_says_what_it_belongs_to():
         assert (seen.server.size, seen.server.weight) == (3, 3)
         assert len(seen.server.uuid) == 36
         assert (seen.rows.members, seen.rows.master) == ({}, MasterRow())
+
+
+async def test_a_schema_that_does_not_fit_says_what_to_do_at_every_server():
+    async with a_cluster() as (cluster, views):
+        for found, said in (
+            ("UPDATE dlrproxy.schema_version SET version=99", ""),
+            ("UPDATE dlrproxy.schema_version SET compatible_from=99", f"from version 99 on; dlrproxy {RELEASE} knows"),
+            ("UPDATE dlrproxy.schema_version SET version=0", "run `dlrproxy db migrate`"),
+        ):
+            cluster.servers["a"].sql(found)
+            seen = await caught_up(views["b"])
+            assert said in seen.misfit
+            assert bool(said) == bool(seen.misfit) == (seen.rows is None)
 
 
 async def test_a_term_begins_with_a_claim_and_is_ended_by_a_taking():

@@ -184,7 +184,7 @@ async def test_a_frame_that_version_1_lacks_is_withheld_from_it_and_the_link_sta
         assert node.links.send("gw1", frames.Forgotten(frames.EnvelopeKey(b"1" * 8, 1)))
         await peer.next(frames_v1.Forgotten)
         assert node.peer().ups == 1
-    assert [event["version"] for event in node.logged if event["event"] == "peer.up"] == [1]
+    assert [(event["version"], event["release"]) for event in node.logged if event["event"] == "peer.up"] == [(1, "")]
 
 
 async def test_a_node_of_this_version_gets_it(node, monkeypatch):

@@ -306,6 +306,26 @@ def test_a_refused_write_ends_the_term():
     assert "taken over" in release.why
 
 
+def test_it_claims_nothing_while_the_schema_does_not_fit_and_serves_once_it_does():
+    machine = Quorum(MINE)
+    misfit = Observation(server=SYNCED, misfit="the schema is of version 1; run `dlrproxy db migrate`")
+    assert machine.observe(misfit, 0.0) == []
+    assert (machine.role, machine.why) == (Role.JOINING, misfit.misfit)
+    own = Member(epoch=3, beat=7, home=b"1")
+    assert machine.observe(seen(a=own), 1.0) == [Claim(own)]
+
+
+def test_it_lets_go_when_the_schema_fits_no_more_and_does_not_use_the_claim_that_it_had():
+    machine = a_serving_machine()
+    (release,) = machine.observe(Observation(server=SYNCED, misfit="upgrade this node"), 1.0)
+    assert (release.why, machine.role, machine.epoch) == ("upgrade this node", Role.JOINING, 0)
+    own = Member(epoch=4, beat=8, home=b"1")
+    assert machine.observe(seen(a=own), 2.0) == [Claim(own)]
+    machine.vouched(5, 2.0)
+    assert machine.observe(Observation(server=SYNCED, misfit="upgrade this node"), 2.5) == []
+    assert machine.observe(seen(a=own), 3.0) == [Claim(own)]
+
+
 @pytest.mark.parametrize("state", ["Joiner", "Joined", "Donor/Desynced"])
 def test_it_begins_on_a_synced_server_only(state):
     machine = Quorum(MINE)

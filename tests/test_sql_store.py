@@ -244,23 +244,35 @@ async def test_an_empty_schema_names_the_command_that_fills_it(tmp_path):
             )
 
 
-async def test_a_newer_schema_is_left_alone(tmp_path):
+async def test_a_newer_schema_that_says_so_is_used_as_it_is():
     async with a_schema() as pool:
         await pool.run(f"UPDATE schema_version SET version={schema.VERSION + 1}")  # noqa: S608
+        assert len(await schema.ready(pool)) == 8
+        assert list(await schema.migrate(pool)) == []
+        assert (await schema.stage(pool)).version == schema.VERSION + 1
+
+
+async def test_a_newer_schema_that_does_not_fit_is_left_alone():
+    newer = schema.VERSION + 1
+    async with a_schema() as pool:
+        await pool.run(f"UPDATE schema_version SET version={newer},compatible_from={newer}")  # noqa: S608
         for refuse in (schema.migrate, schema.ready):
             with pytest.raises(schema.SchemaError, match=f"version {schema.VERSION + 1}, made by a newer"):
                 await refuse(pool)
 
 
 async def test_an_older_schema_is_migrated_step_by_step(monkeypatch):
-    steps = (("CREATE TABLE second (id INT)",), ("CREATE TABLE third (id INT)", "DROP TABLE second"))
+    steps = (
+        schema.Migration(("CREATE TABLE second (id INT)",)),
+        schema.Migration(("CREATE TABLE third (id INT)", "DROP TABLE second"), compatible_from=2),
+    )
     async with a_schema() as pool:
         monkeypatch.setattr(schema, "MIGRATIONS", steps)
         monkeypatch.setattr(schema, "VERSION", 3)
         with pytest.raises(schema.SchemaError, match="dlrproxy db migrate"):
             await schema.ready(pool)
         assert list(await schema.migrate(pool)) == [2, 3]
-        assert await schema.version(pool) == 3
+        assert await schema.stage(pool) == schema.Stage(3, 2)
         assert list(await schema.migrate(pool)) == []
         await pool.run("SELECT * FROM third")
         with pytest.raises(StatementError):

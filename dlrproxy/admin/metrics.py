@@ -139,12 +139,15 @@ def _ring(peers: tuple[PeerStatus, ...]) -> Iterator[Metric]:
     up = _gauge("peer_up", "1 while the node is linked and heard.", "peer")
     silent = _gauge("peer_silent_seconds", "Seconds since the node was last heard; none while it never was.", "peer")
     version = _gauge("peer_version", "Version of the frames that both nodes speak; 0 without a link.", "peer")
+    info = _gauge("peer_info", "Which release the node runs, or last ran; always 1.", "peer", "version")
     for peer in peers:
+        if peer.release:
+            info.add_metric([peer.name, peer.release], 1)
         version.add_metric([peer.name], peer.version)
         up.add_metric([peer.name], peer.linked and peer.state == "alive")
         if peer.silent_s is not None:
             silent.add_metric([peer.name], peer.silent_s)
-    yield from (up, silent, version)
+    yield from (up, silent, version, info)
     for name, meaning in _PEER_GAUGES.items():
         gauge = _gauge(f"peer_{name}", meaning, "peer")
         for peer in peers:
@@ -177,6 +180,7 @@ def _join(join: JoinStatus) -> Iterator[Metric]:
 
 def _custody(custody: CustodyStatus) -> Iterator[Metric]:
     yield _single("custody_items", "Reports and MO in custody.", custody.items)
+    yield _single("custody_unreadable", "Rows of a later release, or damaged: they are kept.", custody.unreadable)
     yield _single("custody_items_limit", "custody.max_messages.", custody.max_items)
     yield _single("custody_walking", "Of these: on their way round the ring.", custody.walking)
     yield _single("custody_waiting", "Of these: to go round the ring again later.", custody.waiting)

@@ -117,6 +117,7 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     now: float
     items: tuple[ParkedItem, ...]
     next: str | None  # ask again with this as `after`; None: there are no more
+    unreadable: int = 0  # rows between that a later release has written, or that are damaged: they stay where they are
 
 
 class Bulk(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -195,10 +196,15 @@ class Parked:
         self._acting = trio.Lock()  # no row is replayed or dropped twice
 
     async def page(self, wanted: Filter, after: bytes, limit: int) -> Page:
-        """Raises StoreError, RowError."""
-        rows, following = await self._scan(wanted, after, limit)
+        """Raises StoreError."""
+        rows, following, unreadable = await self._scan(wanted, after, limit)
         items = tuple(msgspec.convert(self._fields(key, row), ParkedItem) for key, row in rows)
-        return Page(now=self._view.status().now, items=items, next=following.hex() if following is not None else None)
+        return Page(
+            now=self._view.status().now,
+            items=items,
+            next=following.hex() if following is not None else None,
+            unreadable=unreadable,
+        )
 
     async def detail(self, key: bytes) -> ParkedDetail:
         """Raises RequestError, StoreError, RowError."""
@@ -287,8 +293,9 @@ class Parked:
         if wanted.filter is not None:
             earliest = min(until, wanted.filter.until or until)
             limited = msgspec.structs.replace(wanted.filter, until=earliest)
-            return await self._scan(limited, key_bytes(wanted.after), wanted.limit)
-        rows: list[Named] = []
+            rows, following, _ = await self._scan(limited, key_bytes(wanted.after), wanted.limit)
+            return rows, following
+        rows = []
         for key in map(key_bytes, dict.fromkeys(wanted.keys or ())):
             row = await self._view.parked_row(key)
             if row is None:
@@ -297,23 +304,28 @@ class Parked:
                 rows.append((key, row))
         return rows, None
 
-    async def _scan(self, wanted: Filter, after: bytes, limit: int) -> tuple[list[Named], bytes | None]:
-        """Up to `limit` rows behind `after`, and behind which key to go on; None if that was the last row."""
+    async def _scan(self, wanted: Filter, after: bytes, limit: int) -> tuple[list[Named], bytes | None, int]:
+        """Up to `limit` rows behind `after`, and behind which key to go on; None if that was the last row.
+
+        At last how many between could not be read.
+        """
         found: list[Named] = []
-        scanned = 0
+        scanned = unreadable = 0
         while len(found) < limit and scanned < MAX_SCANNED:
             rows = await self._view.parked_rows(after, _SLICE)
             scanned += len(rows)
             for key, row in rows:
                 after = key
-                if wanted.takes(row):
+                if row is None:
+                    unreadable += 1
+                elif wanted.takes(row):
                     found.append((key, row))
                     if len(found) == limit:
                         break
             else:
                 if len(rows) < _SLICE:
-                    return found, None
-        return found, after
+                    return found, None, unreadable
+        return found, after, unreadable
 
     def _fields(self, key: bytes, row: ParkedRow) -> dict[str, object]:
         envelope = row.envelope

@@ -96,6 +96,7 @@ class CustodyStatus(msgspec.Struct, frozen=True, kw_only=True):
     # By node: what waits for its word, by state. held: claimed here, its origin is to grant it; granted: that node has
     # claimed it, and has not finished; delivered: done here, and kept until that node, its origin, has forgotten it.
     awaiting: Mapping[str, Mapping[str, int]] = {}
+    unreadable: int = 0  # rows that a later release has written, or that are damaged: they are kept, and not in `items`
 
 
 class PeerSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -222,8 +223,8 @@ class NodeView(Protocol):
     def custody_entries(self, operator: str, forms: Collection[bytes]) -> Sequence[CustodyEntry]:
         """What is in custody of this operator's whose reported id has one of these normal forms."""
 
-    async def parked_rows(self, after: bytes, limit: int) -> Sequence[tuple[bytes, ParkedRow]]:
-        """Up to `limit` rows with a key greater than `after`, in key order. Raises StoreError, RowError."""
+    async def parked_rows(self, after: bytes, limit: int) -> Sequence[tuple[bytes, ParkedRow | None]]:
+        """Up to `limit` rows with a key greater than `after`, in key order; None: unreadable. Raises StoreError."""
 
     async def parked_row(self, key: bytes) -> ParkedRow | None:
         """Raises StoreError, RowError."""
@@ -233,15 +234,15 @@ class NodeView(Protocol):
 
         With `node`: for that gateway of that node or (with "") any that is bound there.
 
-        How many: those that are not there any more are left out. Never called twice at one time. Raises StoreError,
-        RowError.
+        How many: those that are not there any more are left out. Never called twice at one time. Raises
+        StoreError.
         """
 
     def replaying(self) -> int:
         """How many that were replayed are on their way now."""
 
     async def drop(self, keys: Sequence[bytes]) -> int:
-        """Give parked rows up for good; how many were still there. Raises StoreError, RowError."""
+        """Give parked rows up for good; how many were still there. Raises StoreError."""
 
     def drain(self, mode: Drain) -> None:
         """Begin to; a second call with "stop" goes on from "custody", any other changes nothing."""

@@ -72,7 +72,10 @@ def init(config: Path) -> None:
 @db.command()
 @_CONFIG
 def migrate(config: Path) -> None:
-    """Bring the schema of an older version up to date. Stop the nodes that use it first."""
+    """Bring the schema of an older release up to date, once, before the first node is upgraded.
+
+    Nodes of the release before go on serving meanwhile, and with the new schema (docs/upgrading.md).
+    """
     gone_through = _run(database.migrate, _loaded(config), config)
     click.echo("\n".join(f"the schema is now of version {number}" for number in gone_through) or "it is up to date")
 

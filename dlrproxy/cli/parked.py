@@ -14,7 +14,7 @@ from rich.text import Text
 from dlrproxy.admin.client import Client
 from dlrproxy.admin.parked import DEFAULT_LIMIT, MAX_LIMIT, Done, Filter, Page, ParkedDetail, ParkedItem
 from dlrproxy.cli.asking import asks_node, asks_node_about
-from dlrproxy.cli.showing import QUIET, console, count, details, duration, moment, table
+from dlrproxy.cli.showing import BAD, QUIET, console, count, details, duration, moment, table
 from ring.commands import Reason
 
 _STOPPED = 1
@@ -109,6 +109,8 @@ def list_(client: Client, limit: int, after: str, *, as_json: bool, **criteria: 
         screen.print(parked_table(page))
     else:
         screen.print("nothing")
+    if page.unreadable:
+        screen.print(Text(f"and {count(page.unreadable)} of a later release, which this one cannot read", BAD))
     if page.next is not None:
         screen.print(Text(f"there may be more: --after {page.next}", QUIET))
 
@@ -116,12 +118,14 @@ def list_(client: Client, limit: int, after: str, *, as_json: bool, **criteria: 
 def _page(client: Client, wanted: Filter, limit: int, after: str) -> Page:
     """One answer holds a bounded number; this goes on until there are `limit`."""
     items: list[ParkedItem] = []
+    unreadable = 0
     while True:
         query = msgspec.to_builtins(wanted) | {"after": after, "limit": min(limit - len(items), MAX_LIMIT)}
         page = client.get("/parked", Page, query)
         items += page.items
+        unreadable += page.unreadable
         if page.next is None or len(items) >= limit:
-            return msgspec.structs.replace(page, items=tuple(items))
+            return msgspec.structs.replace(page, items=tuple(items), unreadable=unreadable)
         after = page.next
 
 

@@ -96,7 +96,7 @@ def shown(status: NodeStatus) -> RenderableType:
     if any(operator.gateways for operator in status.operators):
         parts += ["", _gateways(status.operators)]
     if status.ring:
-        parts += ["", _ring(status.ring)]
+        parts += ["", _ring(status.ring, status.version)]
     if status.turned_away:
         parts.append(details(("turned away", _named(status.turned_away.items()))))
     parts += ["", _traffic(status.operators), *_ids_and_rest(status.operators)]
@@ -131,6 +131,8 @@ def _custody_and_store(custody: CustodyStatus, store: StoreStatus) -> Renderable
     rows = [("custody", inside), ("parked", parked)]
     for node, states in custody.awaiting.items():
         rows.append(("waits for", Text(f"{node}: {_named(states.items())}")))
+    if custody.unreadable:
+        rows.append(("unreadable", Text(f"{count(custody.unreadable)}, of a later release: kept, not delivered", BAD)))
     if refused := _named(custody.refused.items()):
         rows.append(("not taken", Text(refused, DOUBTFUL)))
     disk = Text("takes writes" if store.accepting else "TAKES NO WRITES", GOOD if store.accepting else BAD)
@@ -193,10 +195,9 @@ def _gateways(operators: tuple[OperatorStatus, ...]) -> RenderableType:
     return gateways
 
 
-def _ring(peers: tuple[PeerStatus, ...]) -> RenderableType:
-    ring = table(
-        "node", "state", "heard", "linked for", ">protocol", ">queue", ">frames in", ">out", "why", title="Ring"
-    )
+def _ring(peers: tuple[PeerStatus, ...], own: str) -> RenderableType:
+    columns = ("node", "state", "heard", "linked for", "version", ">protocol", ">queue", ">frames in", ">out", "why")
+    ring = table(*columns, title="Ring")
     for peer in peers:
         state = Text(peer.state if peer.linked else f"{peer.state}, no link", _LINK_STYLES.get(peer.state, DOUBTFUL))
         if peer.draining:
@@ -204,8 +205,14 @@ def _ring(peers: tuple[PeerStatus, ...]) -> RenderableType:
         heard = "never" if peer.silent_s is None else f"{duration(peer.silent_s)} ago"
         linked = duration(peer.up_s) if peer.linked else "-"
         queue, frames_in, frames_out = map(count, (peer.outbox_frames, peer.frames_in, peer.frames_out))
-        ring.add_row(peer.name, state, heard, linked, _version(peer), queue, frames_in, frames_out, peer.failure)
+        versions = _release(peer, own), _version(peer)
+        ring.add_row(peer.name, state, heard, linked, *versions, queue, frames_in, frames_out, peer.failure)
     return ring
+
+
+def _release(peer: PeerStatus, own: str) -> Text:
+    """What it runs: another one than this node while they are being upgraded."""
+    return Text(peer.release or "?", DOUBTFUL if peer.release not in ("", own) else "")
 
 
 def _version(peer: PeerStatus) -> Text:

@@ -81,6 +81,7 @@ class Observation:
     rows: Rows | None = None  # None: it does not say
     inbox: tuple[bytes, ...] | None = None  # names of rows in the node's own inbox, some of many; None: likewise
     trouble: str = ""  # why not, for people
+    misfit: str = ""  # why this release cannot work with the schema there, and what to do; empty: it can
 
 
 # What is to be done. Each may fail, and is then decided anew from what is seen. All but Serve, Release and Adopt are

@@ -153,7 +153,7 @@ def _made(config: Config, store_id: bytes, *, new: bool, replicated: bool = Fals
 async def _known_version(pool: Pool) -> int | None:
     """None where there is no schema."""
     try:
-        return await schema.version(pool)
+        return (await schema.stage(pool)).version
     except (SchemaError, StatementError):
         return None
 

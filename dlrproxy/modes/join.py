@@ -12,7 +12,8 @@ from structlog.typing import FilteringBoundLogger
 
 from dlrproxy.config import Config
 from dlrproxy.modes.link_security import join_security, link_settings
-from protocols.peer.frames import VERSION, Frame, Joined, Relayed
+from dlrproxy.release import RELEASE
+from protocols.peer.frames import SINCE, Frame, Joined, Relayed
 from protocols.peer.hello import Hello
 from ring.join import Join, Send
 from ring.link import Links
@@ -63,6 +64,7 @@ class JoinMode:
             callbacks=self,
             log=self._log,
             on_reachable=self._linked,
+            release=RELEASE,
         )
 
     def renew_certificates(self, config: Config) -> None:
@@ -105,7 +107,7 @@ class JoinMode:
 
     def reachable(self) -> dict[str, int]:
         """The gates of the other ring that a report gets to from this node, and the version spoken with each."""
-        return self._carrier.reachable(VERSION)
+        return self._carrier.reachable(SINCE[Relayed])
 
     def far_nodes(self) -> frozenset[str]:
         """The nodes of the other ring, "cluster/node"; none while its table is not known."""

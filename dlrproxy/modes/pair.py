@@ -25,6 +25,11 @@ class Alone(StrEnum):
     WITNESSED = "witnessed"  # while the witness lends itself
     FREE = "free"
 
+    @classmethod
+    def _missing_(cls, value: object) -> "Alone":
+        """Of a later release: what that permits is not known here."""
+        return cls.NO
+
 
 @attrs.frozen(kw_only=True)
 class PairSettings:

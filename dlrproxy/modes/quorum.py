@@ -17,6 +17,9 @@ unbinds.
 The claim is causal: its certification comes after everything that was certified before, and its commit after theirs
 at this server. What the store reads then is not stale, and rows that were given away are gone.
 
+Nor does anybody serve from a schema that does not fit its release: the node lets go, claims nothing, keeps looking, and
+serves once the schema fits, or the node itself is upgraded.
+
 A server that gives its state to another one ("Donor/Desynced") may go on, as long as beats return; nobody begins to
 serve on one that is not "Synced".
 """
@@ -117,6 +120,8 @@ class Quorum:
         if now >= self.settle_from:
             role = Role.UNREACHABLE if server is None else Role.NO_QUORUM
             return self._stop(role, self._out_of_time())
+        if seen.misfit:
+            return self._stop(Role.JOINING, seen.misfit)
         return self._adopt(seen.rows)
 
     def _out_of_time(self) -> str:
@@ -137,6 +142,10 @@ class Quorum:
 
     def _join(self, seen: Observation, now: float) -> list[Command]:
         server, rows = seen.server, seen.rows
+        if seen.misfit:
+            self._become(Role.JOINING, seen.misfit)
+            self._end_term()
+            return []
         if server is None or server.state != SYNCED:
             self._become(Role.JOINING, f"its database server is {server.state if server else 'silent'}")
             return []

@@ -270,7 +270,8 @@ class QuorumDriver:
         told = self.machine.role, self.machine.why
         if told != self._told:
             self._told = told
-            self._log.info("quorum.role", role=told[0].value, why=told[1], epoch=self.machine.epoch)
+            log = self._log.error if self.seen.misfit else self._log.info  # a person has to do something about that
+            log("quorum.role", role=told[0].value, why=told[1], epoch=self.machine.epoch)
         if self.seen.trouble != self._told_trouble:
             self._told_trouble = self.seen.trouble
             if self._told_trouble:

@@ -17,6 +17,7 @@ from dlrproxy.custody import Keeper
 from dlrproxy.modes.join import JoinMode
 from dlrproxy.modes.link_security import link_security, link_settings
 from dlrproxy.modes.summaries import SummaryExchange
+from dlrproxy.release import RELEASE
 from dlrproxy.store.port import Store
 from protocols.peer.frames import SINCE, Frame, Joined, Learned, Relayed, SummaryPart, SummaryWanted
 from protocols.peer.hello import Hello
@@ -144,6 +145,7 @@ class RingMode:
             callbacks=self,
             log=self._log,
             on_reachable=self._reachable,
+            release=RELEASE,
         )
 
     async def reload(self, config: Config) -> None:

@@ -12,7 +12,7 @@ well, and silently forget every acknowledged record after it.
 """
 
 import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, cast
@@ -43,6 +43,9 @@ OTHER_BUFFER_BYTES: Final = 16 * MIB
 LOG_BYTES: Final = 128 * MIB
 OWN_LOGS_KEPT: Final = 4  # RocksDB's own LOG files, of at most OWN_LOG_BYTES
 OWN_LOG_BYTES: Final = 4 * MIB
+
+_MADE: Final = "CURRENT"  # a file that every database of RocksDB has
+_DEFAULT: Final = "default"  # a family that RocksDB makes in any case
 
 # How RocksDB's text begins when files are damaged or missing, in contrast to a disk that cannot be used just now.
 _DAMAGED: Final = ("Corruption:", "Invalid argument:", "Not implemented:", "IO error: No such file or directory")
@@ -94,9 +97,15 @@ def database_options(*, create: bool) -> Options:
     return options
 
 
-def family_options() -> dict[str, Options]:
+def family_options(later: Iterable[str] = ()) -> dict[str, Options]:
+    """Of all that are used here, and of those of a later release: RocksDB opens all families or none."""
     cache = Cache(CACHE_BYTES)
-    return {family: _family_options(family, cache) for family in FAMILIES}
+    return {family: _family_options(family, cache) for family in (*FAMILIES, *later)}
+
+
+def _later_families(path: Path, options: Options) -> list[str]:
+    """Those that this release does not use; it leaves them as they are. Raises what RocksDB does."""
+    return [family for family in Rdict.list_cf(str(path), options) if family not in (*FAMILIES, _DEFAULT)]
 
 
 def _family_options(family: str, cache: Cache) -> Options:
@@ -126,7 +135,8 @@ class Database:
         if options is None:
             options = database_options(create=False)
         with named(path):
-            self._db = Rdict(str(path), options, family_options())
+            later = _later_families(path, options) if (path / _MADE).exists() else ()
+            self._db = Rdict(str(path), options, family_options(later))
             self._families = {family: self._db.get_column_family(family) for family in FAMILIES}
             self._handles = {family: self._db.get_column_family_handle(family) for family in FAMILIES}
 

@@ -13,7 +13,9 @@ frames a version has; a node sends no other, and what depends on one is left to 
        reports cross to another ring (Relayed, Joined, LapDone.missing);
        in a cluster a node brings custody to another one (Brought), and a report may be for a gateway (Envelope.gateway)
 
-An envelope carries a report or MO that was answered ESME_ROK by its origin and whose owner is elsewhere.
+An envelope carries a report or MO that was answered ESME_ROK by its origin and whose owner is elsewhere. Nodes between
+two of a later version decode it and write it anew, in frames and in rows: what must not be lost on that way goes into
+`Envelope.more`. docs/upgrading.md says what a release may change.
 """
 
 from collections import Counter
@@ -84,6 +86,7 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True, gc=False):
     node: str = ""  # at this node only; empty for any. A report that has it goes there by a person's word
     part: PartOf | None = None  # one part of a concatenated MO: without a gateway until its coordinator has named one
     former: EnvelopeKey | None = None  # its name at the node that has handed it on to this origin (since 2)
+    more: bytes = b""  # what later releases add: read by nobody here, and carried along wherever the envelope goes
 
     @property
     def is_sought(self) -> bool:

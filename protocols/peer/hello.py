@@ -40,6 +40,7 @@ class Hello(msgspec.Struct, frozen=True, array_like=True, gc=False):
     dial: int  # the dialler's attempts in this boot, so that a late older attempt never displaces a newer link
     nonce: bytes
     capabilities: tuple[str, ...] = ()  # what it can do beyond its version; unknown ones are ignored
+    release: str = ""  # of the program, for people: nothing is decided by it; empty: it does not say
 
 
 class Challenge(msgspec.Struct, frozen=True, array_like=True, tag=101, gc=False):

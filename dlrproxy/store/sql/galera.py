@@ -17,7 +17,7 @@ from attrs import evolve
 
 from dlrproxy.modes import inbox
 from dlrproxy.modes.cluster import MasterRow, Member, Observation, Rows, Server
-from dlrproxy.store.sql import partition
+from dlrproxy.store.sql import partition, schema
 from dlrproxy.store.sql.connection import Account, Value
 from dlrproxy.store.sql.errors import FencedError, NoQuorumError, RefusedError, StatementError
 from dlrproxy.store.sql.fence import names_in_inbox
@@ -65,10 +65,13 @@ class Galera:
             return Observation(server=server)
         try:
             return await self._seen(server)
-        except (NoQuorumError, StatementError, RefusedError) as error:  # since it said that; no schema; no rights
-            return Observation(server=server, trouble=str(error))
+        except (NoQuorumError, StatementError, RefusedError, schema.SchemaError) as error:
+            return Observation(server=server, trouble=str(error))  # since it said that; no schema; no rights
 
     async def _seen(self, server: Server) -> Observation:
+        # Asked each time: another node's release may have changed the schema, or mended it.
+        if misfit := (await schema.stage(self._asking)).misfit(self._asking.account.server):
+            return Observation(server=server, misfit=misfit)
         members = await self._asking.run(_MEMBERS)
         ((certifies, epoch, holder, beat),) = (await self._asking.run(_MASTER)).rows
         rows = Rows(

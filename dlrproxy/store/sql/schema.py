@@ -1,7 +1,9 @@
 """The schema in the database server: made, brought up to date, and looked at before it is used.
 
 `version` is the number of the newest migration that has been applied. A newer program brings an older schema up to
-date (`migrate`); it never serves from one that does not fit, and an older program refuses a newer schema.
+date (`migrate`), and serves from none that is older than itself. An older program serves from a newer schema if that
+says so: `compatible_from` is the version of the oldest programs that can work with it. So a schema is migrated first,
+and then one node after another is upgraded (docs/upgrading.md).
 """
 
 import secrets
@@ -12,14 +14,24 @@ from typing import Final, cast
 import attrs
 
 from dlrproxy.modes.pair import Alone
+from dlrproxy.release import RELEASE
 from dlrproxy.store.directory import STORE_ID_KEY, STORE_ID_SIZE
 from dlrproxy.store.port import StoreError, Table
 from dlrproxy.store.sql.errors import StatementError
 from dlrproxy.store.sql.pool import Pool
 from dlrproxy.store.sql.statements import get_item, insert_item, literal
 
+
+@attrs.frozen
+class Migration:
+    """What takes a schema from one version to the next, while nodes of the release before serve from it."""
+
+    statements: tuple[str, ...]  # each may be repeated
+    compatible_from: int = 1  # the version of the oldest programs that can work with the schema from then on
+
+
 # MIGRATIONS[n] takes a schema from version n + 1 to n + 2. schema.sql is what a new one is made of, at VERSION.
-MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = ()
+MIGRATIONS: Final[tuple[Migration, ...]] = ()
 VERSION: Final = 1 + len(MIGRATIONS)
 
 # A statement carries at most what waits for a commit, twice as long in hexadecimal.
@@ -27,7 +39,30 @@ MIN_MAX_ALLOWED_PACKET: Final = 16 * 1024 * 1024
 
 
 class SchemaError(StoreError):
-    """The schema is missing or of another version; the text says what to run."""
+    """The schema is missing, or of a version that does not fit; the text says what to run."""
+
+
+@attrs.frozen
+class Stage:
+    """How far a schema has been brought."""
+
+    version: int
+    compatible_from: int
+
+    def misfit(self, server: str) -> str:
+        """Why this program cannot work with it, and what to do, for people; empty: it can."""
+        if self.version < VERSION:
+            return (
+                f"the schema at {server} is of version {self.version}, and dlrproxy {RELEASE} needs {VERSION}; run "
+                "`dlrproxy db migrate` of this release, at one node"
+            )
+        if self.compatible_from > VERSION:
+            return (
+                f"the schema at {server} is of version {self.version}, made by a newer dlrproxy, and can be used from "
+                f"version {self.compatible_from} on; dlrproxy {RELEASE} knows {VERSION} and leaves it alone: upgrade "
+                "this node"
+            )
+        return ""
 
 
 @attrs.frozen
@@ -61,7 +96,8 @@ async def init(pool: Pool, holder: str | None = None) -> bytes:
     """
     for statement in creation():
         await pool.run(statement)
-    await pool.run(f"INSERT IGNORE INTO schema_version (id,version) VALUES (1,{VERSION})")
+    made = f"1,{VERSION},{compatible_from(VERSION)}"
+    await pool.run(f"INSERT IGNORE INTO schema_version (id,version,compatible_from) VALUES ({made})")
     await migrate(pool)
     fresh = secrets.token_bytes(STORE_ID_SIZE)
     # Two nodes may do this at once: the first row stays.
@@ -74,41 +110,44 @@ async def init(pool: Pool, holder: str | None = None) -> bytes:
 
 
 async def migrate(pool: Pool) -> Sequence[int]:
-    """Bring an older schema to VERSION, step by step; returns the versions gone through.
+    """Bring an older schema to VERSION, step by step; returns the versions gone through. A newer one stays as it is.
 
     Raises SqlError, SchemaError.
     """
-    found = await version(pool)
-    if found > VERSION:
-        raise SchemaError(_newer(pool, found))
-    for number in range(found, VERSION):
-        for statement in MIGRATIONS[number - 1]:
+    found = await stage(pool)
+    if found.version > VERSION and (misfit := found.misfit(pool.account.server)):
+        raise SchemaError(misfit)
+    for number in range(found.version, VERSION):
+        for statement in MIGRATIONS[number - 1].statements:
             await pool.run(statement)
-        await pool.run(f"UPDATE schema_version SET version={number + 1} WHERE id=1 AND version={number}")
-    return range(found + 1, VERSION + 1)
+        await pool.run(
+            f"UPDATE schema_version SET version={number + 1},compatible_from={compatible_from(number + 1)} "
+            f"WHERE id=1 AND version={number}"
+        )
+    return range(found.version + 1, VERSION + 1)
 
 
-async def version(pool: Pool) -> int:
+def compatible_from(number: int) -> int:
+    """Of a schema of that version, which is VERSION at most."""
+    return MIGRATIONS[number - 2].compatible_from if number > 1 else 1
+
+
+async def stage(pool: Pool) -> Stage:
     """Raises SqlError, SchemaError."""
     try:
-        result = await pool.run("SELECT version FROM schema_version WHERE id=1")
+        result = await pool.run("SELECT version,compatible_from FROM schema_version WHERE id=1")
     except StatementError as error:
         raise SchemaError(f"{error}. Is the schema {pool.account.schema!r} made?") from error
     if not result.rows:
         raise SchemaError(f"{pool.account.server} has an empty schema_version; run `dlrproxy db init`")
-    return cast("int", result.rows[0][0])
+    number, oldest = result.rows[0]
+    return Stage(cast("int", number), cast("int", oldest))
 
 
 async def ready(pool: Pool) -> bytes:
     """The store id of a schema that fits this program. Raises SqlError, SchemaError."""
-    found = await version(pool)
-    if found > VERSION:
-        raise SchemaError(_newer(pool, found))
-    if found < VERSION:
-        raise SchemaError(
-            f"the schema at {pool.account.server} is of version {found}, and this program needs {VERSION}; run "
-            "`dlrproxy db migrate`"
-        )
+    if misfit := (await stage(pool)).misfit(pool.account.server):
+        raise SchemaError(misfit)
     return await store_id(pool)
 
 
@@ -118,13 +157,6 @@ async def store_id(pool: Pool) -> bytes:
     if not result.rows:
         raise SchemaError(f"{pool.account.server} has a schema without a store id; run `dlrproxy db init`")
     return cast("bytes", result.rows[0][0])
-
-
-def _newer(pool: Pool, found: int) -> str:
-    return (
-        f"the schema at {pool.account.server} is of version {found}, made by a newer dlrproxy; this one knows "
-        f"{VERSION} and leaves it alone"
-    )
 
 
 async def check(pool: Pool) -> list[Finding]:

@@ -59,7 +59,9 @@ CREATE TABLE IF NOT EXISTS lease (
     beat   BIGINT UNSIGNED  NOT NULL
 ) ENGINE=InnoDB;
 
+-- One row: the newest migration that was applied, and the oldest version whose programs can work with the schema as it is.
 CREATE TABLE IF NOT EXISTS schema_version (
-    id      TINYINT UNSIGNED NOT NULL PRIMARY KEY,
-    version INT UNSIGNED     NOT NULL
+    id              TINYINT UNSIGNED NOT NULL PRIMARY KEY,
+    version         INT UNSIGNED     NOT NULL,
+    compatible_from INT UNSIGNED     NOT NULL
 ) ENGINE=InnoDB;
