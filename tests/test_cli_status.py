@@ -105,8 +105,9 @@ def test_gateways():
 
 def test_the_ring():
     found = text()
-    assert line(found, "gw2") == "gw2 alive 0.4 s ago 2 h 1 0 12 34"
-    assert line(found, "gw3") == "gw3 dead, no link never - - 0 12 34 connection refused"
+    assert line(found, "gw2") == "gw2 alive 0.4 s ago 2 h 1.2.2 1 0 12 34"
+    assert line(found, "gw3") == "gw3 dead, no link never - 1.2.2 - 0 12 34 connection refused"
+    assert line(text(ring=(peer(release=""),)), "gw2") == "gw2 alive 0.4 s ago 2 h ? 1 0 12 34"
     assert "alive, draining" in text(ring=(peer(draining=True),))
     assert "Ring" not in text(ring=())
 
@@ -116,6 +117,8 @@ def test_custody_and_parked():
     assert line(found, "custody") == "custody 7 of 100,000 (2 walking, 3 waiting)"
     assert line(found, "parked") == "parked 4 of 1,000,000 (since the start: unclaimed 1, refused 3)"
     assert line(found, "not taken") == "not taken custody_full 2"
+    custody = msgspec.structs.replace(status().custody, unreadable=2)
+    assert line(text(custody=custody), "unreadable") == "unreadable 2, of a later release: kept, not delivered"
 
 
 def test_summaries():
