@@ -82,6 +82,13 @@ class FakeService:
     def __init__(self):
         self.epoch = 0
         self.calls = []
+        self.links, self.apart = set(), set()
+
+    def linked(self):
+        return self.links
+
+    def set_apart(self, nodes):
+        self.apart = nodes
 
     async def serve(self, epoch):
         self.epoch = epoch

@@ -82,7 +82,8 @@ def test_a_silent_server_leaves_little_to_say():
 
 
 def test_the_screen_names_who_is_gone_what_waits_and_what_is_not_survived():
-    text = said(quorum_status())
+    text = said(quorum_status(apart=("gw4", "gw5")))
+    assert "TWO CLUSTERS: gw4, gw5 serve over another one" in text
     assert "this node is the master" in text
     assert "gone: gw2 (its custody went to gw3)" in text
     assert "does NOT survive the loss of: site north" in text

@@ -33,6 +33,8 @@ def quorum_metrics(quorum: QuorumStatus) -> Iterator[Metric]:
         yield _single("cluster_size", "Servers in its part of the cluster.", server.size)
         yield _single("cluster_weight", "Of those together.", server.weight)
         yield _single("cluster_conf_id", "Counts changes of membership.", server.conf_id)
+    apart = "Nodes that serve over another cluster than this one: there must be none."
+    yield _single("nodes_apart", apart, len(quorum.apart))
     taken = _gauge("member_taken", "1 while the node is gone and its custody is another's.", "node")
     for node, member in quorum.members.items():
         taken.add_metric([node], member.taken)

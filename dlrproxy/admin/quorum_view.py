@@ -47,6 +47,7 @@ class QuorumStatus(msgspec.Struct, frozen=True, kw_only=True):
     servers: int  # configured, arbitrators too
     weight: int  # of those together
     trouble: str = ""  # what the own database server does not do, and why, the last time that it was asked to
+    apart: tuple[str, ...] = ()  # nodes that serve, and over another cluster
     journal_rows: int  # open messages on this node's disk that the database does not have yet
     inbox_rows: int = 0  # custody that others have given to this node and it has not taken; 1000: so many at least
     inbox_oldest_s: float = 0.0  # since this process has seen the first of them there

@@ -21,6 +21,9 @@ def shown_quorum(quorum: QuorumStatus) -> RenderableType:
     lines: list[RenderableType] = [role, _master(quorum), _server(quorum.server)]
     if quorum.trouble:
         lines.append(Text(quorum.trouble, BAD))
+    if quorum.apart:
+        named = ", ".join(quorum.apart)
+        lines.append(Text(f"TWO CLUSTERS: {named} serve over another one: stop the nodes of one of the two", BAD))
     if gone := {node: member for node, member in quorum.members.items() if member.taken}:
         named = ", ".join(f"{node} (its custody went to {member.heir})" for node, member in sorted(gone.items()))
         lines.append(Text(f"gone: {named}", DOUBTFUL))

@@ -6,11 +6,13 @@ nothing is observed while one is carried out; and after `serve_until` nothing is
 """
 
 from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Final, Protocol
 
 import trio
 
 from dlrproxy.logs import logger
+from dlrproxy.modes.apart import Apart
 from dlrproxy.modes.cluster import (
     Adopt,
     Claim,
@@ -40,6 +42,12 @@ class Service(PairService, Protocol):
 
     async def adopt(self) -> None:
         """Rows of a node that is gone have come to the own part of custody: it returns at once."""
+
+    def linked(self) -> AbstractSet[str]:
+        """The other nodes to which there are links, while it serves."""
+
+    def set_apart(self, nodes: AbstractSet[str]) -> None:
+        """These nodes serve over another cluster: see `apart.py`. Said again after every look."""
 
 
 class Owned(Protocol):
@@ -72,6 +80,8 @@ class QuorumDriver:
         self.master = Master(settings)
         self.seen = Observation(server=None)  # the last one
         self.inbox = Inbox()
+        self.apart: frozenset[str] = frozenset()  # nodes that serve over another cluster
+        self._watching = Apart(settings)
         self._settings = settings
         self._own = own
         self._service = service
@@ -158,6 +168,18 @@ class QuorumDriver:
         await self._carry_out(commands)
         serving = self.machine.role is Role.SERVING
         await self._carry_out(self.master.observe(seen.rows, trio.current_time(), serving=serving))
+        self._look_for_two_clusters(seen)
+
+    def _look_for_two_clusters(self, seen: Observation) -> None:
+        members = None if seen.rows is None else seen.rows.members
+        before, now = self.apart, trio.current_time()
+        self.apart = self._watching.observe(self._service.linked(), members, now)
+        self._service.set_apart(self.apart)
+        if self.apart - before:
+            uuid = "" if seen.server is None else seen.server.uuid
+            self._log.error("quorum.two_clusters", nodes=sorted(self.apart), uuid=uuid)
+        elif before and not self.apart:
+            self._log.info("quorum.one_cluster")
 
     async def _carry_out(self, commands: Sequence[Command]) -> None:
         for command in commands:

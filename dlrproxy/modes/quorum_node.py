@@ -6,6 +6,7 @@ node's part of custody, whose epoch fences whatever a former term has left under
 
 import secrets
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final
@@ -69,6 +70,15 @@ class QuorumNode(IntermittentNode[QuorumDriver]):
         if term is not None:
             term.keeper.take_over()
 
+    def linked(self) -> AbstractSet[str]:
+        term = self._terms.term
+        return frozenset() if term is None else term.ring.linked()
+
+    def set_apart(self, nodes: AbstractSet[str]) -> None:
+        term = self._terms.term
+        if term is not None:
+            term.ring.set_apart(nodes)
+
     # What it shows
 
     def quorum(self) -> QuorumStatus:
@@ -86,6 +96,7 @@ class QuorumNode(IntermittentNode[QuorumDriver]):
             journal_rows=self._journal_rows,
             inbox=driver.inbox.waiting(now),
             trouble=driver.trouble,
+            apart=driver.apart,
         )
 
     def _is_master(self) -> bool:

@@ -1,6 +1,6 @@
 """What a node of a quorum shows of itself, from what its driver has seen. Pure, but for the time that it is given."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from dlrproxy.admin.quorum_view import ClusterStatus, LossStatus, MemberStatus, QuorumStatus
 from dlrproxy.config.database import Quorum
@@ -25,6 +25,7 @@ def quorum_status(
     journal_rows: int,
     inbox: Waiting,
     trouble: str = "",
+    apart: Collection[str] = (),
 ) -> QuorumStatus:
     """`now` is on the clock that the machines are run with."""
     rows = seen.rows
@@ -32,6 +33,7 @@ def quorum_status(
         role=machine.role.value,
         why=machine.why,
         trouble=trouble,
+        apart=tuple(sorted(apart)),
         epoch=machine.epoch,
         serving=serving,
         serves_for_s=max(0.0, machine.serve_until - now) if serving else None,

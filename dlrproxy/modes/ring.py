@@ -7,6 +7,7 @@ message ids.
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 
 import attrs
 import trio
@@ -123,6 +124,7 @@ class RingMode:
         self._store_id = store.store_id
         self._gates = topology(config).gates
         self._versions: Mapping[str, int] = {}  # of the frames, with each reachable node of this ring
+        self._apart: AbstractSet[str] = frozenset()
         self._draining = False
         self._nursery: trio.Nursery | None = None
         self._join: JoinMode | None = None
@@ -207,9 +209,20 @@ class RingMode:
         if self._join is not None:
             self._keeper.joined(self._join.far_nodes())
 
+    def linked(self) -> AbstractSet[str]:
+        """The other nodes of this ring that can be reached."""
+        return self._versions.keys()
+
+    def set_apart(self, nodes: AbstractSet[str]) -> None:
+        """Custody is not to count on these nodes, though there are links to them."""
+        if nodes != self._apart:
+            self._apart = nodes
+            self._tell_reachable()
+
     def _tell_reachable(self) -> None:
+        near = {node: version for node, version in self._versions.items() if node not in self._apart}
         across = {} if self._join is None else self._join.reachable()
-        self._keeper.reachable({**self._versions, **across})
+        self._keeper.reachable({**near, **across})
 
     def send(self, peer: str, frame: Frame) -> bool:
         """To a node of this ring, or to one "cluster/node" of the ring that this one is joined to."""
