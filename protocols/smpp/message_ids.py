@@ -70,6 +70,8 @@ def normal(message_id: bytes) -> bytes:
 
     Hex digits: lower case, leading zeros dropped (of zeros alone one is kept). Anything else: unchanged.
     """
+    if message_id.isdigit():  # most are; the same as below, in a fraction of the time
+        return message_id.lstrip(b"0") or b"0"
     if not _hex_only(message_id):
         return message_id
     return message_id.lower().lstrip(b"0") or b"0"

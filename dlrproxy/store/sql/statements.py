@@ -6,8 +6,11 @@ statement costs a third of what the driver's own escaping does.
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from itertools import groupby
 from typing import Final, cast
+
+from msgspec.structs import astuple
 
 from dlrproxy.store.group import Closed, Group, Key
 from dlrproxy.store.port import OpenMessage, Table
@@ -45,9 +48,15 @@ def literal(value: bytes | str) -> str:
     return f"x'{data.hex()}'" if data else "''"
 
 
+# Few names there are, and what one receive brought has one time.
+_name = lru_cache(maxsize=1000)(literal)
+
+
+@lru_cache(maxsize=1000)
 def number(value: float) -> str:
     """A DOUBLE literal that reads back as the same float."""
-    return f"{value!r}e0" if "e" not in repr(value) else repr(value)
+    shortest = repr(value)
+    return shortest if "e" in shortest else f"{shortest}e0"
 
 
 def text(value: object) -> str:
@@ -107,10 +116,13 @@ def merge_opens(messages: Iterable[OpenMessage]) -> str:
 
 
 def _open_values(message: OpenMessage) -> str:
+    operator, message_id, owner, destination, source, session, submitted_at, expires_at, final_at = astuple(message)
+    written = literal(message_id)
+    form = normal(message_id)
     return (
-        f"({literal(normal(message.message_id))},{literal(message.operator)},{literal(message.message_id)},"
-        f"{literal(message.owner)},{literal(message.destination)},{literal(message.source)},{message.session},"
-        f"{number(message.submitted_at)},{number(message.expires_at)},{number(message.final_at)})"
+        f"({written if form == message_id else literal(form)},{_name(operator)},{written},{_name(owner)},"
+        f"{literal(destination)},{literal(source)},{session},"
+        f"{number(submitted_at)},{number(expires_at)},{number(final_at)})"
     )
 
 
