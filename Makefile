@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 TOOLS := .tools
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types imports unit bench backlog scale fuzz sim fuzz-peers chaos chaos-pair chaos-quorum pin wheel \
+.PHONY: help demo test check lint types imports unit bench isolated backlog scale fuzz sim fuzz-peers chaos chaos-pair chaos-quorum pin wheel \
 	system clean
 
 help:  ## Say what there is
@@ -54,6 +54,10 @@ bench: $(VENV)/.ready  ## What a message costs, against a plain byte relay and H
 	@benchmarks/install-haproxy.sh
 	@tests/system-packages.sh || echo "without MariaDB the benchmark leaves active-passive out" >&2
 	$(BIN)/python -m benchmarks $(BENCH)
+
+isolated: $(VENV)/.ready  ## Messages a second of the modes with databases to ring mode's, each process on a processor of its own
+	@tests/system-packages.sh || echo "without MariaDB only ring mode is measured" >&2
+	$(BIN)/python -m benchmarks.isolated $(ISOLATED)
 
 scale: $(VENV)/.ready  ## What a report at the wrong node costs rings of 3 to 32 nodes, with summaries and without
 	$(BIN)/python -m benchmarks.ring_scale $(SCALE)

@@ -13,7 +13,7 @@ import click
 from rich.console import Console
 
 from benchmarks import report, results
-from benchmarks.contestants import StartFailedError
+from benchmarks.contestants import StartFailedError, end_on_sigterm
 from benchmarks.cpu import fsync_ms
 from benchmarks.load import RunFailedError
 from benchmarks.relay_core import core_ns
@@ -80,6 +80,7 @@ def main(
 
     Ends with 1 when a single message, receipt or answer is missing, repeated or in the wrong place.
     """
+    end_on_sigterm()
     loads = [Load(window, messages * (_BATCHED_FACTOR if window >= _BATCHED_FROM else 1)) for window in windows]
     paced = Load(10, max(1, int(pace * pace_s)), pace)
     if pace:

@@ -26,7 +26,7 @@ from attrs import frozen
 
 from benchmarks.backlog_gateway import Bind, Heard, Pace, Spread, serve
 from benchmarks.backlog_site import OTHER, SYSTEM_ID, WAITED_FOR, Site, Waits, fill, owned, sites, waiting
-from benchmarks.contestants import Started
+from benchmarks.contestants import Started, end_on_sigterm
 from benchmarks.cpu import cpu_ns
 from benchmarks.rounds import PACED_HOLD_S, rig
 from benchmarks.smsc import Settings
@@ -250,6 +250,7 @@ def main(
 
     Latencies are p50 / p99 / highest.
     """
+    end_on_sigterm()
     most = max_messages or (items + items // 10 if kind in ("gateway", "node") else 100_000)
     plan = Plan(kind, items, most, paces, seconds, to_the_end)
     with tempfile.TemporaryDirectory(dir=work) as made, rig() as ends, gateway(items) as far, ExitStack() as running:

@@ -1,17 +1,20 @@
 """What is measured: how each contestant is started, where the gateways dial it, and which processes are it.
 
-Every one is a process of its own, or two; none is told which window the load generator keeps.
+Every one is a process of its own, or two; none is told which window the load generator keeps. None outlives us,
+whatever ends us but SIGKILL.
 """
 
+import atexit
 import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 from attrs import frozen
 
@@ -32,7 +35,7 @@ class StartFailedError(Exception):
     """A contestant that ended, or listened nowhere, after it was started."""
 
 
-@frozen
+@frozen(eq=False)
 class Started:
     """A process of ours, and where its output goes."""
 
@@ -45,12 +48,33 @@ class Started:
 
     def stop(self) -> None:
         """After SIGTERM it has STOP_S."""
+        _running.discard(self)
         self.process.terminate()
         try:
             self.process.wait(STOP_S)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+
+
+_running: set[Started] = set()
+
+
+@atexit.register
+def _stop_all() -> None:
+    """What has not been stopped: whoever started it was ended meanwhile."""
+    for started in list(_running):
+        started.stop()
+
+
+def end_on_sigterm() -> None:
+    """From now on SIGTERM ends this process as Ctrl-C does, with everything that it has started and made."""
+    signal.signal(signal.SIGTERM, _end)
+
+
+def _end(number: int, _frame: object) -> NoReturn:
+    signal.signal(number, signal.SIG_IGN)  # once is enough
+    sys.exit(128 + number)
 
 
 @frozen
@@ -95,6 +119,7 @@ def start(command: list[str], log: Path, port: int, within_s: float = START_S) -
     """The process, once somebody listens on the port. Raises StartFailedError with the end of what it said."""
     with log.open("ab") as output:
         started = Started(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output), log, port)
+    _running.add(started)
     until = time.monotonic() + within_s
     while True:
         try:
@@ -162,7 +187,7 @@ window = {window}
 gateway_window = {window}
 """
 
-_PEER = """
+PEER = """
 [[peers]]
 name = "{name}"
 url = "wss://127.0.0.1:{port}"
@@ -196,7 +221,7 @@ def one_hop(work: Path, smsc: int) -> Contestant:
     secret.write_text(secrets.token_urlsafe(32) + "\n")
     secret.chmod(0o600)
     ring = f'\n[ring]\nsecret_file = "{secret}"\n'
-    peers = "".join(_PEER.format(name=name, port=link) for name, link in zip(names, links, strict=True))
+    peers = "".join(PEER.format(name=name, port=link) for name, link in zip(names, links, strict=True))
     nodes: list[Started] = []
     try:
         for name, port in zip(names, ports, strict=True):

@@ -1,7 +1,7 @@
-"""dlrproxy as a node of a quorum: a Galera cluster of three MariaDB servers on this machine, and one node.
+"""dlrproxy as a quorum: a Galera cluster of three MariaDB servers on this machine, and one or two nodes.
 
-The servers are set as docs/quorum.md says, but for times. The other two nodes are left out: what a message costs the
-one that carries it does not depend on them, as long as its gateway is bound there.
+The servers are set as docs/quorum.md says, but for times. Nodes that would have no traffic are left out: what a message
+costs does not depend on them.
 """
 
 import os
@@ -13,7 +13,16 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks import messages
-from benchmarks.contestants import PROXY_WINDOW, AbsentError, Contestant, Started, StartFailedError, free_ports, start
+from benchmarks.contestants import (
+    PEER,
+    PROXY_WINDOW,
+    AbsentError,
+    Contestant,
+    Started,
+    StartFailedError,
+    free_ports,
+    start,
+)
 from benchmarks.mariadb import found, made, run
 
 _SHARE: Final = 0.2  # as for the pair
@@ -29,54 +38,67 @@ _SETTINGS: Final = (
 
 _NODE: Final = """\
 [node]
-name = "gw1"
+name = "{name}"
 mode = "quorum"
-data_dir = "{work}/data"
+data_dir = "{work}/{name}"
 
 [[operators]]
 name = "bench"
 host = "127.0.0.1"
 port = {smsc}
-system_id = "quorum"
+system_id = "{system_id}"
 password = "{smpp_password}"
 listen = "127.0.0.1:{port}"
 window = {window}
 gateway_window = {window}
 
-[[peers]]
-name = "gw1"
-url = "ws://127.0.0.1:{link}"
-
 [database]
 socket = "{socket}"
 password = "{password}"
+
+[ring]
+secret_file = "{work}/ring.secret"
 
 [quorum]
 """
 
 
 def quorum(work: Path, smsc: int) -> Contestant:
+    """One node: every report comes to the node where its gateway is bound. Raises AbsentError, StartFailedError."""
+    return _quorum("quorum", ("gw1",), work, smsc)
+
+
+def quorum_hop(work: Path, smsc: int) -> Contestant:
+    """Two nodes, a gateway at each; every report comes down the other one's bind. Raises as `quorum`."""
+    return _quorum("quorum-hop", ("gw1", "gw2"), work, smsc)
+
+
+def _quorum(name: str, nodes: Sequence[str], work: Path, smsc: int) -> Contestant:
     """Raises AbsentError where MariaDB or Galera is not installed, StartFailedError."""
     server, install, client = (found(name) for name in ("mariadbd", "mariadb-install-db", "mariadb"))
     if not _PROVIDER.exists():
         raise AbsentError("galera-4 is not installed (tests/system-packages.sh installs it, as root or with sudo)")
     if os.geteuid() == 0:
         work.chmod(0o711)  # the servers' account, which is not root, passes through; the files are not for it
-    place = work / "quorum"
+    place = work / name
     place.mkdir(mode=0o755)
-    ports = free_ports(_SERVERS * _PORTS + 2)
+    ports = free_ports(_SERVERS * _PORTS)
     groups = [ports[_PORTS * number : _PORTS * (number + 1)] for number in range(_SERVERS)]
-    servers: list[Started] = []
+    started: list[Started] = []
     try:
         for number in range(_SERVERS):
-            started = _start_server(place / str(number + 1), server, install, number, groups)
-            servers.append(started)  # one by one: those that have started are stopped when the next one fails
-        node = _start_node(place, client, ports[-2], ports[-1], smsc)
+            one = _start_server(place / str(number + 1), server, install, number, groups)
+            started.append(one)  # one by one: those that have started are stopped when the next one fails
+        configs = _configured(place, name, nodes, smsc)
+        _prepare(place, client, next(iter(configs)))
+        started += [_start_node(config, port) for config, port in configs.items()]
     except (StartFailedError, subprocess.SubprocessError) as error:
-        for each in servers:
+        for each in started:
             each.stop()
-        raise StartFailedError(f"quorum: {error}") from error
-    return Contestant("quorum", (("127.0.0.1", node.port),), (node,), share=_SHARE, database=tuple(servers))
+        raise StartFailedError(f"{name}: {error}") from error
+    database, proxies = tuple(started[:_SERVERS]), tuple(started[_SERVERS:])
+    addresses = tuple(("127.0.0.1", proxy.port) for proxy in proxies)
+    return Contestant(name, addresses, proxies, share=_SHARE / len(nodes), database=database)
 
 
 def _start_server(place: Path, server: str, install: str, number: int, groups: Sequence[Sequence[int]]) -> Started:
@@ -97,18 +119,36 @@ def _start_server(place: Path, server: str, install: str, number: int, groups: S
     return start(command, place.with_suffix(".log"), sql)
 
 
-def _start_node(place: Path, client: str, port: int, link: int, smsc: int) -> Started:
-    config = place / "gw1.toml"
-    socket = place / "1" / "s"
-    config.write_text(
-        _NODE.format(
-            work=place, smsc=smsc, smpp_password=messages.PASSWORD.decode(), port=port, link=link, window=PROXY_WINDOW,
-            socket=socket, password=secrets.token_hex(16),
-        )
-    )  # fmt: skip
-    config.chmod(0o600)
+def _configured(place: Path, system_id: str, nodes: Sequence[str], smsc: int) -> dict[Path, int]:
+    """The configuration of each node, and the port where it listens for gateways. Each has a server of its own."""
+    secret = place / "ring.secret"
+    secret.write_text(secrets.token_urlsafe(32) + "\n")
+    secret.chmod(0o600)
+    ports, links = free_ports(len(nodes)), free_ports(len(nodes))
+    peers = "".join(PEER.format(name=name, port=link) for name, link in zip(nodes, links, strict=True))
+    password = secrets.token_hex(16)
+    configs = {}
+    for number, (name, port) in enumerate(zip(nodes, ports, strict=True), start=1):
+        config = place / f"{name}.toml"
+        config.write_text(
+            _NODE.format(
+                name=name, work=place, smsc=smsc, system_id=system_id, smpp_password=messages.PASSWORD.decode(),
+                port=port, window=PROXY_WINDOW, socket=place / str(number) / "s", password=password,
+            )
+            + peers
+        )  # fmt: skip
+        config.chmod(0o600)
+        configs[config] = port
+    return configs
+
+
+def _prepare(place: Path, client: str, config: Path) -> None:
+    """The accounts and the schema, at one server: the cluster has them then."""
     dlrproxy = [sys.executable, "-m", "dlrproxy"]
     grants = run([*dlrproxy, "db", "grants", str(config), "--from", "localhost"])
-    run([client, "--no-defaults", f"--socket={socket}", "--user=root"], grants)
+    run([client, "--no-defaults", f"--socket={place / '1' / 's'}", "--user=root"], grants)
     run([*dlrproxy, "db", "init", str(config)])
-    return start([*dlrproxy, "run", str(config)], config.with_suffix(".log"), port)
+
+
+def _start_node(config: Path, port: int) -> Started:
+    return start([sys.executable, "-m", "dlrproxy", "run", str(config)], config.with_suffix(".log"), port)

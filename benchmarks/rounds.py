@@ -53,6 +53,8 @@ class Measured:
     per_s: float
     outcome: Outcome
     database_us: float | None = None  # CPU a message of the database servers behind it
+    node_us: float = 0.0  # of `cpu_us`, that of the process that uses most
+    server_us: float = 0.0  # likewise of `database_us`
 
 
 class Rig:
@@ -79,22 +81,25 @@ class Rig:
             Order(contestant.addresses, contestant.name, warm_up, load.messages, load.window, load.per_s)
         )
         self._hear()  # warm
-        used = settled_cpu_ns(contestant.pids)
-        used_behind = cpu_ns(contestant.database_pids)
+        settled_cpu_ns(contestant.pids)
+        before_it = _used(contestant)
         self._gateway.send("go")
         outcome = self._hear()
         if not isinstance(outcome, Outcome):
             raise TypeError(f"the load generator said {outcome!r}")
-        used = settled_cpu_ns(contestant.pids) - used
-        used_behind = cpu_ns(contestant.database_pids) - used_behind
+        settled_cpu_ns(contestant.pids)
+        us = [(after - ago) / 1000 / load.messages for after, ago in zip(_used(contestant), before_it, strict=True)]
+        nodes, servers = us[: len(contestant.pids)], us[len(contestant.pids) :]
         self._reconcile(contestant.name, before, warm_up + load.messages)
         return Measured(
             contestant=contestant.name,
             load=load,
-            cpu_us=used / 1000 / load.messages,
+            cpu_us=sum(nodes),
             per_s=load.messages / outcome.seconds,
             outcome=outcome,
-            database_us=used_behind / 1000 / load.messages if contestant.database else None,
+            database_us=sum(servers) if servers else None,
+            node_us=max(nodes, default=0.0),
+            server_us=max(servers, default=0.0),
         )
 
     def _hear(self) -> object:
@@ -128,6 +133,11 @@ class Rig:
                 f"of {expected} messages the SMSC saw {seen[0]} submitted, sent {seen[1]} receipts, got "
                 f"{seen[2]} answers, {refused} of them errors; unexpected: {', '.join(now.unexpected) or 'nothing'}"
             )
+
+
+def _used(contestant: Contestant) -> list[int]:
+    """Nanoseconds of CPU of each node, then of each database server."""
+    return [cpu_ns([pid]) for pid in (*contestant.pids, *contestant.database_pids)]
 
 
 @contextmanager

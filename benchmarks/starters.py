@@ -6,7 +6,7 @@ from typing import Final
 
 from benchmarks.contestants import Contestant, byte_relay, direct, haproxy, one_hop, one_node
 from benchmarks.database_pair import active_passive
-from benchmarks.database_quorum import quorum
+from benchmarks.database_quorum import quorum, quorum_hop
 
 STARTERS: Final[Mapping[str, Callable[[Path, int], Contestant]]] = {
     "direct": direct,
@@ -16,5 +16,6 @@ STARTERS: Final[Mapping[str, Callable[[Path, int], Contestant]]] = {
     "one-hop": one_hop,
     "active-passive": active_passive,
     "quorum": quorum,
+    "quorum-hop": quorum_hop,
 }
-CROSSED: Final = frozenset({"one-hop"})
+CROSSED: Final = frozenset({"one-hop", "quorum-hop"})
