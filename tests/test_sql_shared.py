@@ -8,6 +8,7 @@ import contextlib
 import mariadb_server
 import pytest
 import trio
+from attrs import evolve
 from test_store_contract import a_lookup, an_open, durable, find_one
 
 from dlrproxy.modes.merging import CAME_HOME
@@ -17,8 +18,8 @@ from dlrproxy.store.journal import open_journal
 from dlrproxy.store.port import Lookup, OpenMessage, StoreError, Table
 from dlrproxy.store.space import Space
 from dlrproxy.store.sql import partition, schema
-from dlrproxy.store.sql.backend import SqlBackend
-from dlrproxy.store.sql.errors import FencedError
+from dlrproxy.store.sql.backend import CAUSAL, SqlBackend
+from dlrproxy.store.sql.errors import FencedError, UnknownOutcomeError
 from dlrproxy.store.sql.fence import FENCE
 from dlrproxy.store.sql.pool import Pool
 from dlrproxy.store.sql.statements import delete_expired
@@ -380,7 +381,22 @@ async def test_what_another_node_has_finished_is_known_though_memory_says_otherw
 
 
 async def test_a_server_without_a_cluster_has_nothing_to_catch_up_with(pool):
-    await SqlBackend(pool).catch_up()
+    causal = Pool(evolve(pool.account, session=CAUSAL), 1, 30)
+    await SqlBackend(pool, None, causal).catch_up()
+    assert [(await each.run("SELECT @@wsrep_sync_wait")).rows for each in (causal, pool)] == [((1,),), ((0,),)]
+    await causal.close()
+
+
+async def test_each_connection_begins_with_what_its_account_says(pool):
+    """Also one that is dialled in place of one that broke."""
+    causal = Pool(evolve(pool.account, session=CAUSAL), 1, 30)
+    thread_id = (await causal.run("SELECT CONNECTION_ID()")).rows[0][0]
+    await pool.run(f"KILL CONNECTION {thread_id}")
+    with pytest.raises(UnknownOutcomeError):
+        await causal.run("SELECT 1")
+    waits, another_id = (await causal.run("SELECT @@wsrep_sync_wait, CONNECTION_ID()")).rows[0]
+    assert (waits, another_id != thread_id) == (1, True)
+    await causal.close()
 
 
 def test_the_fence_is_no_table():

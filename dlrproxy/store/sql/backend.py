@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import cast
+from typing import Final, cast
 
 import trio
 
@@ -16,16 +16,20 @@ from dlrproxy.store.sql.fence import INBOX, Fence
 from dlrproxy.store.sql.pool import Pool
 from protocols.smpp.message_ids import normal
 
-# wsrep_sync_wait, bit 1: before a read.
-_CATCH_UP = "SET STATEMENT wsrep_sync_wait=1 FOR SELECT 1 FROM schema_version"
+# On a connection with it each read waits for what the cluster has committed before. Said as both MariaDB's Galera and
+# Percona XtraDB Cluster know it: for one statement the first has SET STATEMENT, and the other one hints.
+CAUSAL: Final = "SET SESSION wsrep_sync_wait=1"
+_CATCH_UP: Final = "SELECT 1 FROM schema_version"
 
 
 class SqlBackend:
     """See `grouped.Backend`. A write whose outcome is unknown is sent again: every statement may be repeated."""
 
-    def __init__(self, pool: Pool, fence: Fence | None = None) -> None:
-        """With `fence` custody, parked items and what a node remembers are those of its node in a cluster."""
+    def __init__(self, pool: Pool, fence: Fence | None = None, causal: Pool | None = None) -> None:
+        """With `fence` custody, parked items and what a node remembers are those of its node in a cluster, whose writes
+        the connections of `causal` wait for: their account's `session` is CAUSAL."""
         self._pool = pool
+        self._causal = causal
         self._fence = fence
         self._node = "" if fence is None else fence.node
 
@@ -80,7 +84,8 @@ class SqlBackend:
 
         A server that is in no cluster has nothing to wait for. Raises SqlError.
         """
-        await self._pool.run(_CATCH_UP)
+        if self._causal is not None:
+            await self._causal.run(_CATCH_UP)
 
     async def write(self, group: Group) -> None:
         # To its end even when cancelled: a stop would leave statements behind whose outcome nobody knows.
@@ -99,7 +104,12 @@ class SqlBackend:
         """Nothing to do: the pool dials again by itself."""
 
     def abandon(self) -> None:
-        self._pool.abandon()
+        for pool in self._pools():
+            pool.abandon()
 
     async def close(self) -> None:
-        await self._pool.close()
+        for pool in self._pools():
+            await pool.close()
+
+    def _pools(self) -> list[Pool]:
+        return [self._pool] if self._causal is None else [self._pool, self._causal]

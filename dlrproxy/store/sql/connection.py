@@ -52,6 +52,7 @@ class Account:
     schema: str | None = None
     tls: ssl.SSLContext | None = attrs.field(default=None, repr=False)
     connect_timeout_s: float = 5.0
+    session: str | None = None  # a statement that each connection begins with
 
     @property
     def server(self) -> str:
@@ -81,6 +82,7 @@ class Connection:
             charset="utf8mb4",
             use_unicode=True,
             autocommit=True,
+            init_command=account.session,
             sql_mode="STRICT_ALL_TABLES",  # a value that does not fit is an error, not a shorter value
             cursorclass=_Cursor,
         )

@@ -77,7 +77,8 @@ _RULES: Final = (
 
 async def check(pool: Pool, *, fence_after_s: float, weight: int) -> list[Finding]:
     """What puts the cluster at risk, as this node is set in [quorum]. Raises SqlError."""
-    result = await pool.run("SHOW GLOBAL VARIABLES")
+    # Those of this session: wsrep_on has no other value in Percona XtraDB Cluster. The rest begins with the global one.
+    result = await pool.run("SHOW SESSION VARIABLES")
     found = {str(name).lower(): str(value) for name, value in result.rows}
     return findings(found, fence_after_s=fence_after_s, weight=weight)
 

@@ -4,14 +4,14 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from dlrproxy.store.grouped import REMEMBERED, GroupedStore, StoreOptions
 from dlrproxy.store.journal import Journal
 from dlrproxy.store.shared import GroupedSharedStore
 from dlrproxy.store.space import MIB, Space
 from dlrproxy.store.sql import partition, schema
-from dlrproxy.store.sql.backend import SqlBackend
+from dlrproxy.store.sql.backend import CAUSAL, SqlBackend
 from dlrproxy.store.sql.connection import Account
 from dlrproxy.store.sql.homecoming import bring_home
 from dlrproxy.store.sql.pool import Doubt, Pool
@@ -84,4 +84,5 @@ async def open_shared(
         store_id = await partition.store_id(pool, node)
         if opening.journal is not None:
             await bring_home(opening.journal, pool, shared=True)
-        return GroupedSharedStore(SqlBackend(pool, fence), node, store_id, now, opening.options(account))
+        causal = Pool(evolve(account, session=CAUSAL), opening.connections, opening.statement_timeout_s)
+        return GroupedSharedStore(SqlBackend(pool, fence, causal), node, store_id, now, opening.options(account))
