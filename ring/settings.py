@@ -20,9 +20,7 @@ class OperatorPolicy:
 class ClusterSettings:
     """Of a cluster, where every node has the open messages of all (`sharing.py`)."""
 
-    unmatched_for_s: float = (
-        30.0  # a report without an owner: longer than a node's ids wait in its journal for a commit
-    )
+    unmatched_for_s: float = 30.0  # quorum.unmatched_for_s: a report without an owner is looked for again so long
     stand_in: Mapping[str, str] = field(factory=dict)  # quorum.stand_in: who gets the reports of a gateway that is lost
     stand_in_after_s: float = 12.0  # quorum.takeover_after_s: that its node must be out of reach for so long
     maybe_delivered: Literal["park", "deliver"] = "park"  # quorum.maybe_delivered

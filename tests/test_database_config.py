@@ -12,6 +12,8 @@ from test_config import OPERATOR, PEERS, problems, warnings
 
 from dlrproxy.cli import main
 from dlrproxy.config import Address, Secret, accounts, check, parse
+from dlrproxy.modes.ring import custody_settings
+from ring.settings import ClusterSettings
 
 NODE = '[node]\nname = "gw1"\nmode = "{}"\ndata_dir = "data"\n'
 TWO_PEERS = PEERS.partition('[[peers]]\nname = "gw3"')[0]
@@ -50,6 +52,20 @@ def test_a_quorum_has_the_documented_defaults():
     quorum = parse(QUORUM).quorum
     assert (quorum.lease_s, quorum.takeover_after_s, quorum.maybe_delivered) == (6.0, 15.0, "park")
     assert (quorum.stand_in, quorum.weight("gw1")) == ({}, 1)
+
+
+def test_custody_goes_by_what_quorum_says():
+    read = parse(QUORUM + 'unmatched_for_s = 45.0\nmaybe_delivered = "deliver"\nstand_in = { gw1 = "gw2" }\n')
+    cluster = custody_settings(read, {}).cluster
+    assert cluster == ClusterSettings(
+        unmatched_for_s=45.0, stand_in={"gw1": "gw2"}, stand_in_after_s=15.0, maybe_delivered="deliver"
+    )
+    assert custody_settings(parse(QUORUM), {}).cluster == ClusterSettings(stand_in_after_s=15.0)
+
+
+def test_a_search_that_ends_before_an_id_may_have_come_is_warned_of():
+    assert set(warnings(QUORUM + "unmatched_for_s = 9.0\n")) == {"quorum.unmatched_for_s"}
+    assert not warnings(QUORUM + "unmatched_for_s = 10.0\n")
 
 
 def test_quorums_tables_of_names():
@@ -208,6 +224,7 @@ def test_each_mode_needs_its_tables():
         (pair().replace(TWO_PEERS, ""), "peers"),
         (QUORUM + "takeover_after_s = 13.0\n", "quorum.takeover_after_s"),
         (QUORUM + "heartbeat_s = 2.0\n", "quorum.heartbeat_s"),
+        (QUORUM + "unmatched_for_s = 0\n", "quorum.unmatched_for_s"),
         (QUORUM + 'stand_in = { gw1 = "gw9" }\n', "quorum.stand_in"),
         (QUORUM + 'stand_in = { gw1 = "gw1" }\n', "quorum.stand_in"),
         (QUORUM + 'stand_in = "gw2"\n', "quorum.stand_in"),

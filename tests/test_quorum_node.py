@@ -157,7 +157,7 @@ async def test_a_server_gets_no_error_and_no_wait_from_a_node_that_is_not_there(
 
 
 async def test_nor_from_one_that_does_not_answer(tmp_path):
-    with unix_socket.listener(tmp_path), trio.fail_after(LONG_S):
+    with unix_socket.listener(tmp_path / unix_socket.NAME), trio.fail_after(LONG_S):
         done = await trio.run_process([NOTIFY, tmp_path], capture_stderr=True)
     assert done.returncode == 0
 

@@ -97,7 +97,7 @@ class _NoQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Api:
-    """One node's API: a Starlette application in `app`."""
+    """One node's API: a Starlette application in `app`, and POST /look alone in `look_app`."""
 
     def __init__(self, view: NodeView, log: FilteringBoundLogger, *, full_numbers: bool) -> None:
         self._view = view
@@ -121,6 +121,10 @@ class Api:
                 self._route("POST", "/demote", self._demote),
                 self._route("POST", "/look", self._look),
             ],
+            exception_handlers={HTTPException: _http_problem},
+        )
+        self.look_app = Starlette(
+            routes=[self._route("POST", "/look", self._look_silently)],
             exception_handlers={HTTPException: _http_problem},
         )
 
@@ -221,6 +225,11 @@ class Api:
         if not taken:
             raise RequestError(409, f"the mode is {status.mode}: only a node of a quorum is told to look")
         return json(status.quorum, 202)
+
+    async def _look_silently(self, request: Request) -> Response:
+        """For who need not know what the node shows."""
+        await self._look(request)
+        return Response(status_code=204)
 
     def _asked_of_pair(self, taken: bool) -> Response:
         status = self._view.status()

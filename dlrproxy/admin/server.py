@@ -1,4 +1,5 @@
-"""Serves the HTTP API: always on a unix socket in the data directory, on TCP where [admin].listen is set.
+"""Serves the HTTP API: always on a unix socket in the data directory, on TCP where [admin].listen is set. In a quorum
+POST /look alone on a unix socket for the database server's group, where quorum.notify_socket is set.
 
 Hypercorn's own server ends, and the node with it, when a client breaks off or misbehaves at the wrong moment: a
 request behind one that is still being answered makes two tasks write at once, and nothing catches that. So the
@@ -33,7 +34,7 @@ from dlrproxy.connection import TlsStream, peer_of, secured
 from dlrproxy.failures import leaves
 from dlrproxy.listen_tls import ListenTls, to_administrators
 
-MAX_CONNECTIONS: Final = 50  # on TCP, and as many on the unix socket: strangers cannot lock the commands out
+MAX_CONNECTIONS: Final = 50  # on TCP, and as many on each unix socket: strangers cannot lock the commands out
 _BACKLOG: Final = 100
 _IDLE_S: Final = 15  # between two bytes of a request: clients are scripts and scrapers
 _KEEP_ALIVE_S: Final = 1.0  # also how long hypercorn keeps a connection that was reset
@@ -53,8 +54,11 @@ async def serve(
     """
     api = Api(view, log, full_numbers=config.log.full_numbers)
     with ExitStack() as sockets:
-        unix = sockets.enter_context(_unix_listener(config.node.data_dir))
+        unix = sockets.enter_context(_unix_listener(config.node.data_dir / unix_socket.NAME, "the admin socket"))
         served = [(_Front(api.app, log), [unix])]
+        if (quorum := config.quorum) is not None and quorum.notify_socket is not None:
+            told = _unix_listener(quorum.notify_socket, "quorum.notify_socket:", quorum.notify_group)
+            served.append((_Front(api.look_app, log), [sockets.enter_context(told)]))
         address = None
         if config.admin.listen is not None:
             shown = to_administrators(config.admin)
@@ -144,12 +148,11 @@ def _settings() -> hypercorn.config.Config:
 
 
 @contextmanager
-def _unix_listener(data_dir: Path) -> Iterator[trio.SocketListener]:
-    path = data_dir / unix_socket.NAME
+def _unix_listener(path: Path, what: str, group: str | None = None) -> Iterator[trio.SocketListener]:
     try:
-        listener = unix_socket.listener(data_dir)
+        listener = unix_socket.listener(path, group)
     except OSError as error:
-        raise OSError(error.errno, f"the admin socket {path} cannot be made: {error.strerror or error}") from error
+        raise OSError(error.errno, f"{what} {path} cannot be made: {error.strerror or error}") from error
     made = path.stat(follow_symlinks=False)
     try:
         with listener:

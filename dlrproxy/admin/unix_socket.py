@@ -1,10 +1,13 @@
-"""The unix socket in the data directory: who can enter the directory and use the socket may do everything.
+"""The unix sockets: who can enter the data directory and use the one there may do everything, and another one, where it
+is configured, tells a node of a quorum to look.
 
 A socket's address holds 107 bytes at most, and data directories may be deeper. On Linux a long path is shortened by
 way of the directory's file descriptor.
 """
 
+import errno
 import os
+import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,24 +16,28 @@ from typing import Final
 
 NAME: Final = "admin.sock"
 MODE: Final = 0o600
+GROUP_MODE: Final = 0o660
 
 _LONGEST: Final = 103  # bytes, without the NUL: 107 on Linux, 103 on macOS and the BSDs
 _BACKLOG: Final = 16
 
 
-def listener(data_dir: Path) -> socket.socket:
-    """A socket that listens at `data_dir/admin.sock`, for this user alone; one left by a process that died is replaced.
+def listener(path: Path, group: str | None = None) -> socket.socket:
+    """A socket that listens at `path`, for this user alone, or for `group` too; one left by a process that died is
+    replaced.
 
     It has its mode before anybody can connect, and its name only then. The caller holds the data directory's lock.
     Raises OSError.
     """
-    path, unfinished = data_dir / NAME, data_dir / f"{NAME}.new"
+    unfinished = path.with_name(f"{path.name}.new")
     unfinished.unlink(missing_ok=True)
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         with _address(unfinished) as address:
             listening.bind(address)
         unfinished.chmod(MODE)
+        if group is not None:
+            _give_to(unfinished, group)
         listening.listen(_BACKLOG)
         unfinished.replace(path)
     except BaseException:
@@ -38,6 +45,17 @@ def listener(data_dir: Path) -> socket.socket:
         raise
     listening.setblocking(False)
     return listening
+
+
+def _give_to(path: Path, group: str) -> None:
+    """Raises OSError."""
+    try:
+        shutil.chown(path, group=group)
+    except LookupError as error:
+        raise OSError(errno.EINVAL, f"there is no group {group}") from error
+    except PermissionError as error:
+        raise OSError(error.errno, f"this user is not a member of the group {group}") from error
+    path.chmod(GROUP_MODE)
 
 
 def connect(data_dir: Path, timeout_s: float) -> socket.socket:

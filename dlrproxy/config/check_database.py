@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from attrs import fields
 
+from dlrproxy.admin.unix_socket import NAME as ADMIN_SOCKET
 from dlrproxy.config.check import SHORTEST_RING_SECRET, Check, Draft
 from dlrproxy.config.database import Database, Pair, Quorum
 from dlrproxy.config.problems import Problem
@@ -144,6 +145,10 @@ def _quorum(draft: Draft) -> Iterator[Problem]:
                 f"{quorum.heartbeat_s:g} must be at most a third of {name} ({longest_s:g}), or one late heartbeat "
                 "ends it",
             )
+    if quorum.notify_group is not None and quorum.notify_socket is None:
+        yield Problem("quorum.notify_group", "needs notify_socket")
+    if quorum.notify_socket == draft.node.data_dir / ADMIN_SOCKET:
+        yield Problem("quorum.notify_socket", "is the socket by which everything can be done to the node")
     if not draft.incomplete:
         yield from _stand_ins(quorum, draft)
         yield from _nodes(quorum, draft)
@@ -188,6 +193,18 @@ def _unused_tables(draft: Draft) -> Iterator[Problem]:
         yield Problem("join.gates", 'has no effect with mode = "active-passive": the nodes of a pair have no links')
 
 
+def _short_search(draft: Draft) -> Iterator[Problem]:
+    quorum = draft.quorum
+    if quorum is None or draft.node is None or draft.node.mode != "quorum":
+        return
+    if quorum.unmatched_for_s < quorum.fence_after_s:
+        yield Problem(
+            "quorum.unmatched_for_s",
+            f"{quorum.unmatched_for_s:g} is less than fence_after_s ({quorum.fence_after_s:g}): an id may wait for the "
+            "database for so long, in the journal of the node that sent the message, and its report is given up before",
+        )
+
+
 def _unused_keys(draft: Draft) -> Iterator[Problem]:
     database, pair, ring = draft.database, draft.pair, draft.ring
     is_of_quorum = draft.node is not None and draft.node.mode == "quorum"
@@ -204,4 +221,4 @@ def _unused_keys(draft: Draft) -> Iterator[Problem]:
 
 
 ERRORS: Final[tuple[Check, ...]] = (_needed_tables, _passwords, _tls, _pair, _quorum)
-WARNINGS: Final[tuple[Check, ...]] = (_unused_tables, _unused_keys)
+WARNINGS: Final[tuple[Check, ...]] = (_unused_tables, _unused_keys, _short_search)

@@ -262,6 +262,14 @@ class Quorum:
         validator=above(0),
         metadata=key("When the master dies, another node does so long after what is to be done once."),
     )
+    unmatched_for_s: float = field(
+        default=30.0,  # an id waits in a node's journal for fence_after_s at most before that node is out of reach
+        validator=above(0),
+        metadata=key(
+            "How long a report whose message is not known is looked for again before the operator's unclaimed policy "
+            "applies."
+        ),
+    )
     stand_in: Mapping[str, str] = field(
         factory=dict,
         converter=frozen_mapping,
@@ -303,6 +311,21 @@ class Quorum:
         converter=frozen_mapping,
         metadata=key(
             "Where each node and each arbitrator stands.", read=names_of_names, example={"gw1": "north", "gw2": "south"}
+        ),
+    )
+
+    notify_socket: Path | None = field(
+        default=None,
+        metadata=key(
+            "A unix socket by which the database server tells the node to look at it, and nothing else; for "
+            "wsrep_notify_cmd.",
+            example="/run/dlrproxy/notify.sock",
+        ),
+    )
+    notify_group: str | None = field(
+        default=None,
+        metadata=key(
+            "The group that may use it, besides the node's own user, which must be a member.", example="mysql"
         ),
     )
 

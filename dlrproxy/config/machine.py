@@ -1,5 +1,6 @@
-"""A configuration against the machine that it is read on: secrets, certificates, the data directory."""
+"""A configuration against the machine that it is read on: secrets, certificates, the data directory, a group."""
 
+import grp
 import os
 import ssl
 from collections.abc import Callable, Iterator, Mapping
@@ -122,6 +123,18 @@ def _data_directory(draft: Draft) -> Iterator[Problem]:
         yield Problem("node.data_dir", f"{draft.node.data_dir} is not a directory")
 
 
+def _group(draft: Draft) -> Iterator[Problem]:
+    if draft.quorum is not None and (name := draft.quorum.notify_group) is not None and _group_id(name) is None:
+        yield Problem("quorum.notify_group", f"this machine has no group {name}")
+
+
+def _group_id(name: str) -> int | None:
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        return None
+
+
 # Warnings: another user than the one that runs the node may be the one who checks
 
 
@@ -133,6 +146,13 @@ def _writable_data_directory(draft: Draft) -> Iterator[Problem]:
     if not os.access(nearest, os.W_OK | os.X_OK):
         made = "" if nearest == directory else f" and cannot be made in {nearest}"
         yield Problem("node.data_dir", f"{directory} is not writable for this user{made}")
+
+
+def _not_a_member(draft: Draft) -> Iterator[Problem]:
+    if draft.quorum is None or (name := draft.quorum.notify_group) is None or os.geteuid() == 0:
+        return
+    if (number := _group_id(name)) is not None and number not in {os.getegid(), *os.getgroups()}:
+        yield Problem("quorum.notify_group", f"this user is not a member of {name}, and cannot give it the socket")
 
 
 def _open_secrets(draft: Draft) -> Iterator[Problem]:
@@ -153,5 +173,5 @@ def _secret_files(draft: Draft) -> Iterator[tuple[str, Path]]:
                 yield f"{path}.{name}", file
 
 
-ERRORS: Final[tuple[Check, ...]] = (_certificates, _data_directory)
-WARNINGS: Final[tuple[Check, ...]] = (_writable_data_directory, _open_secrets)
+ERRORS: Final[tuple[Check, ...]] = (_certificates, _data_directory, _group)
+WARNINGS: Final[tuple[Check, ...]] = (_writable_data_directory, _open_secrets, _not_a_member)

@@ -85,6 +85,7 @@ def _cluster_settings(config: Config) -> ClusterSettings | None:
         return None
     quorum = config.quorum
     return ClusterSettings(
+        unmatched_for_s=quorum.unmatched_for_s,
         stand_in=quorum.stand_in,
         stand_in_after_s=quorum.takeover_after_s,
         maybe_delivered=quorum.maybe_delivered,
