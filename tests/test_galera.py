@@ -9,6 +9,7 @@ import trio
 from galera_cluster import NAMES, shared_cluster
 
 from dlrproxy.modes.cluster import MasterRow, Member
+from dlrproxy.modes.node_settings import NodeSettings
 from dlrproxy.release import RELEASE
 from dlrproxy.store.port import Table
 from dlrproxy.store.sql import partition, schema
@@ -296,6 +297,17 @@ async def test_a_server_that_does_not_do_its_part_says_why():
         seen = await view.read()
         assert (seen.trouble, seen.server.certifies) == ("", True)
         assert await view.beat(1)
+
+
+async def test_a_node_reads_at_its_own_server_what_another_one_is_set_to():
+    async with a_cluster() as (_, views):
+        assert await views["a"].claim(None) == 1
+        for lease_s in (6.0, 9.0):
+            await views["a"].publish(NodeSettings(lease_s=lease_s, peers=("a", "b")))
+            (seen,) = (await caught_up(views["b"])).rows.members.values()
+            assert seen.settings == NodeSettings(lease_s=lease_s, peers=("a", "b"))
+        assert await views["b"].claim(None) == 1
+        assert (await caught_up(views["a"])).rows.members["b"].settings is None
 
 
 def test_what_a_server_does_not_say_counts_against_it():

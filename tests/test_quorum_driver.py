@@ -24,6 +24,7 @@ class FakeDatabase:
         self.silent = False  # it never answers a question
         self.certifies = True  # else a write does not return
         self.moved = []
+        self.published = None
 
     async def read(self):
         if self.silent:
@@ -45,6 +46,10 @@ class FakeDatabase:
         epoch = 1 if seen is None else seen.epoch + 1
         self.members["a"] = Member(epoch=epoch, beat=1, home=b"1")
         return epoch
+
+    async def publish(self, settings):
+        await self._write()
+        self.published = settings
 
     async def beat(self, epoch):
         await self._write()
@@ -103,9 +108,9 @@ class FakeService:
 
 
 class Node:
-    def __init__(self):
+    def __init__(self, agreement=None):
         self.own, self.service = FakeDatabase(), FakeService()
-        self.driver = QuorumDriver(SETTINGS, self.own, self.service, heartbeat_s=1.0, reach_s=3.0)
+        self.driver = QuorumDriver(SETTINGS, self.own, self.service, heartbeat_s=1.0, reach_s=3.0, agreement=agreement)
 
     @property
     def role(self):
@@ -113,8 +118,8 @@ class Node:
 
 
 @asynccontextmanager
-async def running():
-    node = Node()
+async def running(agreement=None):
+    node = Node(agreement)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(node.driver.run)
         yield node

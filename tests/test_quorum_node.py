@@ -15,6 +15,9 @@ from dlrproxy.config import parse
 from dlrproxy.config.changes import ReloadRefusedError
 from dlrproxy.demo.ports import LOOPBACK, reserved
 from dlrproxy.modes import quorum_node
+from dlrproxy.modes.agreement import settings_of
+from dlrproxy.modes.cluster import Member
+from dlrproxy.modes.node_settings import NodeSettings
 from dlrproxy.modes.quorum_node import QuorumNode
 from dlrproxy.store.sql import schema
 from dlrproxy.store.sql.pool import Pool
@@ -111,8 +114,9 @@ class Scene:
 
 
 @asynccontextmanager
-async def running(tmp_path, monkeypatch, **quorum):
+async def running(tmp_path, monkeypatch, members=(), **quorum):
     galera = FakeGalera()
+    galera.members.update(members)
     monkeypatch.setattr(quorum_node, "Galera", galera.opened)
     async with mariadb_server.fresh_schema() as account:
         pool = Pool(account, 1, LONG_S)
@@ -185,6 +189,22 @@ async def test_without_a_term_it_counts_for_the_next_one_and_names_what_needs_a_
         assert scene.node.config.database == scene.config.database
         scene.regain_quorum()
         assert window(await scene.term_after()) == 7
+
+
+async def test_a_node_that_does_not_fit_the_others_says_so_and_serves_once_it_does(tmp_path, monkeypatch):
+    """Its file has fence_after_s = 60, and b would take over from it after 15 s."""
+    other = Member(epoch=1, beat=1, settings=NodeSettings(fence_after_s=10.0, takeover_after_s=15.0))
+    async with running(tmp_path, monkeypatch, members={"b": other}) as scene:
+        await scene.state("joining", "0", "idle")
+        with trio.fail_after(LONG_S):
+            while not scene.node.quorum().differences:  # noqa: ASYNC110 - what a thread leads to
+                await trio.sleep(0.01)
+        assert "quorum.takeover_after_s of b, 15" in scene.node.quorum().why
+        assert scene.node.term is None
+        scene.galera.members["b"] = evolve(other, taken=True)
+        await scene.term_after()
+        assert not scene.node.quorum().differences
+        assert scene.galera.published == settings_of(scene.config)
 
 
 async def test_a_node_that_stops_takes_over_nothing(tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ from admin_world import FakeNode, quorum_status
 from rich.console import Console
 
 from dlrproxy.admin.quorum_metrics import quorum_metrics
+from dlrproxy.admin.quorum_view import DifferenceStatus
 from dlrproxy.cli.quorum_status import shown_quorum
 from dlrproxy.config.database import Quorum
 from dlrproxy.modes.cluster import MasterRow, Member, Observation, QuorumSettings, Rows, Server
@@ -64,6 +65,16 @@ def test_weights_that_the_servers_do_not_have_are_named():
     assert "all servers weigh 2 together, and 3 by [quorum]" in text
     for fine in (attrs.evolve(SYNCED, size=2, weight=3), attrs.evolve(SYNCED, size=1, weight=1)):
         assert "by [quorum]" not in said(of_machine(machine, Observation(server=fine)))
+
+
+def test_a_node_that_is_set_differently_is_named_on_the_screen_and_counted():
+    differences = tuple(
+        DifferenceStatus(node="gw2", key=key, here="6", there="9") for key in ("lease_s", "takeover_after_s")
+    )
+    status = quorum_status(differences=differences)
+    assert "gw2 differs in lease_s: 9; here 6" in said(status)
+    (metric,) = [metric for metric in quorum_metrics(status) if metric.name == "dlrproxy_settings_differ"]
+    assert {sample.labels["node"]: sample.value for sample in metric.samples} == {"gw1": 0, "gw2": 2}
 
 
 def test_a_node_that_was_taken_out_of_the_configuration_is_not_shown_as_gone():

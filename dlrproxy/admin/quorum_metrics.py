@@ -1,5 +1,6 @@
 """The metrics of a node of a quorum. docs/metrics.md has them all."""
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
@@ -35,6 +36,11 @@ def quorum_metrics(quorum: QuorumStatus) -> Iterator[Metric]:
         yield _single("cluster_conf_id", "Counts changes of membership.", server.conf_id)
     apart = "Nodes that serve over another cluster than this one: there must be none."
     yield _single("nodes_apart", apart, len(quorum.apart))
+    differ = _gauge("settings_differ", "Settings of the other node that are not this node's.", "node")
+    differing = Counter(each.node for each in quorum.differences)
+    for node in quorum.members.keys() | differing.keys():
+        differ.add_metric([node], differing[node])
+    yield differ
     taken = _gauge("member_taken", "1 while the node is gone and its custody is another's.", "node")
     for node, member in quorum.members.items():
         taken.add_metric([node], member.taken)

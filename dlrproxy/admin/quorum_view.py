@@ -31,6 +31,15 @@ class LossStatus(msgspec.Struct, frozen=True, kw_only=True):
     survived: bool
 
 
+class DifferenceStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Of another node's settings from this one's."""
+
+    node: str
+    key: str
+    here: str
+    there: str
+
+
 class QuorumStatus(msgspec.Struct, frozen=True, kw_only=True):
     role: str  # unreachable, no-quorum, joining, serving
     why: str
@@ -48,6 +57,7 @@ class QuorumStatus(msgspec.Struct, frozen=True, kw_only=True):
     weight: int  # of those together
     trouble: str = ""  # what the own database server does not do, and why, the last time that it was asked to
     apart: tuple[str, ...] = ()  # nodes that serve, and over another cluster
+    differences: tuple[DifferenceStatus, ...] = ()
     journal_rows: int  # open messages on this node's disk that the database does not have yet
     inbox_rows: int = 0  # custody that others have given to this node and it has not taken; 1000: so many at least
     inbox_oldest_s: float = 0.0  # since this process has seen the first of them there

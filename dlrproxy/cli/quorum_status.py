@@ -30,6 +30,10 @@ def shown_quorum(quorum: QuorumStatus) -> RenderableType:
     if quorum.server is not None and quorum.server.size == quorum.servers and quorum.server.weight != quorum.weight:
         doubt = f"all servers weigh {quorum.server.weight} together, and {quorum.weight} by [quorum]: see `db check`"
         lines.append(Text(doubt, DOUBTFUL))
+    lines += [
+        Text(f"{each.node} differs in {each.key}: {each.there}; here {each.here}", DOUBTFUL)
+        for each in quorum.differences
+    ]
     if quorum.losses:
         lines.append(_losses(quorum.losses))
     if quorum.journal_rows:

@@ -11,9 +11,8 @@ from dlrproxy.config.check import SHORTEST_RING_SECRET, Check, Draft
 from dlrproxy.config.database import Database, Pair, Quorum
 from dlrproxy.config.problems import Problem
 from dlrproxy.config.tables import Mode, Ring
-from dlrproxy.modes.cluster import RATE_MARGIN
+from dlrproxy.modes.cluster import RATE_MARGIN, RELEASE_S, fits
 
-RELEASE_S: Final = 2.0  # the longest that a node takes to let go of its binds
 _NEEDED: Final[Mapping[Mode, tuple[str, ...]]] = {
     "ring": (),
     "active-passive": ("database", "pair"),
@@ -132,7 +131,7 @@ def _quorum(draft: Draft) -> Iterator[Problem]:
     quorum = draft.quorum
     if quorum is None or draft.node is None or draft.node.mode != "quorum":
         return
-    if RATE_MARGIN * quorum.takeover_after_s < quorum.fence_after_s + RELEASE_S:
+    if not fits(quorum.fence_after_s, quorum.takeover_after_s):
         yield Problem(
             "quorum.takeover_after_s",
             f"{RATE_MARGIN:g} of {quorum.takeover_after_s:g} must be at least fence_after_s + {RELEASE_S:g} "

@@ -14,7 +14,7 @@ from collections.abc import Set as AbstractSet
 from typing import Final
 
 from dlrproxy.modes.cluster import Member, QuorumSettings
-from dlrproxy.modes.lease import Watch
+from dlrproxy.modes.watch import Watch
 
 _NO_ROW: Final = (0, 0)  # of a node that has never beaten here
 

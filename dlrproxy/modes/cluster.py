@@ -6,12 +6,23 @@ from typing import Final
 
 import attrs
 
+from dlrproxy.modes.node_settings import NodeSettings
+
 # The part of a lease that its holder uses: two monotonic clocks may run at different speeds.
 RATE_MARGIN: Final = 0.9
 
 
 # So long before its time runs out a node begins nothing more, and answers gateways for what operators have accepted.
 SETTLE_S: Final = 1.0
+
+
+# The longest that a node takes to let go of its binds.
+RELEASE_S: Final = 2.0
+
+
+def fits(fence_after_s: float, takeover_after_s: float) -> bool:
+    """Whether a node that lets go after the first time has done so before another takes over after the second."""
+    return RATE_MARGIN * takeover_after_s >= fence_after_s + RELEASE_S
 
 
 class Role(StrEnum):
@@ -56,6 +67,7 @@ class Member:
     taken: bool = False  # its rows are given to `heir`, until it comes back
     heir: str = ""
     moved: int = 0  # counts up whenever rows have been given to the heir
+    settings: NodeSettings | None = None  # what it is set to, if it says so
 
 
 @attrs.frozen(kw_only=True)
@@ -84,8 +96,8 @@ class Observation:
     misfit: str = ""  # why this release cannot work with the schema there, and what to do; empty: it can
 
 
-# What is to be done. Each may fail, and is then decided anew from what is seen. All but Serve, Release and Adopt are
-# statements that do nothing when the row is no longer as it was seen.
+# What is to be done. Each may fail, and is then decided anew from what is seen. All but Serve, Release, Adopt and
+# Publish are statements that do nothing when the row is no longer as it was seen.
 
 
 @attrs.frozen
@@ -93,6 +105,13 @@ class Claim:
     """Begin a new term: count the epoch of the own row up, which ends whatever was done under the one before."""
 
     seen: Member | None  # None: there is no row yet
+
+
+@attrs.frozen
+class Publish:
+    """Tell the others what this node is set to."""
+
+    settings: NodeSettings
 
 
 @attrs.frozen
@@ -138,4 +157,4 @@ class Move:
     epoch: int
 
 
-Command = Claim | Serve | Release | Adopt | TakeLease | Take | Move
+Command = Claim | Publish | Serve | Release | Adopt | TakeLease | Take | Move

@@ -20,12 +20,16 @@ at this server. What the store reads then is not stale, and rows that were given
 Nor does anybody serve from a schema that does not fit its release: the node lets go, claims nothing, keeps looking, and
 serves once the schema fits, or the node itself is upgraded.
 
+What nodes must be set alike in they tell each other, each before it claims; who does not fit those that are there
+(`agreement.py`) does not claim, or does not use its claim, which is ordered after theirs if it is the later one.
+
 A server that gives its state to another one ("Donor/Desynced") may go on, as long as beats return; nobody begins to
 serve on one that is not "Synced".
 """
 
 from typing import Final
 
+from dlrproxy.modes.agreement import Agreement
 from dlrproxy.modes.cluster import (
     SETTLE_S,
     Adopt,
@@ -33,6 +37,7 @@ from dlrproxy.modes.cluster import (
     Command,
     Member,
     Observation,
+    Publish,
     QuorumSettings,
     Release,
     Role,
@@ -40,7 +45,7 @@ from dlrproxy.modes.cluster import (
     Serve,
     Server,
 )
-from dlrproxy.modes.lease import Watch
+from dlrproxy.modes.watch import Watch
 
 SYNCED: Final = "Synced"
 _NEVER: Final = float("-inf")
@@ -49,8 +54,10 @@ _NEVER: Final = float("-inf")
 class Quorum:
     """See the module's docstring. Times are seconds of one monotonic clock."""
 
-    def __init__(self, settings: QuorumSettings) -> None:
+    def __init__(self, settings: QuorumSettings, agreement: Agreement | None = None) -> None:
+        """`agreement` with the settings of the other nodes; without one nothing is told and nothing compared."""
         self._settings = settings
+        self.agreement = agreement
         self.role = Role.JOINING
         self.why = "it has just started"  # of the role, for people
         self.epoch = 0  # of the present term, claimed or served; 0: there is none
@@ -103,6 +110,8 @@ class Quorum:
 
     def observe(self, seen: Observation, now: float) -> list[Command]:
         """To be called every second or so, and at `serve_until`."""
+        if self.agreement is not None and seen.rows is not None:
+            self.agreement.observe(seen.rows, now)
         if self.role is Role.SERVING:
             return self._serving(seen, now)
         if (out := _out_of(seen.server)) is not None:
@@ -122,7 +131,7 @@ class Quorum:
             return self._stop(role, self._out_of_time())
         if seen.misfit:
             return self._stop(Role.JOINING, seen.misfit)
-        return self._adopt(seen.rows)
+        return [] if seen.rows is None else [*self._publish(seen.rows), *self._adopt(seen.rows)]
 
     def _out_of_time(self) -> str:
         return f"nothing that it wrote was certified for {self._settings.fence_after_s:g} s"
@@ -152,15 +161,24 @@ class Quorum:
         if rows is None:
             self._become(Role.JOINING, "its database server does not say which node holds what")
             return []
+        if self.agreement is not None and (why := self.agreement.objection(rows, now)):
+            self._become(Role.JOINING, why)
+            self._end_term()
+            return self._publish(rows)
         if self.epoch and self.may_act(self.epoch, now):
             self._become(Role.SERVING, "its database server is in the quorum, and has certified its claim")
             self._inherited = self._moved_here(rows)
             return [Serve(self.epoch)]
         self._end_term()
-        return self._claim(rows.members.get(self._settings.me), now)
+        return self._claim(rows, now)
 
-    def _claim(self, own: Member | None, now: float) -> list[Command]:
+    def _publish(self, rows: Rows) -> list[Command]:
+        """Unless it stands there."""
+        return [] if self.agreement is None or self.agreement.told(rows) else [Publish(self.agreement.own)]
+
+    def _claim(self, rows: Rows, now: float) -> list[Command]:
         """Who had it before from the same data directory is dead, for that is locked; and who was fenced is over."""
+        own = rows.members.get(self._settings.me)
         if own is not None and (rival := self._rival(own)):
             still = self._own_row.still_for(own.epoch, own.beat, now)
             if still < self._settings.takeover_after_s:
@@ -168,7 +186,7 @@ class Quorum:
                 return []
         self._refused = 0
         self._become(Role.JOINING, "it claims its part of custody")
-        return [Claim(own)]
+        return [*self._publish(rows), Claim(own)]
 
     def _rival(self, own: Member) -> str:
         """Who else may have its part under its name; empty: nobody. Two would take it from each other without end."""
@@ -182,9 +200,7 @@ class Quorum:
 
     # While serving
 
-    def _adopt(self, rows: Rows | None) -> list[Command]:
-        if rows is None:
-            return []
+    def _adopt(self, rows: Rows) -> list[Command]:
         before, self._inherited = self._inherited, self._moved_here(rows)
         return [Adopt()] if self._inherited - before else []
 

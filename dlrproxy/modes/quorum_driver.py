@@ -12,6 +12,7 @@ from typing import Final, Protocol
 import trio
 
 from dlrproxy.logs import logger
+from dlrproxy.modes.agreement import Agreement, Difference
 from dlrproxy.modes.apart import Apart
 from dlrproxy.modes.cluster import (
     Adopt,
@@ -21,6 +22,7 @@ from dlrproxy.modes.cluster import (
     Member,
     Move,
     Observation,
+    Publish,
     QuorumSettings,
     Release,
     Role,
@@ -30,6 +32,7 @@ from dlrproxy.modes.cluster import (
 )
 from dlrproxy.modes.inbox import Inbox
 from dlrproxy.modes.lease import Master
+from dlrproxy.modes.node_settings import NodeSettings
 from dlrproxy.modes.pair_driver import Service as PairService
 from dlrproxy.modes.quorum import Quorum
 from dlrproxy.store.sql.errors import SqlError
@@ -57,6 +60,8 @@ class Owned(Protocol):
 
     async def claim(self, seen: Member | None) -> int | None: ...
 
+    async def publish(self, settings: NodeSettings) -> None: ...
+
     async def beat(self, epoch: int) -> bool: ...
 
     async def take_lease(self, seen: MasterRow) -> int | None: ...
@@ -72,11 +77,18 @@ class QuorumDriver:
     """One node of a quorum, from its start to its end. Used inside trio."""
 
     def __init__(
-        self, settings: QuorumSettings, own: Owned, service: Service, *, heartbeat_s: float, reach_s: float
+        self,
+        settings: QuorumSettings,
+        own: Owned,
+        service: Service,
+        *,
+        heartbeat_s: float,
+        reach_s: float,
+        agreement: Agreement | None = None,
     ) -> None:
         """A server that has not answered within `reach_s` counts as out of reach. Beats and looks are `heartbeat_s`
-        apart, which is less than `fence_after_s`."""
-        self.machine = Quorum(settings)
+        apart, which is less than `fence_after_s`. `agreement` is the machine's."""
+        self.machine = Quorum(settings, agreement)
         self.master = Master(settings)
         self.seen = Observation(server=None)  # the last one
         self.inbox = Inbox()
@@ -95,6 +107,7 @@ class QuorumDriver:
         self._told: tuple[Role, str] | None = None  # what the log has been told
         self._told_trouble = ""  # likewise
         self._not_written = ""  # why the last write of its own row was not done
+        self._differing: set[Difference] = set()  # likewise
         self._log = logger("quorum")
 
     # What it tells
@@ -165,6 +178,7 @@ class QuorumDriver:
     async def _decide(self, seen: Observation) -> None:
         commands = self.machine.observe(seen, trio.current_time())
         self._tell()
+        self._tell_differences()
         await self._carry_out(commands)
         serving = self.machine.role is Role.SERVING
         await self._carry_out(self.master.observe(seen.rows, trio.current_time(), serving=serving))
@@ -206,6 +220,8 @@ class QuorumDriver:
                     self._log.info("quorum.claimed", epoch=claimed)
                     self.machine.vouched(claimed, sent_at)
                     self._look.set()
+            case Publish(settings):
+                await self._own.publish(settings)
             case TakeLease(seen):
                 if (taken := await self._own.take_lease(seen)) is not None:
                     self.master.renewed(taken, sent_at)
@@ -298,3 +314,16 @@ class QuorumDriver:
             self._told_trouble = self.seen.trouble
             if self._told_trouble:
                 self._log.warning("quorum.database_trouble", detail=self._told_trouble)
+
+    def _tell_differences(self) -> None:
+        """Each that lasts, once, and its end."""
+        if (agreement := self.machine.agreement) is None:
+            return
+        lasting = agreement.lasting(self._settings.takeover_after_s, trio.current_time())
+        for new in lasting - self._differing:
+            self._log.warning("quorum.settings_differ", node=new.node, key=new.key, here=new.here, there=new.there)
+        there = {(difference.node, difference.key) for difference in agreement.differences}
+        for old in self._differing - lasting:
+            if (old.node, old.key) not in there:
+                self._log.info("quorum.settings_agree", node=old.node, key=old.key)
+        self._differing = lasting

@@ -19,6 +19,7 @@ from dlrproxy.config import Config, Join
 from dlrproxy.config.accounts import ordinary
 from dlrproxy.config.database import Database, Quorum
 from dlrproxy.log_sink import Sink
+from dlrproxy.modes.agreement import Agreement, settings_of
 from dlrproxy.modes.cluster import SETTLE_S, QuorumSettings, Role
 from dlrproxy.modes.intermittent import IntermittentNode, Task, close_with
 from dlrproxy.modes.quorum_driver import QuorumDriver
@@ -43,6 +44,7 @@ class QuorumNode(IntermittentNode[QuorumDriver]):
         super().__init__(
             config, sink, database, name="quorum", heartbeat_s=self._quorum.heartbeat_s, expires=self._is_master
         )
+        self._agreement = Agreement(config.node.name, settings_of(config))
         self._opened = 0  # the epoch under which the store was opened last
 
     # What it is told
@@ -51,6 +53,11 @@ class QuorumNode(IntermittentNode[QuorumDriver]):
         """Look at the database server at once: somebody says that its state has changed."""
         self._running_driver().look()
         return True
+
+    async def reload(self, config: Config) -> None:
+        """As any node's; the others are told."""
+        await super().reload(config)
+        self._agreement.own = settings_of(self.config)
 
     # `Service`, for its driver
 
@@ -126,7 +133,9 @@ class QuorumNode(IntermittentNode[QuorumDriver]):
             lease_s=quorum.lease_s,
         )
         reach_s = min(self._database.connect_timeout_s, quorum.fence_after_s / 2)
-        return QuorumDriver(settings, own, self, heartbeat_s=quorum.heartbeat_s, reach_s=reach_s)
+        return QuorumDriver(
+            settings, own, self, heartbeat_s=quorum.heartbeat_s, reach_s=reach_s, agreement=self._agreement
+        )
 
     def _as_served(self, config: Config) -> Config:
         """Nobody needs summaries of what everybody has."""

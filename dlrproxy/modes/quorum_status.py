@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 
-from dlrproxy.admin.quorum_view import ClusterStatus, LossStatus, MemberStatus, QuorumStatus
+from dlrproxy.admin.quorum_view import ClusterStatus, DifferenceStatus, LossStatus, MemberStatus, QuorumStatus
 from dlrproxy.config.database import Quorum
 from dlrproxy.modes.cluster import Observation, Server
 from dlrproxy.modes.inbox import Waiting
@@ -54,6 +54,12 @@ def quorum_status(
         ),
         servers=len(nodes) + len(quorum.arbitrators),
         weight=sum(map(quorum.weight, nodes)) + sum(quorum.arbitrators.values()),
+        differences=()
+        if machine.agreement is None
+        else tuple(
+            DifferenceStatus(node=each.node, key=each.key, here=each.here, there=each.there)
+            for each in machine.agreement.differences
+        ),
         journal_rows=journal_rows,
         inbox_rows=inbox.rows,
         inbox_oldest_s=inbox.oldest_s,

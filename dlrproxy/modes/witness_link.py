@@ -6,8 +6,8 @@ from typing import Final, Protocol
 import trio
 
 from dlrproxy.config import Config
-from dlrproxy.config.check_database import RELEASE_S
 from dlrproxy.logs import logger
+from dlrproxy.modes.cluster import RELEASE_S
 from dlrproxy.modes.witness import MAX_DATAGRAM, NONCE_SIZE, Borrower, Verdict, Wish, Witness
 
 TRIES: Final = 3  # of one question, each waited for a third of its time

@@ -15,8 +15,9 @@ from typing import Final, cast
 
 from attrs import evolve
 
-from dlrproxy.modes import inbox
+from dlrproxy.modes import inbox, node_settings
 from dlrproxy.modes.cluster import MasterRow, Member, Observation, Rows, Server
+from dlrproxy.modes.node_settings import NodeSettings
 from dlrproxy.store.sql import partition, schema
 from dlrproxy.store.sql.connection import Account, Value
 from dlrproxy.store.sql.errors import FencedError, NoQuorumError, RefusedError, StatementError
@@ -34,7 +35,10 @@ _STATUS: Final = (
     "wsrep_ready",
 )
 _SHOW: Final = f"SHOW GLOBAL STATUS WHERE Variable_name IN ({','.join(repr(name) for name in _STATUS)})"
-_MEMBERS: Final = "SELECT node,epoch,beat,home,taken,heir,moved FROM members"
+_MEMBERS: Final = (
+    "SELECT m.node,m.epoch,m.beat,m.home,m.taken,m.heir,m.moved,i.content FROM members m "
+    f"LEFT JOIN items i ON i.node=m.node AND i.kind={literal(node_settings.ROW)} AND i.name=''"
+)
 # One row in any case.
 _MASTER: Final = "SELECT @@GLOBAL.wsrep_on,epoch,holder,beat FROM (SELECT 1) AS one LEFT JOIN lease ON id=1"
 
@@ -83,8 +87,9 @@ class Galera:
                     taken=taken == 1,
                     heir=text(heir),
                     moved=_int(moved),
+                    settings=node_settings.decode(cast("bytes | None", settings)),
                 )
-                for node, epoch, beat, home, taken, heir, moved in members.rows
+                for node, epoch, beat, home, taken, heir, moved, settings in members.rows
             },
             master=MasterRow() if epoch is None else MasterRow(epoch=_int(epoch), holder=text(holder), beat=_int(beat)),
         )
@@ -109,6 +114,14 @@ class Galera:
             f"WHERE node={self._me} AND epoch={seen.epoch} AND beat={seen.beat}"
         )
         return seen.epoch + 1 if claimed.affected else None
+
+    async def publish(self, settings: NodeSettings) -> None:
+        """Tell the other nodes what this one is set to."""
+        content = literal(node_settings.encode(settings))
+        await self._acting.run(
+            f"INSERT INTO items (node,kind,name,content) VALUES ({self._me},{literal(node_settings.ROW)},'',{content}) "
+            "ON DUPLICATE KEY UPDATE content=VALUES(content)"
+        )
 
     async def beat(self, epoch: int) -> bool:
         """True: the cluster has certified that this node holds its part under `epoch`. False: it does not."""
