@@ -55,7 +55,7 @@ class Intake:
         notes = await self._notes()
         if not notes:
             return 0
-        found = await self._keeper.look_again_at_parked()
+        found = await self._keeper.parked.look_again()
         for name in notes:
             self._store.delete(Table.META, name)
         self._log.info("custody.looked_again", owned_now=found)
@@ -85,9 +85,9 @@ class Intake:
             case letter if letter == OF_CUSTODY:
                 taken = self._keeper.take_in(decode_custody(content))
             case letter if letter == OF_PARKED:
-                taken = self._keeper.take_in_parked(decode_parked(content))
+                taken = self._keeper.parked.take_in(decode_parked(content))
             case _:
-                found = await self._keeper.look_again_at_parked()
+                found = await self._keeper.parked.look_again()
                 self._log.info("custody.merged", owned_now=found)
                 taken = True
         if taken:

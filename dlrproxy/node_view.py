@@ -138,13 +138,13 @@ class View:
         return None if value is None else decode_parked(value)
 
     async def replay(self, keys: Sequence[bytes], gateway: str, *, node: str = "") -> int:
-        return await self._term().keeper.replay(keys, gateway, node=node)
+        return await self._term().keeper.parked.replay(keys, gateway, node=node)
 
     def replaying(self) -> int:
-        return self._term().keeper.replaying()
+        return self._term().keeper.parked.replaying()
 
     async def drop(self, keys: Sequence[bytes]) -> int:
-        return await self._term().keeper.drop(keys)
+        return await self._term().keeper.parked.drop(keys)
 
     def promote(self, *, force: bool) -> bool:
         return self._node.promote(force=force)

@@ -282,7 +282,7 @@ class Faults:
             return
         done = dead.part.database.move(dead.name, heir.name, self._choose.randint(1, 4))
         if heir.process is not None and heir.process.ready:
-            heir.process.do(heir.process.keeper.look_into_inbox)
+            heir.process.do(heir.process.look_into_inbox)
         if not done and self._choose.random() < 0.9:
             self._timeline.after(self._choose.uniform(0.0, 0.5), partial(self._move, dead, heir, epoch))
 

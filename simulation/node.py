@@ -14,9 +14,10 @@ from typing import Any, Final
 from attrs import frozen
 
 from dlrproxy.clock import NodeClock
-from dlrproxy.custody import Keeper, count_rows
+from dlrproxy.custody import Keeper
 from dlrproxy.housekeeping import next_run, read_clock, write_clock
 from dlrproxy.logs import RouteLog
+from dlrproxy.store.counting import count_rows
 from dlrproxy.store.port import StoreError, Table
 from protocols.peer.frames import Frame, Joined, Relayed, SummaryPart, SummaryWanted
 from ring.custody import Custody
@@ -41,8 +42,8 @@ from simulation.traffic import OPERATOR, Arrival
 _TICK_S: Final = 0.1  # dlrproxy/custody.py
 _LEAST_TICKS_S: Final = 1.0  # what machines do now and then without an alarm (ring/presence.py)
 _CLOCK_EVERY_S: Final = 10.0  # dlrproxy/housekeeping.py
-_COLLECT_EVERY_S: Final = 5.0  # dlrproxy/custody.py
-_LOOK_AGAIN_S: Final = 0.5  # dlrproxy/custody.py
+_COLLECT_EVERY_S: Final = 5.0  # dlrproxy/inbox.py
+_LOOK_AGAIN_S: Final = 0.5  # dlrproxy/custody_lookups.py
 _REBIND_S: Final = 1.0
 _TELL_S: Final = 0.5  # ring/summary_telling.py says 0.1; it is the half of a seed's events then, and shows no more
 _START_AGAIN_S: Final = 5.0  # by whatever supervises it
@@ -337,12 +338,13 @@ class Process:
 
     def _follow_up(self) -> None:
         """The tasks of `Keeper.run`, each as soon as it has something to do."""
-        if self.keeper.wants_lookup and not self._looking:
+        if self.keeper.lookups.waiting and not self._looking:
             self._looking = True
-            self.run(self.keeper.look_up(), self._looked)
-        if self.keeper.wants_collecting and not self._collecting:
+            self.run(self.keeper.lookups.look_up(), self._looked)
+        inbox = self.keeper.inbox
+        if inbox is not None and inbox.wanted and not self._collecting:
             self._collecting = True
-            self.run(self.keeper.collect(), self._collected)
+            self.run(inbox.collect(), self._collected)
         now = self.host.timeline.now
         if self._tick_at <= now + _TICK_S:
             return
@@ -367,8 +369,13 @@ class Process:
         self._collecting = False
 
     def _collect_now_and_then(self) -> None:
-        self.keeper.look_into_inbox()
+        self.look_into_inbox()
         self.later(_COLLECT_EVERY_S, self._collect_now_and_then)
+
+    def look_into_inbox(self) -> None:
+        """Something may have come there."""
+        if self.keeper.inbox is not None:
+            self.keeper.inbox.look()
 
     def _look_again(self) -> None:
         self._looking = False
@@ -465,7 +472,7 @@ class Process:
             if taken:
                 self.host.history.note("replayed", trace, self.host.name, gateway)
 
-        self._ask(partial(self.keeper.replay, [key], gateway), replayed)
+        self._ask(partial(self.keeper.parked.replay, [key], gateway), replayed)
 
     def drop(self, key: bytes, trace: str) -> None:
         def dropped(taken: int) -> None:
@@ -473,7 +480,7 @@ class Process:
             if taken:
                 self.host.history.note("dropped", trace, self.host.name)
 
-        self._ask(partial(self.keeper.drop, [key]), dropped)
+        self._ask(partial(self.keeper.parked.drop, [key]), dropped)
 
     def _ask(self, ask: Callable[[], Coroutine[Any, Any, int]], done: Callable[[int], None]) -> None:
         """One person at a time."""

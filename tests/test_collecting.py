@@ -44,9 +44,9 @@ async def test_no_more_than_one_commit_carries_and_the_rest_once_that_is_durable
     machine = Mock()
     machine.arrived = lambda rows, now: taken.append(len(rows)) or store.take(rows)
     keeper = Keeper(machine, store, Mock(), Mock(), store)
-    keeper.look_into_inbox()
-    while keeper.wants_collecting:
-        assert await keeper.collect()
+    keeper.inbox.look()
+    while keeper.inbox.wanted:
+        assert await keeper.inbox.collect()
     assert taken == [100, 100, 50]
 
 
@@ -80,11 +80,11 @@ async def test_what_a_gone_node_had_parked_is_counted():
     machine = Mock()
     keeper = Keeper(machine, store, Mock(), Mock(), store)
     store.put(Table.PARKED, b"own", b"row")
-    assert await keeper.collect()
+    assert await keeper.inbox.collect()
     machine.recount.assert_not_called()
     store.put(Table.PARKED, b"inherited", b"row")
-    keeper.take_over()
-    assert await keeper.collect()
+    keeper.inbox.take_over()
+    assert await keeper.inbox.collect()
     machine.recount.assert_called_once_with(2)
 
 
@@ -104,9 +104,9 @@ def keeper_of(store):
 
 
 async def collect_all(keeper):
-    keeper.look_into_inbox()
-    while keeper.wants_collecting:
-        assert await keeper.collect()
+    keeper.inbox.look()
+    while keeper.inbox.wanted:
+        assert await keeper.inbox.collect()
 
 
 async def set_aside(store):
@@ -158,9 +158,9 @@ async def test_a_store_that_cannot_be_read_for_a_moment_keeps_back_nothing_that_
     store.rows = []
     store.put(Table.META, UNREADABLE + b"x", a_row(7)[1])
     keeper, taken = keeper_of(store)
-    keeper.look_into_inbox()
+    keeper.inbox.look()
     with monkeypatch.context() as patched:
         patched.setattr(store, "inbox", AsyncMock(side_effect=StoreError("away")))
-        assert not await keeper.collect()
+        assert not await keeper.inbox.collect()
     await collect_all(keeper)
     assert taken == ["t7"]

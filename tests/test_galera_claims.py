@@ -202,7 +202,7 @@ async def take_over(cluster, nodes, epochs, dead, heir):
             await trio.sleep(0.1)
     await pool.close()
     if nodes[heir].keeper is not None:
-        nodes[heir].keeper.look_into_inbox()
+        nodes[heir].keeper.inbox.look()
 
 
 async def feed(nodes, history, choose, feeding):
@@ -272,7 +272,7 @@ async def at_rest(cluster, nodes):
             while True:
                 for node in nodes.values():
                     if node.keeper is not None:
-                        node.keeper.look_into_inbox()
+                        node.keeper.inbox.look()
                 held = await pool.run("SELECT 1 FROM items WHERE kind IN ('custody','inbox') AND content IS NOT NULL")
                 if not held.rows:
                     break

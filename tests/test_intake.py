@@ -9,10 +9,11 @@ from test_keeper import FakeRelay, open_message
 from dlrproxy.clock import NodeClock
 from dlrproxy.config import check, parse
 from dlrproxy.conversations import Conversations
-from dlrproxy.custody import Keeper, count_rows
+from dlrproxy.custody import Keeper
 from dlrproxy.intake import LOOK_S, Intake
 from dlrproxy.logs import RouteLog
 from dlrproxy.modes.merging import CAME_HOME, INTAKE, OF_CUSTODY, OF_OPENS, OF_PARKED, intake_name
+from dlrproxy.store.counting import count_rows
 from dlrproxy.store.memory import MemoryStore
 from dlrproxy.store.port import Table
 from dlrproxy.term import Term
@@ -47,8 +48,8 @@ class Node:
             self.store.put(Table.META, intake_name(MERGE, letter, encode_key(row.envelope.key)), encode_row(row))
 
     async def settle(self):
-        while self.keeper.wants_lookup:
-            assert await self.keeper.look_up()
+        while self.keeper.lookups.waiting:
+            assert await self.keeper.lookups.look_up()
             self.keeper.tick()
 
     async def waiting(self):
@@ -120,8 +121,8 @@ async def test_parked_items_are_parked_again():
 async def test_a_report_that_nobody_owned_goes_to_its_owner_when_its_message_is_merged():
     node = Node()
     for number, message_id in ((1, b"id1"), (2, b"id2")):
-        assert node.keeper.take_in_parked(of_parked(number, "unclaimed", message_id))
-    assert node.keeper.take_in_parked(of_parked(3, "refused"))
+        assert node.keeper.parked.take_in(of_parked(number, "unclaimed", message_id))
+    assert node.keeper.parked.take_in(of_parked(3, "refused"))
     node.relay.owned[b"id1"] = open_message(b"id1", "gw1")
     node.merge(OF_OPENS)
     await node.intake.take_in()
@@ -133,7 +134,7 @@ async def test_a_report_that_nobody_owned_goes_to_its_owner_when_its_message_is_
 
 def parked_for_want_of_owners(node, *message_ids):
     for number, message_id in enumerate(message_ids, 1):
-        assert node.keeper.take_in_parked(of_parked(number, "unclaimed", message_id))
+        assert node.keeper.parked.take_in(of_parked(number, "unclaimed", message_id))
 
 
 async def test_a_report_that_nobody_owned_goes_to_its_owner_once_when_its_message_has_come_home():
@@ -159,16 +160,16 @@ async def test_a_note_that_comes_while_it_looks_again_is_for_the_next_time(monke
     node = Node()
     parked_for_want_of_owners(node, b"id1")
     node.store.put(Table.META, CAME_HOME + b"1", b"1")
-    look_again_at_parked = node.keeper.look_again_at_parked
+    look_again = node.keeper.parked.look_again
 
     async def later():
-        found = await look_again_at_parked()
+        found = await look_again()
         node.relay.owned[b"id1"] = open_message(b"id1", "gw1")
         node.store.put(Table.META, CAME_HOME + b"2", b"1")
         return found
 
     with monkeypatch.context() as patch:
-        patch.setattr(node.keeper, "look_again_at_parked", later)
+        patch.setattr(node.keeper.parked, "look_again", later)
         assert await node.intake.look_again() == 0
     assert await node.waiting() == [CAME_HOME + b"2"]
     assert await node.intake.look_again() == 1

@@ -5,9 +5,10 @@ import trio
 from attrs import evolve
 
 from dlrproxy.clock import NodeClock
-from dlrproxy.custody import Keeper, count_rows
+from dlrproxy.custody import Keeper
 from dlrproxy.custody_port import Accepted, Wanted
 from dlrproxy.logs import RouteLog
+from dlrproxy.store.counting import count_rows
 from dlrproxy.store.memory import MemoryStore
 from dlrproxy.store.port import OpenMessage, StoreError, Table
 from protocols.peer.frames import VERSION, Claimed, PartOf
@@ -281,12 +282,12 @@ async def test_a_refused_report_is_parked_replayed_and_dropped():
     pair.relays["a"].delivered.pop()[2](ESME_RX_P_APPN)
     [(key, value)] = await pair.stores["a"].scan(Table.PARKED)
     assert decode_parked(value).reason == "refused"
-    assert await keeper.replay([key], "gw-a") == 1
+    assert await keeper.parked.replay([key], "gw-a") == 1
     pair.relays["a"].delivered.pop()[2](ESME_RX_P_APPN)
     [(key, _)] = await pair.stores["a"].scan(Table.PARKED)
-    assert await keeper.drop([key]) == 1
-    assert await keeper.drop([key]) == 0
-    assert await keeper.replay([key], "") == 0
+    assert await keeper.parked.drop([key]) == 1
+    assert await keeper.parked.drop([key]) == 0
+    assert await keeper.parked.replay([key], "") == 0
     assert keeper.machine.count().parked == 0
     assert keeper.counts["parked.refused"] == 2
 
@@ -297,7 +298,7 @@ async def test_a_parked_report_is_replayed_to_the_gateway_of_another_node():
     keeper.accept(report(owner="gw-a"), lambda _: None)
     pair.relays["a"].delivered.pop()[2](ESME_RX_P_APPN)
     [(key, _)] = await pair.stores["a"].scan(Table.PARKED)
-    assert await keeper.replay([key], "gw-b", node="b") == 1
+    assert await keeper.parked.replay([key], "gw-b", node="b") == 1
     [(_, _, done)] = pair.relays["b"].delivered
     done(ESME_ROK)
     await run_until(pair, lambda: not any(each.in_custody() for each in pair.keepers.values()))
@@ -316,14 +317,14 @@ async def test_what_a_late_claim_takes_while_a_person_has_it_read_is_the_claimer
     async def read_slowly(table, keys):
         values = await read(table, keys)
         keeper.frames("b", [Claimed(decode_parked(value).envelope.key, "b", 1, 1)])
-        assert await keeper.look_up()
+        assert await keeper.lookups.look_up()
         return values
 
     store.get_many = read_slowly
-    assert await (keeper.replay([key], "") if what == "replay" else keeper.drop([key])) == 0
+    assert await (keeper.parked.replay([key], "") if what == "replay" else keeper.parked.drop([key])) == 0
     assert keeper.machine.by_state() == {State.GRANTED: 1}
     assert keeper.machine.count().parked == 0
-    assert keeper.replaying() == 0
+    assert keeper.parked.replaying() == 0
 
 
 async def test_a_restart_goes_on_with_what_is_on_disk():

@@ -74,8 +74,8 @@ class QuorumNode(IntermittentNode[QuorumDriver]):
 
     async def adopt(self) -> None:
         term = self._terms.term
-        if term is not None:
-            term.keeper.take_over()
+        if term is not None and term.keeper.inbox is not None:
+            term.keeper.inbox.take_over()
 
     def linked(self) -> AbstractSet[str]:
         term = self._terms.term
