@@ -10,7 +10,6 @@ from click.testing import CliRunner
 from test_db_commands import db
 
 from dlrproxy.cli import main
-from dlrproxy.config import check
 
 DOCUMENT = (Path(__file__).parent.parent / "docs" / "active-passive.md").read_text()
 
@@ -24,11 +23,6 @@ def blocks():
 def block(beginning):
     (found,) = [block for block in blocks() if block.startswith(beginning)]
     return found
-
-
-@pytest.fixture(autouse=True)
-def _every_mode(monkeypatch):
-    monkeypatch.setattr(check, "AVAILABLE_MODES", ("ring", "active-passive"))
 
 
 @pytest.fixture

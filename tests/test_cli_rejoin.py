@@ -9,7 +9,6 @@ from test_rejoin_servers import a_pair, killed_and_promoted, replicates
 
 from dlrproxy.cli import main
 from dlrproxy.cli.rejoin import running_role
-from dlrproxy.config import check
 from dlrproxy.modes.pair import Role
 
 RIGHTS = """
@@ -50,11 +49,6 @@ manage_database = true
 {more}
 """
 REPLICATION = 'replication_user = "copy"\nreplication_password = "secret"'
-
-
-@pytest.fixture(autouse=True)
-def _available(monkeypatch):
-    monkeypatch.setattr(check, "AVAILABLE_MODES", ("ring", "active-passive"))
 
 
 def written(directory, own_port=3306, peer_port=3307, more=REPLICATION):

@@ -8,7 +8,7 @@ import attrs
 import pytest
 import trustme
 
-from dlrproxy.config import Address, Config, ConfigError, Node, Operator, Secret, check, load, parse
+from dlrproxy.config import Address, Config, ConfigError, Node, Operator, Secret, load, parse
 
 NODE = '[node]\nname = "gw1"\ndata_dir = "data"\n'
 OPERATOR = """
@@ -322,12 +322,6 @@ def test_keys_of_which_one_is_wanted():
 
 def test_an_empty_password_is_a_password():
     assert parse(MINIMAL.replace("secret08", "")).operators[0].password == Secret(b"")
-
-
-def test_a_mode_of_a_later_version_is_named(monkeypatch):
-    monkeypatch.setattr(check, "AVAILABLE_MODES", ("ring", "active-passive"))
-    found = problems(MINIMAL.replace("data_dir", 'mode = "quorum"\ndata_dir') + "[database]\n")
-    assert found == {"node.mode": "mode 'quorum' is not available in this version; available: ring, active-passive"}
 
 
 # Tables against tables

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from test_config import OPERATOR, PEERS, problems, warnings
 
 from dlrproxy.cli import main
-from dlrproxy.config import Address, Secret, accounts, check, parse
+from dlrproxy.config import Address, Secret, accounts, parse
 from dlrproxy.modes.ring import custody_settings
 from ring.settings import ClusterSettings
 
@@ -22,11 +22,6 @@ PEER = '[pair]\npeer_host = "10.0.0.2"\n'
 PAIR = NODE.format("active-passive") + OPERATOR + TWO_PEERS
 QUORUM = NODE.format("quorum") + OPERATOR + PEERS + DATABASE + "[quorum]\n"
 ADMIN = 'admin_user = "boss"\nadmin_password = "two"\n'
-
-
-@pytest.fixture(autouse=True)
-def _every_mode(monkeypatch):
-    monkeypatch.setattr(check, "AVAILABLE_MODES", ("ring", "active-passive", "quorum"))
 
 
 def pair(database="", pair=""):

@@ -13,7 +13,7 @@ from test_config import OPERATOR
 from test_sql_connection import SWITCH_TO_SHA2, scripted
 
 from dlrproxy.cli import main
-from dlrproxy.config import accounts, check, load
+from dlrproxy.config import accounts, load
 from dlrproxy.modes.pair import Alone, GoPaired, TakeOver
 from dlrproxy.store.sql import schema
 from dlrproxy.store.sql.replication import Replication
@@ -21,11 +21,6 @@ from dlrproxy.store.sql.schema import Migration
 
 NODES = '[[peers]]\nname = "gw1"\n[[peers]]\nname = "gw2"\n'
 QUORUM_NODES = NODES.replace('"\n', '"\nurl = "ws://127.0.0.1:{}"\n').format(7301, 7302)
-
-
-@pytest.fixture(autouse=True)
-def _every_mode(monkeypatch):
-    monkeypatch.setattr(check, "AVAILABLE_MODES", ("ring", "active-passive", "quorum"))
 
 
 def db(*arguments, code=0):

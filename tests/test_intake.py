@@ -7,7 +7,7 @@ import trio.testing
 from test_keeper import FakeRelay, open_message
 
 from dlrproxy.clock import NodeClock
-from dlrproxy.config import check, parse
+from dlrproxy.config import parse
 from dlrproxy.conversations import Conversations
 from dlrproxy.custody import Keeper
 from dlrproxy.intake import LOOK_S, Intake
@@ -268,8 +268,7 @@ peer_host = "10.0.0.2"
 """
 
 
-async def test_a_term_of_service_of_a_pair_takes_in_what_was_merged(monkeypatch):
-    monkeypatch.setattr(check, "AVAILABLE_MODES", ("ring", "active-passive"))
+async def test_a_term_of_service_of_a_pair_takes_in_what_was_merged():
     clock = NodeClock()
     store = MemoryStore(clock.now)
     alone = attrs.evolve(parse(TERM), peers=())

@@ -14,11 +14,10 @@ from dlrproxy.config.database import Database, Pair, Quorum
 from dlrproxy.config.keys import Address
 from dlrproxy.config.operator import Operator
 from dlrproxy.config.problems import Problem
-from dlrproxy.config.tables import Admin, Custody, Join, Log, Mo, Mode, Node, Peer, Ring
+from dlrproxy.config.tables import Admin, Custody, Join, Log, Mo, Node, Peer, Ring
 from ring.far import cluster_of, far_name, node_of
 from ring.join import check_gates
 
-AVAILABLE_MODES: Final[tuple[Mode, ...]] = ("ring", "active-passive", "quorum")
 SHORTEST_RING_SECRET: Final = 16  # bytes: below that it can be guessed from a recorded handshake
 LONGEST_PASSWORD: Final = 8  # SMPP 3.4 4.1.1: 9 octets with the NUL; some operators take more
 
@@ -63,14 +62,6 @@ def alternatives(path: str, operator: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 # Errors
-
-
-def _mode(draft: Draft) -> Iterator[Problem]:
-    if draft.node is not None and draft.node.mode not in AVAILABLE_MODES:
-        yield Problem(
-            "node.mode",
-            f"mode '{draft.node.mode}' is not available in this version; available: {', '.join(AVAILABLE_MODES)}",
-        )
 
 
 def _unique_names(draft: Draft) -> Iterator[Problem]:
@@ -335,7 +326,6 @@ def _long_passwords(draft: Draft) -> Iterator[Problem]:
 
 
 ERRORS: Final[tuple[Check, ...]] = (
-    _mode,
     _unique_names,
     _peers,
     _ring_credentials,

@@ -18,6 +18,22 @@ def _url_if_any(instance: object, attribute: "Attribute[Any]", value: str) -> No
         websocket_url(instance, attribute, value)
 
 
+class _Linked:
+    """What is reached at a URL of a WebSocket."""
+
+    __slots__ = ()
+    url: str
+
+    @property
+    def tls(self) -> bool:
+        return urlsplit(self.url).scheme == "wss"
+
+    @property
+    def address(self) -> Address:
+        parts = urlsplit(self.url)
+        return Address(parts.hostname or "", parts.port or 0)
+
+
 @frozen(kw_only=True)
 class Node:
     """This node, and where it keeps what it must not lose."""
@@ -29,8 +45,9 @@ class Node:
     mode: Mode = field(
         default="ring",
         metadata=key(
-            "How reports for other nodes reach them: ring (active-active; a node alone is a ring of one). "
-            "active-passive and quorum are not available in this version."
+            "How nodes belong together: ring (all serve; a node alone is a ring of one), active-passive (two, each "
+            "beside its own database server, of which one serves), quorum (all serve, each beside its own server of "
+            "one Galera cluster)."
         ),
     )
     data_dir: Path = field(
@@ -55,7 +72,7 @@ class Node:
 
 
 @frozen(kw_only=True)
-class Peer:
+class Peer(_Linked):
     """A node. The same list stands on every node, own entry included; a node alone needs none."""
 
     name: str = field(validator=proper_name, metadata=key("The node's name.", example="gw1"))
@@ -68,15 +85,6 @@ class Peer:
             in_sample=True,
         ),
     )
-
-    @property
-    def tls(self) -> bool:
-        return urlsplit(self.url).scheme == "wss"
-
-    @property
-    def address(self) -> Address:
-        parts = urlsplit(self.url)
-        return Address(parts.hostname or "", parts.port or 0)
 
 
 @frozen(kw_only=True)
@@ -150,7 +158,7 @@ class Ring:
 
 
 @frozen(kw_only=True)
-class Gate:
+class Gate(_Linked):
     """A node that holds the links between two joined rings. The same list stands on every node of both rings."""
 
     name: str = field(validator=gate_name, metadata=key("Its cluster and its name.", example="prod/gw1"))
@@ -160,15 +168,6 @@ class Gate:
             "Where the gates of the other ring reach it. ws:// only on loopback.", example="wss://10.0.0.1:7302"
         ),
     )
-
-    @property
-    def tls(self) -> bool:
-        return urlsplit(self.url).scheme == "wss"
-
-    @property
-    def address(self) -> Address:
-        parts = urlsplit(self.url)
-        return Address(parts.hostname or "", parts.port or 0)
 
 
 @frozen(kw_only=True)
