@@ -13,7 +13,7 @@ from attrs import define, evolve, field
 from dlrproxy.modes import pair as p
 from dlrproxy.modes.pair import Alone, Observation, PairSettings, Replica, Server
 from dlrproxy.modes.replication import Pair
-from dlrproxy.store.sql.replication import Completeness, Reading, SemiSync
+from dlrproxy.store.sql.reading import Completeness, Reading, SemiSync
 
 SETTINGS = PairSettings(me="", manage_database=True, fence_after_s=6.0, promote_after_s=9.0)
 BEAT_S = 1.0

@@ -13,7 +13,7 @@ from dlrproxy.modes import pair as p
 from dlrproxy.modes.pair import Alone, PairSettings, Replica, Role, Server
 from dlrproxy.modes.pair_driver import PairDriver, Two
 from dlrproxy.store.sql.errors import UnknownOutcomeError, UnreachableError
-from dlrproxy.store.sql.replication import Reading, SemiSync
+from dlrproxy.store.sql.reading import Reading, SemiSync
 
 SETTINGS = PairSettings(me="a", manage_database=True, fence_after_s=6.0, promote_after_s=9.0)
 RECEIVING = Replica(receiving=True, applying=True, all_applied=True)

@@ -14,13 +14,8 @@ from dlrproxy.store.sql.connection import Account, Connection
 from dlrproxy.store.sql.dialect import includes
 from dlrproxy.store.sql.errors import ReadOnlyError, SqlError, UnknownOutcomeError
 from dlrproxy.store.sql.pool import Pool
-from dlrproxy.store.sql.replication import (
-    Completeness,
-    NotAppliedError,
-    NotHolderError,
-    Replication,
-    with_replica,
-)
+from dlrproxy.store.sql.reading import Completeness, with_replica
+from dlrproxy.store.sql.replication import NotAppliedError, NotHolderError, Replication
 
 LONG_S = 60
 RUNNING = Replica(receiving=True, applying=True, all_applied=True)

@@ -17,7 +17,7 @@ from dlrproxy.modes.pair import Command, Observation, PairSettings, Release, Rol
 from dlrproxy.modes.replication import Pair
 from dlrproxy.modes.witness_link import Lender
 from dlrproxy.store.sql.errors import SqlError
-from dlrproxy.store.sql.replication import Completeness, Reading, with_replica
+from dlrproxy.store.sql.reading import Completeness, Reading, with_replica
 
 
 class Service(Protocol):

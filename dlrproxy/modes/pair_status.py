@@ -8,7 +8,7 @@ from dlrproxy.config import Pair
 from dlrproxy.modes.pair import Server
 from dlrproxy.modes.replication import Pair as Machine
 from dlrproxy.store.sql.behind import LogPosition, behind
-from dlrproxy.store.sql.replication import Reading
+from dlrproxy.store.sql.reading import Reading
 
 
 def pair_status(
