@@ -7,8 +7,8 @@ from typing import Any
 import attrs
 import click
 
-from dlrproxy.cli.simulate_running import open_ledger, run, show
-from dlrproxy.cli.simulate_types import MILLISECONDS, SHARE, StatusType, choice
+from dlrproxy.cli.simulate_running import open_ledger, playing, run, show
+from dlrproxy.cli.simulate_types import MILLISECONDS, POSITIVE, SHARE, StatusType, choice
 from dlrproxy.simulator.gateway import Gateway
 from dlrproxy.simulator.options import MOST_MESSAGES, BindType, GatewayOptions
 
@@ -50,7 +50,7 @@ from dlrproxy.simulator.options import MOST_MESSAGES, BindType, GatewayOptions
 @click.option(
     "--rate",
     default=None,
-    type=click.FloatRange(0, min_open=True),
+    type=POSITIVE,
     help="Submits a second, over all binds.  [default: as fast as the windows allow]",
 )
 @click.option("--window", default=10, show_default=True, type=click.IntRange(1), help="Unanswered submits per bind.")
@@ -117,21 +117,21 @@ from dlrproxy.simulator.options import MOST_MESSAGES, BindType, GatewayOptions
     "--response-timeout",
     default=60.0,
     show_default=True,
-    type=click.FloatRange(0, min_open=True),
+    type=POSITIVE,
     help="Seconds to wait for a submit_sm_resp; then the link is closed and opened again.",
 )
 @click.option(
     "--enquire-link",
     default=30.0,
     show_default=True,
-    type=click.FloatRange(0, min_open=True),
+    type=POSITIVE,
     help="Seconds of silence before an enquire_link.",
 )
 @click.option(
     "--give-up",
     default=30.0,
     show_default=True,
-    type=click.FloatRange(0, min_open=True),
+    type=POSITIVE,
     help="Seconds without a response or report of its own, then it ends with messages unfinished.",
 )
 @click.option(
@@ -142,15 +142,7 @@ from dlrproxy.simulator.options import MOST_MESSAGES, BindType, GatewayOptions
     help="Seconds to stay bound after the last message is done, for what still comes.",
 )
 @click.option("--seed", default=1, show_default=True, type=int, help="For destinations and answers.")
-@click.option("--duration", default=None, type=click.FloatRange(0), help="Stop after so many seconds.")
-@click.option(
-    "--ledger",
-    "ledger_path",
-    default=None,
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Append every event to this file, as JSON lines.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object, and no progress.")
+@playing
 def gateway(duration: float | None, ledger_path: Path | None, *, as_json: bool, **given: Any) -> None:
     """A gateway (ESME) that submits messages and keeps account of every report that comes back.
 

@@ -8,8 +8,8 @@ import attrs
 import click
 import trio
 
-from dlrproxy.cli.simulate_running import open_ledger, run, show
-from dlrproxy.cli.simulate_types import MILLISECONDS, SHARE, AccountType, WeightsType, choice
+from dlrproxy.cli.simulate_running import open_ledger, playing, run, show
+from dlrproxy.cli.simulate_types import MILLISECONDS, POSITIVE, SHARE, AccountType, WeightsType, choice
 from dlrproxy.simulator.ids import IdFormat
 from dlrproxy.simulator.operator import Operator
 from dlrproxy.simulator.options import MoOptions, OperatorOptions, Receipts, Spread
@@ -137,7 +137,7 @@ from dlrproxy.simulator.options import MoOptions, OperatorOptions, Receipts, Spr
     "--answer-timeout",
     default=10.0,
     show_default=True,
-    type=click.FloatRange(0, min_open=True),
+    type=POSITIVE,
     help="Seconds to wait for a deliver_sm_resp; then the report goes out again, over another bind.",
 )
 @click.option(
@@ -209,15 +209,7 @@ from dlrproxy.simulator.options import MoOptions, OperatorOptions, Receipts, Spr
     type=int,
     help="The same seed gives the same ids, and the same fate to the n-th message.",
 )
-@click.option("--duration", default=None, type=click.FloatRange(0), help="Stop after so many seconds.")
-@click.option(
-    "--ledger",
-    "ledger_path",
-    default=None,
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Append every event to this file, as JSON lines.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object, and no progress.")
+@playing
 def operator(
     accounts: tuple[tuple[str, str], ...],
     duration: float | None,

@@ -14,6 +14,25 @@ from dlrproxy.simulator.ledger import Ledger
 
 PROGRESS_S = 5.0
 
+_OPTIONS = (
+    click.option("--duration", default=None, type=click.FloatRange(0), help="Stop after so many seconds."),
+    click.option(
+        "--ledger",
+        "ledger_path",
+        default=None,
+        type=click.Path(dir_okay=False, path_type=Path),
+        help="Append every event to this file, as JSON lines.",
+    ),
+    click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object, and no progress."),
+)
+
+
+def playing(command: Callable[..., None]) -> Callable[..., None]:
+    """What every simulator can be told: `duration`, `ledger_path`, `as_json`."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
 
 def open_ledger(path: Path | None) -> Ledger:
     """A ledger of events that only the file needs."""

@@ -79,6 +79,7 @@ class AccountType(click.ParamType[tuple[str, str]]):
 
 
 SHARE = click.FloatRange(0, 1)
+POSITIVE = click.FloatRange(0, min_open=True)
 MILLISECONDS = RangeType()
 
 
