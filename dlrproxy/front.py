@@ -36,7 +36,7 @@ class Front:
                     await nursery.start(self._keep_binds)
                     task_status.started()
         finally:
-            self.relay.close_deliveries()
+            self.relay.hand_over.end()
             self._gone.set()
 
     async def _keep_binds(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -79,7 +79,7 @@ class Front:
     async def quiet(self, deadline: float) -> None:
         """Refuse MT, take nothing from custody, and wait until nothing is in flight: at most until `deadline`."""
         self.relay.draining = True
-        self.relay.closing = True
+        self.relay.hand_over.closing = True
         with trio.CancelScope(deadline=deadline):
             await self.relay.settled()
 
@@ -100,7 +100,7 @@ class Front:
 
         `parted` waits for their ends, and `run` is to be cancelled then.
         """
-        self.relay.closing = True
+        self.relay.hand_over.closing = True
         self._gateways.close_listeners()
         self.operators.dial_no_more()
         self.relay.cut(reason)

@@ -8,17 +8,15 @@ call for a PDU (perf-notes). What takes time ends in a callback: the store's `af
     arrivals.py      reports and MO from the operator                 seeking.py     those whose message is not known
     owed.py          their answers, and custody                       matching.py    ids, by the operator's rule
     passing.py       what is written to gateway sessions              renaming.py    the id that the gateway knows
+    hand_over.py     what comes from custody
 """
 
 import itertools
 import secrets
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, Final
 
 import trio
-from attrs import evolve
-from msgspec.structs import replace
 from structlog.typing import FilteringBoundLogger
 
 from dlrproxy.arrivals import Arrivals
@@ -26,8 +24,9 @@ from dlrproxy.config.operator import Operator
 from dlrproxy.config.tables import Mo
 from dlrproxy.conversations import Conversations
 from dlrproxy.counters import Counters
-from dlrproxy.custody_port import Custody, Wanted
-from dlrproxy.finals import KEPT_S, Finals, close
+from dlrproxy.custody_port import Custody
+from dlrproxy.finals import Finals
+from dlrproxy.hand_over import HandOver
 from dlrproxy.licence import Licence
 from dlrproxy.links import Bind, GatewaySession, Link, Output
 from dlrproxy.logs import RouteLog
@@ -41,7 +40,7 @@ from dlrproxy.submissions import Submissions
 from dlrproxy.surroundings import Surroundings
 from protocols.smpp import constants as c
 from protocols.smpp.framing import HEADER
-from protocols.smpp.message_ids import Change, Inexact, Learner, Match, Verdict
+from protocols.smpp.message_ids import Change, Learner
 from protocols.smpp.pdu import pack
 from protocols.smpp.session import WITHOUT_RESPONSE, Side, response_to
 from protocols.smpp.timers import Limits
@@ -52,7 +51,7 @@ _header = HEADER.unpack_from
 
 
 class Relay:
-    """One operator at one node. A `custody_port.Deliveries`."""
+    """One operator at one node."""
 
     def __init__(
         self,
@@ -79,7 +78,6 @@ class Relay:
         self.operator = operator
         self.counters = Counters()
         self.learner = learner
-        self._roaming = roaming
         self.system_id = b""  # how the operator named itself in its last bind_resp
         self.now = now
         self._log = log
@@ -94,9 +92,6 @@ class Relay:
         self._alarm_at: float | None = None
         self._settled: trio.Event | None = None  # somebody waits for the end of all traffic
         self._in_batch = False  # whoever is at work wraps up at the end
-        self.closing = False  # nothing more is taken from custody
-        self._deliveries: dict[int, Callable[[int | None], None]] = {}  # custody's, that have not ended
-        self._delivery_numbers = itertools.count()
         self._tokens = itertools.count(secrets.randbits(40) << 20)  # never one of an earlier run's
         self._traces = itertools.count(secrets.randbits(32) << 32)
         self.mo = mo or MoRouting(operator, Mo(), Conversations(0), alone=True)
@@ -118,6 +113,7 @@ class Relay:
             self._renaming,
             self._finals,
         )
+        self.hand_over = HandOver(around, self._arrivals, self._passing, self._renaming, self._matching, self._finals)
 
     @property
     def pace_per_s(self) -> float | None:
@@ -388,7 +384,7 @@ class Relay:
             + submissions.queued
             + self._responses.waiting
             + len(self._arrivals)
-            + len(self._deliveries)
+            + self.hand_over.outstanding
             + self._passing.awaited
         )
 
@@ -398,63 +394,3 @@ class Relay:
             if self._settled is None or self._settled.is_set():
                 self._settled = trio.Event()
             await self._settled.wait()
-
-    # For custody
-
-    def bound_gateways(self) -> list[str]:
-        return self._passing.bound_gateways()
-
-    def under_way(self, message_id: bytes) -> bool:
-        return self._arrivals.under_way(message_id)
-
-    def finished(self, message_id: bytes) -> bool:
-        record = self.store.remembered(self.operator.name, message_id)
-        if record is None or not self._finals.finished(message_id, record):
-            return False
-        # Where others know of it, too, custody has just asked them; what counts is what has ended here since then. Of
-        # long ago memory may have a message whose id is another one's by now.
-        return not self._roaming or self._finals.finished_at(message_id, record) > self.now() - KEPT_S
-
-    def deliver(
-        self, gateway: str, message_id: bytes, pdu: bytes, done: Callable[[int | None], None], *, age_s: float = 0.0
-    ) -> bool:
-        if self.closing:
-            return False
-        deliver = self._renaming.deliver if self._renaming.enabled and message_id else self._passing.deliver
-        number = next(self._delivery_numbers)
-        self._deliveries[number] = done
-        taken = deliver(gateway, message_id, pdu, partial(self._delivered, number), self.now(), age_s=age_s)
-        if not taken:
-            del self._deliveries[number]
-        return taken
-
-    def _delivered(self, number: int, status: int | None) -> None:
-        if done := self._deliveries.pop(number, None):
-            done(status)
-
-    def close_deliveries(self) -> None:
-        """The relay runs no more: what custody has in its hands goes back to custody, wherever it waits here.
-
-        The sessions are gone by then, and with them what was written to one.
-        """
-        self.closing = True
-        deliveries, self._deliveries = self._deliveries, {}
-        for done in deliveries.values():
-            done(None)
-
-    def conversing(self, pdu: bytes) -> str | None:
-        return self.mo.conversing(pdu, self.now())
-
-    async def find_owners(self, wanted: Sequence[Wanted]) -> list[Verdict[OpenMessage]]:
-        verdicts = await self._matching.judge(wanted, note=False)
-        return [self._as_of_now(each, verdict) for each, verdict in zip(wanted, verdicts, strict=True)]
-
-    def _as_of_now(self, wanted: Wanted, verdict: Verdict[OpenMessage]) -> Verdict[OpenMessage]:
-        """Its final report may have been delivered while the store was read, or before that was written down."""
-        if not self._finals.at or not isinstance(verdict, Match | Inexact):
-            return verdict
-        finished_at = self._finals.finished_at(wanted.message_id, verdict.record)
-        return evolve(verdict, record=replace(verdict.record, final_at=finished_at))
-
-    def close(self, message: OpenMessage) -> None:
-        close(self.store, message, self.now(), self.operator.final_grace_s)

@@ -322,7 +322,7 @@ class Term:
             await front.release_binds()
 
     def _attach(self) -> None:
-        self.keeper.attach({name: front.relay for name, front in self.fronts.items()}, self.ring.send)
+        self.keeper.attach({name: front.relay.hand_over for name, front in self.fronts.items()}, self.ring.send)
 
     # The end
 

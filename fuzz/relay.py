@@ -185,7 +185,7 @@ class _Scene:
 
     def _deliver(self, gateway: str, message_id: bytes) -> None:
         heard: list[int | None] = []
-        if self.relay.deliver(gateway, message_id, receipt(1, message_id[:60]), heard.append):
+        if self.relay.hand_over.deliver(gateway, message_id, receipt(1, message_id[:60]), heard.append):
             self._deliveries.append(heard)
         else:
             assert not heard

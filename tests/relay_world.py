@@ -149,7 +149,7 @@ class World:
 
     def deliver(self, gateway: str, message_id: bytes, pdu: bytes, done: Callable[[int | None], None]) -> bool:
         """As custody delivers."""
-        taken = self.relay.deliver(gateway, message_id, pdu, done)
+        taken = self.relay.hand_over.deliver(gateway, message_id, pdu, done)
         self.relay.wrap_up()
         return taken
 

@@ -205,7 +205,7 @@ async def test_after_a_final_report_from_custody_a_submit_multi_is_open_still():
     assert world.deliver("gw1", b"m1", receipt(1, b"m1"), lambda status: None)
     [frame] = session.connection.take()
     world.relay.from_gateway(session, [deliver_sm_resp(sequence_of(frame))])
-    world.relay.close(world.store.recent("acme", b"m1"))
+    world.relay.hand_over.close(world.store.recent("acme", b"m1"))
     world.now += DAY
     two = b"447700900002"
     assert await reported(world, bind, session, receipt(2, b"m1", b"ENROUTE", source=two)) == [(two, b"ENROUTE")]

@@ -357,7 +357,7 @@ def test_a_report_of_long_ago_waits_for_no_response_that_is_outstanding(age_s, w
     world.submit(session, 1)
     bind.connection.take()
     world.relay.from_operator(bind, [submit_sm_resp(1, b"other")])
-    assert world.relay.deliver("gw1", b"id1", receipt(1, b"id1"), lambda _: None, age_s=age_s)
+    assert world.relay.hand_over.deliver("gw1", b"id1", receipt(1, b"id1"), lambda _: None, age_s=age_s)
     world.relay.wrap_up()
     assert bool(session.connection.take()) is written
 

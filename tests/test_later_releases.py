@@ -75,7 +75,7 @@ async def test_it_is_kept_when_the_report_is_taken_in_parked_and_replayed():
     [(key, value)] = await store.scan(Table.PARKED)
     assert decode_parked(value).envelope.more == MORE
     pair.relays["a"].bound = False
-    assert await keeper.replay([key], "gw-a") == 1
+    assert await keeper.parked.replay([key], "gw-a") == 1
     [(_, value)] = await store.scan(Table.CUSTODY)
     assert decode_custody(value).envelope.more == MORE
 
@@ -131,9 +131,9 @@ async def test_parked_rows_that_cannot_be_read_are_neither_replayed_nor_dropped_
     good = encode_row(ParkedRow(envelope(2), "unclaimed", 1000.0, 1001.0))
     names = await parked_at(pair, b"of a later release", good)
     assert await keeper.drop([names[0]]) == 0
-    assert await keeper.replay([names[0]], "") == 0
+    assert await keeper.parked.replay([names[0]], "") == 0
     pair.relays["a"].owned[b"id1"] = open_message(b"id1", "gw-a")
-    assert await keeper.look_again_at_parked() == 1
+    assert await keeper.parked.look_again() == 1
     assert await store.scan(Table.PARKED) == [(names[0], b"of a later release")]
 
 
@@ -144,7 +144,7 @@ async def test_a_late_claim_of_what_is_parked_and_cannot_be_read_is_refused():
     told = []
     keeper.attach({"acme": pair.relays["a"]}, lambda peer, frame: told.append(frame) or True)
     keeper.frames("b", [frames.Claimed(EnvelopeKey(b"a" * 8, 1), "b", 1, 1)])
-    assert await keeper.look_up()
+    assert await keeper.lookups.look_up()
     assert [frame.granted for frame in told if isinstance(frame, frames.Settled)] == [False]
     assert await store.get(Table.PARKED, name) == b"of a later release"
 

@@ -273,7 +273,7 @@ async def test_a_lookup_for_the_ring_that_had_begun_sees_that_the_message_is_fin
         return found
 
     world.store.find = deliver_while_reading
-    [verdict, nothing] = await world.relay.find_owners([Wanted(b"id1", b""), Wanted(b"id2", b"")])
+    [verdict, nothing] = await world.relay.hand_over.find_owners([Wanted(b"id1", b""), Wanted(b"id2", b"")])
     assert (verdict.record.message_id, verdict.record.final_at) == (b"id1", world.now)
     assert nothing == NoMatch()
 

@@ -247,9 +247,9 @@ def test_custody_is_told_who_converses_here():
     world = World(mo=Mo(conversation_s=60), alone=False)
     bind, two = world.bind(), world.session("gw2")
     talk(world, two, bind)
-    assert world.relay.conversing(mo(1)) == "gw2"
-    assert world.relay.conversing(mo(1, source=b"4478")) is None
-    assert world.relay.conversing(b"") is None
+    assert world.relay.hand_over.conversing(mo(1)) == "gw2"
+    assert world.relay.hand_over.conversing(mo(1, source=b"4478")) is None
+    assert world.relay.hand_over.conversing(b"") is None
 
 
 # In parts

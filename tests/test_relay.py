@@ -1029,7 +1029,7 @@ def test_custody_does_not_overtake_a_response_whose_id_is_written_otherwise():
     bind, session = world.bind(), world.session()
     world.submit(session, 5, 6)
     world.relay.from_operator(bind, [submit_sm_resp(1, b"1a"), submit_sm_resp(2, b"ff")])
-    assert world.relay.deliver("gw1", b"26", receipt(1, b"26"), lambda status: None)
+    assert world.relay.hand_over.deliver("gw1", b"26", receipt(1, b"26"), lambda status: None)
     world.relay.wrap_up()
     assert session.connection.take() == []
     world.store.commit()
@@ -1042,7 +1042,7 @@ def test_what_custody_delivers_follows_its_response_on_another_session_after_the
     sender, receiver = world.session(command=c.BIND_TRANSMITTER_RESP), world.session(command=c.BIND_RECEIVER_RESP)
     world.open(sender, bind, b"1a")
     for message_id in (b"1a", b"26"):
-        assert world.relay.deliver("gw1", message_id, receipt(1, message_id), lambda status: None)
+        assert world.relay.hand_over.deliver("gw1", message_id, receipt(1, message_id), lambda status: None)
     world.relay.wrap_up()
     assert receiver.connection.take() == []
     world.tick(0.06)
@@ -1085,12 +1085,12 @@ def test_custody_is_told_of_gateways():
     transmitter = world.session("gw1", c.BIND_TRANSMITTER_RESP)
     assert world.custody.bound == []
     one, two = world.session("gw1"), world.session("gw1")
-    assert world.custody.bound == world.relay.bound_gateways() == ["gw1"]
+    assert world.custody.bound == world.relay.hand_over.bound_gateways() == ["gw1"]
     for session in (transmitter, one):
         world.relay.lost(session)
     assert world.custody.bound == ["gw1"]
     world.relay.lost(two)
-    assert world.custody.bound == world.relay.bound_gateways() == []
+    assert world.custody.bound == world.relay.hand_over.bound_gateways() == []
 
 
 def test_nothing_is_left_behind():
@@ -1112,7 +1112,7 @@ def test_what_custody_delivers_is_in_flight_until_the_gateway_has_answered():
     assert world.deliver("gw1", b"", mo(1), heard.append)
     assert world.relay.in_flight == 1
     [frame] = session.connection.take()
-    world.relay.closing = True
+    world.relay.hand_over.closing = True
     assert not world.deliver("gw1", b"", mo(2), heard.append)
     assert session.connection.take() == []
     world.relay.from_gateway(session, [deliver_sm_resp(sequence_of(frame))])
@@ -1141,7 +1141,7 @@ def test_a_relay_that_ends_gives_back_what_custody_has_with_it():
     heard = []
     assert world.deliver("gw1", b"id1", receipt(77, b"id1"), heard.append)  # waits for receipt_delay_ms
     assert second.connection.take() == []
-    world.relay.close_deliveries()
+    world.relay.hand_over.end()
     assert (heard, world.relay.in_flight) == ([None], 0)
     world.relay.lost(second)
     world.tick(1.0)

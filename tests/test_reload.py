@@ -146,7 +146,7 @@ async def test_a_stop_cuts_it_short_and_none_is_taken_after(before, port):
             gateway = await dial(port)
             sequence = await next_request(gateway, c.DELIVER_SM)
             nursery.start_soon(node.reload, changed(before))
-            await until(lambda: node.term.fronts["acme"].relay.closing)  # it waits for the gateway's answer
+            await until(lambda: node.term.fronts["acme"].relay.hand_over.closing)  # it waits for the gateway's answer
             node.stop()
             with pytest.raises(ReloadRefusedError, match="stopping"):
                 await node.reload(before)
@@ -169,7 +169,7 @@ async def test_fronts_are_closed_together(node, before, smsc, port, nursery):
             gateways.append(await dial(where))
         sequences = [await next_request(gateway, c.DELIVER_SM) for gateway in gateways]
         nursery.start_soon(node.reload, evolve(before, operators=()))
-        await until(lambda: all(front.relay.closing for front in node.term.fronts.values()))
+        await until(lambda: all(front.relay.hand_over.closing for front in node.term.fronts.values()))
         for gateway, sequence in zip(gateways, sequences, strict=True):
             await gateway.send(pack(c.DELIVER_SM_RESP, 0, sequence, b"\0"))
             await next_request(gateway, c.UNBIND)
@@ -183,14 +183,14 @@ async def test_what_custody_delivers_is_finished_before_the_gateway_is_unbound(n
     gateway = await dial(port)
     sequences = [await next_request(gateway, c.DELIVER_SM) for _ in range(3)]
     nursery.start_soon(node.reload, changed(before))
-    await until(lambda: node.term.fronts["acme"].relay.closing)
+    await until(lambda: node.term.fronts["acme"].relay.hand_over.closing)
     await keep(node, b"4")  # is not delivered to a gateway that is being let go of
     for sequence in sequences:
         await gateway.send(pack(c.DELIVER_SM_RESP, 0, sequence, b"\0"))
     assert HEADER.unpack_from(await gateway.receive())[1] == c.UNBIND  # and no further delivery before it
     assert node.term.keeper.in_custody() == 1
     await gateway.aclose()
-    await until(lambda: "acme" in node.term.fronts and not node.term.fronts["acme"].relay.closing)
+    await until(lambda: "acme" in node.term.fronts and not node.term.fronts["acme"].relay.hand_over.closing)
     again = await dial(port)
     await again.send(pack(c.DELIVER_SM_RESP, 0, await next_request(again, c.DELIVER_SM), b"\0"))
     await node.term.keeper.empty()

@@ -232,5 +232,5 @@ def test_a_relay_that_ends_gives_back_what_waits_for_its_message():
     world.session()
     heard = []
     assert world.deliver("gw1", b"unknown", receipt(77, b"unknown"), heard.append)
-    world.relay.close_deliveries()
+    world.relay.hand_over.end()
     assert heard == [None]
