@@ -8,77 +8,22 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from attrs import define, field, frozen
+from attrs import frozen
 
 from dlrproxy.store.port import Table
 from protocols.smpp.constants import ESME_ROK, TEMPORARY
-from ring.far import cluster_of
 from ring.rows import decode_custody, decode_parked
 from ring.settings import CustodySettings
+from simulation.cases import Case, Delivery, Message
 from simulation.disk import Change
 from simulation.history import Event
-from simulation.meetings import Decisions, Meetings
-from simulation.node import Crash
+from simulation.host import Crash
 from simulation.operator import Sent
-from simulation.site import host_name
+from simulation.parts import Parts
 from simulation.traffic import OPERATOR
 from simulation.wrong import FoundError, Wrong
 
 _CLOCKS_DIFFER_S: Final = 4.5  # simulation/node.py: two seconds either way
-
-
-@define
-class _Delivery:
-    node: str
-    gateway: str
-    at: float
-    status: int | None = None
-    mark_lost: bool = False  # of a final report: the node has crashed before its disk knew of it
-    excused: bool = False  # the answer was cut off, or a person asked for another delivery
-
-    @property
-    def settled(self) -> bool:
-        return self.status is not None and self.status not in TEMPORARY
-
-
-@define(eq=False)
-class _Case:
-    """One sending of a report or MO."""
-
-    trace: str
-    number: int  # in the order of sending
-    sent: Sent
-    origin: str
-    at: float
-    acknowledged: bool = False
-    over: bool = False  # refused, or the bind was lost: no promise was made
-    deliveries: list[_Delivery] = field(factory=list)
-    places: dict[tuple[str, Table, bytes], None] = field(factory=dict)
-    parked: dict[str, float] = field(factory=dict)  # reasons, and when first
-    replayed: bool = False
-    replayed_to: set[str] = field(factory=set)
-    dropped: bool = False
-    dropped_by_policy: bool = False
-    gone_with_directory: bool = False
-    inherited: bool = False  # it was at a node that was taken over from
-    handed_on: bool = False  # an heir had it from a node that left
-    claimed_at: float = 0.0  # the last time
-
-    @property
-    def delivered(self) -> bool:
-        return any(delivery.status == ESME_ROK for delivery in self.deliveries)
-
-    @property
-    def is_report(self) -> bool:
-        return self.sent.arrival.kind == "dlr"
-
-
-@define
-class _Message:
-    """An MT."""
-
-    gateway_node: str
-    responded_at: float | None = None  # None also when its node has lost its data directory since
 
 
 @frozen
@@ -96,22 +41,18 @@ class Checker:
         self._settings = expected.settings
         self._lossy = expected.lossy
         self._lap_s = expected.lap_s
-        self._notice_s = expected.notice_s
         self._policy = expected.settings.policy(OPERATOR)
         self._now = 0.0
-        self.cases: dict[str, _Case] = {}
-        self._of_message: dict[bytes, list[_Case]] = defaultdict(list)  # in the order of sending
-        self._of_part: dict[bytes, list[_Case]] = defaultdict(list)
-        self._submitted: dict[bytes, _Message] = {}
-        self._at: dict[tuple[str, Table, bytes], _Case] = {}
+        self.cases: dict[str, Case] = {}
+        self._of_message: dict[bytes, list[Case]] = defaultdict(list)  # in the order of sending
+        self._submitted: dict[bytes, Message] = {}
+        self._at: dict[tuple[str, Table, bytes], Case] = {}
         self._retired: set[str] = set()
         self._wiped: set[str] = set()
         self._taken: set[str] = set()
         self._jumped = False
-        self._splits: set[str] = set()
-        self._decisions: dict[bytes, Decisions] = {}
-        self._meetings = Meetings()
-        self._overtaken: list[tuple[_Case, _Case]] = []  # by the first the second, it seems
+        self._parts = Parts(0.9 * expected.settings.decision_for_s, expected.notice_s)
+        self._overtaken: list[tuple[Case, Case]] = []  # by the first the second, it seems
 
     def saw(self, event: Event) -> None:
         self._now = event.at
@@ -119,7 +60,7 @@ class Checker:
             case "sent":
                 self._sent(event)
             case "submitted":
-                self._submitted[event.trace.encode()] = _Message(event.node)
+                self._submitted[event.trace.encode()] = Message(event.node)
             case "responded":
                 self._submitted[event.trace.encode()].responded_at = event.at
             case "acknowledged":
@@ -147,7 +88,7 @@ class Checker:
             case "jumped":
                 self._jumped = True
             case "reached":
-                self._meetings.reached(event.node, event.detail, event.at)  # type: ignore[arg-type]
+                self._parts.reached(event.node, event.detail, event.at)  # type: ignore[arg-type]
             case "said":
                 self._said(event)
 
@@ -157,23 +98,22 @@ class Checker:
         sent = event.detail
         if not isinstance(sent, Sent):
             raise TypeError(f"{sent!r} is no Sent")
-        case = self.cases[event.trace] = _Case(event.trace, len(self.cases), sent, event.node, event.at)
+        case = self.cases[event.trace] = Case(event.trace, len(self.cases), sent, event.node, event.at)
         if sent.arrival.message_id:
             self._of_message[sent.arrival.message_id].append(case)
         if sent.arrival.part is not None:
-            self._of_part[sent.arrival.part.message].append(case)
-            self._decisions.setdefault(sent.arrival.part.message, Decisions(event.at))
+            self._parts.sent(case, sent.arrival.part.message)
 
-    def _acknowledged(self, case: _Case) -> None:
+    def _acknowledged(self, case: Case) -> None:
         case.acknowledged = True
         if not case.places and not self._accounted(case):
             raise FoundError(Wrong.ACKNOWLEDGED_TOO_EARLY, case.trace, "on no disk and not delivered")
 
-    def _of_delivery(self, event: Event) -> _Delivery:
+    def _of_delivery(self, event: Event) -> Delivery:
         """The last one: an earlier one is over before the next begins, or that was found."""
         return self.cases[event.trace].deliveries[-1]
 
-    def _got(self, case: _Case, event: Event) -> None:
+    def _got(self, case: Case, event: Event) -> None:
         gateway = str(event.detail)
         if not self._may_have(case, event.node, gateway):
             owner = case.sent.owner or "nobody in particular"
@@ -184,11 +124,11 @@ class Checker:
                     Wrong.DELIVERED_TWICE, case.trace, f"at {event.node}; before at {before.node}: {before.status}"
                 )
         self._check_overtaken(case)
-        case.deliveries.append(_Delivery(event.node, gateway, event.at))
+        case.deliveries.append(Delivery(event.node, gateway, event.at))
         if case.is_report and not case.replayed:
             self._check_order(case, event.node)
 
-    def _may_have(self, case: _Case, node: str, gateway: str) -> bool:
+    def _may_have(self, case: Case, node: str, gateway: str) -> bool:
         arrival = case.sent.arrival
         if node in case.replayed_to:
             return True
@@ -200,24 +140,24 @@ class Checker:
             return gateway == arrival.designated
         return case.replayed or all((one.node, one.gateway) == (node, gateway) for one in case.deliveries)
 
-    def _certain(self, case: _Case) -> bool:
+    def _certain(self, case: Case) -> bool:
         """Its owner is a gateway that knows of its message, and whose node has kept that and is still there."""
         message = self._submitted.get(self._response_id(case))
         if message is None or message.responded_at is None or message.responded_at > self._now - self._lap_s:
             return False
         return case.sent.owner not in self._retired | self._wiped
 
-    def _response_id(self, case: _Case) -> bytes:
+    def _response_id(self, case: Case) -> bytes:
         message_id = case.sent.arrival.message_id
         if message_id in self._submitted:
             return message_id
         return b"%x" % int(message_id) if message_id.isdigit() else message_id
 
-    def _is_old(self, case: _Case) -> bool:
+    def _is_old(self, case: Case) -> bool:
         """Its time to be claimed is over, by the clock of its node, which a jump or another start may have moved."""
         return self._jumped or self._now - case.at >= self._least_age_s(case)
 
-    def _least_age_s(self, case: _Case) -> float:
+    def _least_age_s(self, case: Case) -> float:
         """Before it is given up. In a cluster its age is counted on by another node's clock."""
         cluster = self._settings.cluster
         if cluster is None:
@@ -225,7 +165,7 @@ class Checker:
         unmatched = case.is_report and not self._certain(case)
         return (cluster.unmatched_for_s if unmatched else self._settings.claim_for_s) - _CLOCKS_DIFFER_S
 
-    def _check_order(self, case: _Case, node: str) -> None:
+    def _check_order(self, case: Case, node: str) -> None:
         arrival = case.sent.arrival
         for other in self._of_message[arrival.message_id]:
             if other is case:
@@ -241,18 +181,18 @@ class Checker:
             if same_bind and other.number < case.number and not self._out_of_the_way(other):
                 self._overtaken.append((case, other))  # unless it is being parked at this moment
 
-    def _by_policy(self, case: _Case) -> bool:
+    def _by_policy(self, case: Case) -> bool:
         """No node knows its message, so no disk has a mark of its final report: both have gone out by `unclaimed`."""
         message = self._submitted.get(self._response_id(case))
         return self._policy.unclaimed == "local" and (message is None or message.responded_at is None)
 
-    def _check_overtaken(self, case: _Case) -> None:
+    def _check_overtaken(self, case: Case) -> None:
         """It is delivered now: what came before it must have waited for it."""
         for first, second in self._overtaken:
             if second is case and not second.parked and not (first.inherited or second.inherited):
                 raise FoundError(Wrong.OVERTAKEN, first.trace, f"before {second.trace}")
 
-    def _out_of_the_way(self, case: _Case) -> bool:
+    def _out_of_the_way(self, case: Case) -> bool:
         return (
             case.over
             or bool(case.parked)
@@ -266,7 +206,7 @@ class Checker:
         crash = event.detail
         if not isinstance(crash, Crash):
             raise TypeError(f"{crash!r} is no Crash")
-        self._meetings.reached(event.node, (), event.at)
+        self._parts.reached(event.node, (), event.at)
         for trace in crash.held:
             for delivery in self.cases[trace].deliveries:
                 if delivery.node == event.node:
@@ -276,7 +216,7 @@ class Checker:
                 for delivery in case.deliveries:
                     delivery.mark_lost = delivery.mark_lost or delivery.node == event.node
 
-    def _replayed(self, case: _Case, event: Event) -> None:
+    def _replayed(self, case: Case, event: Event) -> None:
         case.replayed = True
         for delivery in case.deliveries:
             delivery.excused = True
@@ -302,9 +242,9 @@ class Checker:
     def _said(self, event: Event) -> None:
         step = event.detail[0] if isinstance(event.detail, tuple) else ""
         if step == "split":
-            self._splits.add(event.trace)
+            self._parts.split(event.trace)
         elif step == "gathered" and isinstance(event.detail, tuple):
-            self._gathered(self.cases[event.trace], event.node, event.detail[1])
+            self._parts.gathered(self.cases[event.trace], event.node, event.detail[1], self._now)
         elif step == "claimed":
             self.cases[event.trace].claimed_at = self._now
         elif step == "inherited":
@@ -312,18 +252,11 @@ class Checker:
         elif step == "dropped":
             self.cases[event.trace].dropped_by_policy = True
 
-    def _gathered(self, case: _Case, origin: str, fields: Mapping[str, str]) -> None:
-        part = case.sent.arrival.part
-        if part is None:
-            raise TypeError(f"{case.trace} is no part of a concatenated MO")
-        decider = host_name(cluster_of(origin), fields["by"])
-        self._decisions[part.message].saw(decider, fields["gateway"], self._now)
-
     # The disks
 
     def rows_changed(self, node: str, changes: Iterable[Change]) -> None:
         """A group is on the disk of that node."""
-        touched: dict[str, _Case] = {}
+        touched: dict[str, Case] = {}
         for table, key, value in changes:
             if table is Table.META:
                 continue
@@ -352,7 +285,7 @@ class Checker:
         case.places[place] = None
         self._at[place] = case
 
-    def _check_cause(self, case: _Case, reason: str) -> None:
+    def _check_cause(self, case: Case, reason: str) -> None:
         causes = {
             "refused": any(delivery.settled and delivery.status != ESME_ROK for delivery in case.deliveries),
             "owner_unreachable": self._is_old(case),
@@ -364,7 +297,7 @@ class Checker:
         if not causes.get(reason, False):
             raise FoundError(Wrong.PARKED_WITHOUT_CAUSE, case.trace, reason)
 
-    def _accounted(self, case: _Case) -> bool:
+    def _accounted(self, case: Case) -> bool:
         """It need be on no disk."""
         if case.delivered or case.dropped or case.gone_with_directory:
             return True
@@ -382,13 +315,12 @@ class Checker:
         """Everything is mended, and time has passed. `custody_rows`: how many are left on each node's disk."""
         for case in self.cases.values():
             self._conclude(case)
-        for message, cases in self._of_part.items():
-            self._conclude_parts(message, cases)
+        self._parts.conclude(excused=bool(self._retired or self._wiped or self._lossy or self._jumped))
         for node, count in custody_rows.items():
             if count and node not in self._retired:
                 raise FoundError(Wrong.ROWS_LEFT, node, f"{count} rows")
 
-    def _conclude(self, case: _Case) -> None:
+    def _conclude(self, case: Case) -> None:
         if not case.acknowledged and not case.over:
             raise FoundError(Wrong.UNANSWERED, case.trace, f"by {case.origin}")
         here = [place for place in case.places if place[0] not in self._retired]
@@ -402,24 +334,14 @@ class Checker:
         if case.acknowledged and not case.places and not self._accounted(case):
             raise FoundError(Wrong.LOST, case.trace, "neither delivered nor on any disk")
 
-    def _claimed_in_vain(self, case: _Case, places: Iterable[tuple[str, Table, bytes]]) -> bool:
+    def _claimed_in_vain(self, case: Case, places: Iterable[tuple[str, Table, bytes]]) -> bool:
         """Several had claimed it, as owner or heir; its origin has lost its directory before it granted it to one."""
         return set(case.parked) == {"origin_lost"} and all(table is Table.PARKED for _, table, _ in places)
 
-    def _forgotten(self, case: _Case) -> bool:
+    def _forgotten(self, case: Case) -> bool:
         """Nobody is left who can say that it is delivered: its origin has lost its directory, and its node has crashed
         before its disk knew, or a late copy has come there, or to an heir, when it had forgotten the key. Or its node
         was taken over from, so that its heir does not know."""
         last = case.deliveries[-1]
         unknown = last.excused or case.claimed_at > last.at or case.handed_on
         return ("origin_lost" in case.parked and unknown) or "maybe_delivered" in case.parked
-
-    def _conclude_parts(self, message: bytes, cases: list[_Case]) -> None:
-        gateways = {one.gateway for case in cases if not case.replayed for one in case.deliveries}
-        # The two that have decided must meet to say so, before one of them forgets, by its own clock, which may jump at
-        # a start; and a frame that is lost on a link that stays is not repeated.
-        kept_s = 0.9 * self._settings.decision_for_s
-        silent = self._meetings.may_be_silent(self._decisions[message], kept_s, self._notice_s)
-        unable_to_say = self._retired or self._wiped or self._lossy or self._jumped or silent
-        if len(gateways) > 1 and not unable_to_say and not any(case.trace in self._splits for case in cases):
-            raise FoundError(Wrong.SPLIT, cases[0].trace, f"over {', '.join(sorted(gateways))}")

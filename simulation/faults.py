@@ -13,8 +13,9 @@ from ring.rows import decode_parked
 from ring.settings import CustodySettings
 from simulation.gateway import Manners
 from simulation.history import History
+from simulation.host import Host
 from simulation.network import Network, Weather
-from simulation.node import Host, Process
+from simulation.node import Process
 from simulation.operator import Operator
 from simulation.profiles import Counts, Profile
 from simulation.site import Site, gate_address

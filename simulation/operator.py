@@ -12,7 +12,8 @@ from typing import Final
 from attrs import define, evolve, frozen
 
 from simulation.history import History
-from simulation.node import Host, Process
+from simulation.host import Host
+from simulation.node import Process
 from simulation.timeline import Timeline
 from simulation.traffic import Arrival, Sending
 

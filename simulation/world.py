@@ -15,9 +15,9 @@ from simulation.disk import Disk
 from simulation.faults import LONGEST_PAUSE_S, Faults
 from simulation.gateway import Gateway
 from simulation.history import History
+from simulation.host import Host
 from simulation.law import Law
 from simulation.network import Network
-from simulation.node import Host
 from simulation.operator import Operator
 from simulation.profiles import PROFILES, Profile
 from simulation.site import Site, host_name
