@@ -9,7 +9,7 @@ link is lost is submitted again, a submit with a temporary error is tried again 
 """
 
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Collection
 from functools import partial
 from random import Random
@@ -19,7 +19,6 @@ from attrs import evolve, frozen
 
 from dlrproxy.simulator.agenda import Agenda
 from dlrproxy.simulator.bodies import Delivered, submit_body
-from dlrproxy.simulator.ids import canonical, readings
 from dlrproxy.simulator.ledger import (
     GatewayStarted,
     Ledger,
@@ -30,6 +29,7 @@ from dlrproxy.simulator.ledger import (
     new_run,
     wall_clock,
 )
+from dlrproxy.simulator.messages import Messages, Outgoing
 from dlrproxy.simulator.options import BindType, GatewayOptions, Range
 from dlrproxy.simulator.plan import seconds
 from dlrproxy.simulator.session import Session
@@ -49,18 +49,6 @@ _COMMANDS = {
     BindType.RECEIVER: (c.BIND_RECEIVER,),
     BindType.PAIR: (c.BIND_TRANSMITTER, c.BIND_RECEIVER),
 }
-
-
-class Outgoing:
-    """One message: submitted once or more, answered, reported on."""
-
-    __slots__ = ("attempts", "destination", "done", "tag")
-
-    def __init__(self, tag: str, destination: str) -> None:
-        self.tag = tag
-        self.destination = destination
-        self.attempts = 0
-        self.done = False
 
 
 @frozen
@@ -89,22 +77,16 @@ class Gateway:
     def __init__(self, options: GatewayOptions, ledger: Ledger | None = None) -> None:
         self.options = options
         self.ledger = ledger if ledger is not None else Ledger()
-        self.finished = trio.Event()  # every message has a final report, or was refused for good
         self.resubmitted = 0
         self.reconnects = 0
         self._run_id = options.run or new_run()
         self._random = Random(f"{options.seed}/{options.name}")
+        self._messages = Messages(options, self._run_id, self._random)
         self._dirty: list[SmppStream] = []
         self._agenda = Agenda(self.flush)
         commands = _COMMANDS[options.bind_type] * options.binds
         self._sessions = [Session(f"s{number}", command, self) for number, command in enumerate(commands, 1)]
         self._before, self._between = submit_body(options.source, options.registered_delivery)
-        self._made = 0
-        self._again: deque[Outgoing] = deque()  # to be submitted again, before new ones
-        self._held = 0  # on the agenda, to be submitted again
-        self._by_id: dict[str, Outgoing] = {}
-        self._by_number: dict[str, Outgoing] = {}
-        self._by_tag: dict[str, Outgoing] = {}  # those that are not done
         self._counts: Counter[str] = Counter()
         self._errors: Counter[str] = Counter()
         self._progress = self._began = time.monotonic()
@@ -118,7 +100,6 @@ class Gateway:
         self._present.set()
         self._awake = trio.Event()  # it reads and submits
         self._awake.set()
-        self._enough = False
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Until every message is done and every submit answered (then `linger_s` more), nothing has moved for
@@ -191,29 +172,34 @@ class Gateway:
         self._answer_delay = seconds(delay_ms)
 
     @property
+    def finished(self) -> trio.Event:
+        """Every message has a final report, or was refused for good."""
+        return self._messages.finished
+
+    @property
     def open(self) -> int:
         """Messages that were made, and have neither a final report nor a permanent error yet."""
-        return self._made - self._counts["done"]
+        return self._messages.made - self._messages.done
 
     @property
     def unanswered(self) -> int:
         """Messages that were made, and have neither an id nor a permanent error yet."""
-        return self._made - self._counts["answered"]
+        return self._messages.made - self._messages.answered
 
     @property
     def message_ids(self) -> Collection[str]:
         """The ids that it was given for its messages."""
-        return self._by_id.keys()
+        return self._messages.ids
 
     def make_no_more(self) -> None:
         """Submit no new messages; those that were made are seen through."""
-        self._enough = True
+        self._messages.enough = True
 
     def summary(self) -> GatewaySummary:
         counts = self._counts
         return GatewaySummary(
             name=self.options.name,
-            messages=self._made,
+            messages=self._messages.made,
             submitted=counts["submitted"],
             resubmitted=self.resubmitted,
             accepted=counts["accepted"],
@@ -222,7 +208,7 @@ class Gateway:
             unmatched=counts["unmatched"],
             matched_by_number=counts["matched_by_number"],
             final=counts["final"],
-            unfinished=self.options.messages - counts["done"],
+            unfinished=self.options.messages - self._messages.done,
             mo=counts["mo"],
             reconnects=self.reconnects,
             seconds=round(self._progress - self._began, 3),
@@ -267,7 +253,7 @@ class Gateway:
         if self.stopping:
             return
         self.resubmitted += len(unanswered)
-        self._again.extendleft(reversed(unanswered))
+        self._messages.take_back(unanswered)
 
     def responded(self, session: Session, message: Outgoing, status: int, message_id: str, now: float) -> None:
         """A submit_sm_resp."""
@@ -275,19 +261,13 @@ class Gateway:
         self._progress = now
         if status == c.ESME_ROK:
             self._counts["accepted"] += 1
-            self._counts["answered"] += 1
-            self._by_id[message_id] = message
-            self._by_number[canonical(message_id)] = message
-            if not self.options.registered_delivery & 3:
-                self._done(message)
+            self._messages.accepted(message, message_id)
             return
         self._errors[c.STATUS_NAMES.get(status, hex(status))] += 1
         if status in c.TEMPORARY:
-            self._held += 1
             self._agenda.at(now + self.options.resubmit_ms / 1000, partial(self._release, message))
         else:
-            self._counts["answered"] += 1
-            self._done(message)
+            self._messages.refused(message)
 
     def delivered(self, session: Session, message: Delivered, now: float) -> tuple[int | None, float]:
         """A report or MO came: the status to answer with, None for silence, and after how many seconds."""
@@ -328,7 +308,7 @@ class Gateway:
             stream.write(pdu)
 
     def _reported(self, session: Session, report: Delivered, status: int | None, now: float) -> None:
-        message, match = self._find(report.message_id)
+        message, match = self._messages.of_id(report.message_id)
         source = report.source.decode("latin-1")
         event = Reported(now, report.message_id, report.state, report.tag, source, session.name, status, match)
         self.ledger.add(event)
@@ -337,56 +317,24 @@ class Gateway:
         self._counts["reports"] += 1
         self._counts["unmatched"] += match == "none"
         self._counts["matched_by_number"] += match == "number"
-        message = self._by_tag.get(report.tag, message)
+        message = self._messages.of_tag(report.tag) or message
         if message is None:
             return
         self._progress = now
         if report.state in c.FINAL_STATES and not message.done:
             self._counts["final"] += 1
-            self._done(message)
-
-    def _find(self, message_id: str) -> tuple[Outgoing | None, str]:
-        message = self._by_id.get(message_id)
-        if message is not None:
-            return message, "exact"
-        for reading in readings(message_id):
-            message = self._by_number.get(reading)
-            if message is not None:
-                return message, "number"
-        return None, "none"
-
-    def _done(self, message: Outgoing) -> None:
-        if message.done:
-            return
-        message.done = True
-        self._by_tag.pop(message.tag, None)
-        self._counts["done"] += 1
-        if self._counts["done"] == self.options.messages:
-            self.finished.set()
+            self._messages.finish(message)
 
     def _release(self, message: Outgoing) -> None:
-        self._held -= 1
-        self._again.append(message)
+        self._messages.put_off(message)
         for session in self._sessions:
             self.fill(session)
-
-    def _next(self) -> Outgoing | None:
-        if self._again:
-            return self._again.popleft()
-        if self._enough or self._made >= self.options.messages:
-            return None
-        self._made += 1
-        tag = f"{self.options.name[-7:]}-{self._run_id}-{self._made}"
-        destination = f"{self.options.destination_prefix}{self._random.randrange(10_000_000):07d}"
-        message = Outgoing(tag, destination)
-        self._by_tag[tag] = message
-        return message
 
     def _submit(self, session: Session, limit: int) -> int:
         """Submit up to `limit` messages, and say how many there were. The caller flushes."""
         now = time.monotonic()
         for count in range(limit):
-            message = self._next()
+            message = self._messages.next()
             if message is None:
                 return count
             message.attempts += 1
@@ -437,7 +385,7 @@ class Gateway:
 
     def _outstanding(self) -> bool:
         """A report may come before the response to its message, which is then still to come."""
-        return bool(self._again) or any(session.unanswered for session in self._sessions)
+        return self._messages.waiting or any(session.unanswered for session in self._sessions)
 
     async def _unbind(self) -> None:
         """Every delivery that was received is answered first: an operator takes an unbind for the end of the bind,

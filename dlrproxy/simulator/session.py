@@ -14,7 +14,8 @@ from protocols.smpp.framing import HEADER
 from protocols.smpp.pdu import Bind, BodyError, pack, response_id
 
 if TYPE_CHECKING:
-    from dlrproxy.simulator.gateway import Gateway, Outgoing
+    from dlrproxy.simulator.gateway import Gateway
+    from dlrproxy.simulator.messages import Outgoing
 
 CONNECT_S = 10.0
 BIND_S = 10.0  # how long the peer may take to answer the bind request
