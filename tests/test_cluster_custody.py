@@ -31,13 +31,33 @@ def sent_on(world):
     return [dict(note.fields)["to"] for _, note in world.notes if note.event == "moved"]
 
 
+def report_for(world, gateway, *, at):
+    """The report "t" of a message of that gateway comes in at that node."""
+    world.submit(b"m", gateway)
+    world.report(at, b"m", "t")
+
+
+def bind(world, node, gateway):
+    world.bind(node, gateway)
+    world.settle_down()
+
+
+def unbind(world, node, gateway):
+    world.unbind(node, gateway)
+    world.settle_down()
+
+
+def pass_time(world, seconds):
+    world.advance(seconds)
+    world.settle_down()
+
+
 # --- one hop
 
 
 def test_a_report_goes_to_the_node_where_its_gateway_is_bound_in_one_hop():
     world = World()
-    world.submit(b"m", "gw2")
-    world.report("n0", b"m", "t")
+    report_for(world, "gw2", at="n0")
     world.settle_down()
     assert got(world, "t") == [("n2", "gw2")]
     assert sent_on(world) == ["n2"]
@@ -46,8 +66,7 @@ def test_a_report_goes_to_the_node_where_its_gateway_is_bound_in_one_hop():
 
 def test_at_its_gateways_own_node_it_goes_nowhere():
     world = World()
-    world.submit(b"m", "gw0")
-    world.report("n0", b"m", "t")
+    report_for(world, "gw0", at="n0")
     world.settle_down()
     assert got(world, "t") == [("n0", "gw0")]
     assert sent_on(world) == []
@@ -55,41 +74,33 @@ def test_at_its_gateways_own_node_it_goes_nowhere():
 
 def test_a_gateway_that_is_bound_here_too_is_not_looked_for_elsewhere():
     world = World()
-    world.bind("n1", "gw2")
-    world.settle_down()
-    world.submit(b"m", "gw2")
-    world.report("n1", b"m", "t")
+    bind(world, "n1", "gw2")
+    report_for(world, "gw2", at="n1")
     world.settle_down()
     assert got(world, "t") == [("n1", "gw2")]
 
 
 def test_a_lost_word_that_something_came_only_costs_time():
     world = World()
-    world.submit(b"m", "gw2")
-    world.report("n0", b"m", "t")
+    report_for(world, "gw2", at="n0")
     while not world.wires.get(("n0", "n2")):
         world.busy_steps()[0]()
     world.wires[("n0", "n2")].clear()
     world.processes["n2"].wants_collecting = False
     world.settle_down()
     assert kept(world, "t") == [("n2", INBOX)]
-    world.advance(5.0)
-    world.settle_down()
+    pass_time(world, 5.0)
     assert got(world, "t") == [("n2", "gw2")]
 
 
 def test_a_report_for_a_gateway_that_is_bound_nowhere_waits_until_it_binds_anywhere():
     world = World()
-    world.unbind("n2", "gw2")
+    unbind(world, "n2", "gw2")
+    report_for(world, "gw2", at="n0")
     world.settle_down()
-    world.submit(b"m", "gw2")
-    world.report("n0", b"m", "t")
-    world.settle_down()
-    world.advance(300.0)
-    world.settle_down()
+    pass_time(world, 300.0)
     assert (got(world, "t"), kept(world, "t")) == ([], [("n0", "custody")])
-    world.bind("n1", "gw2")
-    world.settle_down()
+    bind(world, "n1", "gw2")
     assert got(world, "t") == [("n1", "gw2")]
     world.check()
 
@@ -97,8 +108,7 @@ def test_a_report_for_a_gateway_that_is_bound_nowhere_waits_until_it_binds_anywh
 @pytest.mark.parametrize("how", ["its gateway binds elsewhere", "its node stops"])
 def test_of_an_hours_reports_no_more_move_at_once_than_one_statement_carries(how):
     world = World()
-    world.unbind("n2", "gw2")
-    world.settle_down()
+    unbind(world, "n2", "gw2")
     traces = [f"t{number}" for number in range(3 * MOVING_AT_ONCE)]
     for trace in traces:
         world.submit(trace.encode(), "gw2")
@@ -118,8 +128,7 @@ def test_of_an_hours_reports_no_more_move_at_once_than_one_statement_carries(how
     if how == "its node stops":
         assert all(kept(world, trace) == [("n1", "custody")] for trace in traces)
         assert not world.processes["n0"].machine.handing_on
-        world.bind("n1", "gw2")
-        world.settle_down()
+        bind(world, "n1", "gw2")
     assert [got(world, trace) for trace in traces] == [[("n1", "gw2")]] * len(traces)
     world.check()
 
@@ -134,18 +143,15 @@ def test_what_is_queued_for_a_gateway_follows_it_to_another_node():
     world.room = 10
     world.unbind("n2", "gw2")
     world.bind("n1", "gw2")
-    world.advance(2.0)
-    world.settle_down()
-    world.advance(2.0)
-    world.settle_down()
+    pass_time(world, 2.0)
+    pass_time(world, 2.0)
     assert got(world, "t") == [("n1", "gw2")]
     world.check()
 
 
 def test_two_nodes_that_have_not_heard_of_a_gateways_move_do_not_throw_its_reports_to_and_fro():
     world = World()
-    world.submit(b"m", "gw2")
-    world.report("n0", b"m", "t")
+    report_for(world, "gw2", at="n0")
     world.unbind("n2", "gw2")
     world.bind("n1", "gw2")
     for wire in world.wires.values():  # nobody hears of it
@@ -158,14 +164,12 @@ def test_two_nodes_that_have_not_heard_of_a_gateways_move_do_not_throw_its_repor
 
 def test_reports_of_one_message_move_together_and_in_order():
     world = World()
-    world.unbind("n2", "gw2")
-    world.settle_down()
+    unbind(world, "n2", "gw2")
     world.submit(b"m", "gw2")
     for number in range(3):
         world.report("n0", b"m", f"t{number}", final=number == 2)
     world.settle_down()
-    world.bind("n2", "gw2")
-    world.settle_down()
+    bind(world, "n2", "gw2")
     assert [one.trace for one in world.delivered] == ["t0", "t1", "t2"]
     assert sent_on(world) == ["n2"] * 3
     world.check()
@@ -187,26 +191,21 @@ def test_their_order_outlives_a_crash_of_the_node_that_they_have_come_to():
 
 def test_after_claim_for_s_it_is_parked():
     world = World()
-    world.unbind("n2", "gw2")
+    unbind(world, "n2", "gw2")
+    report_for(world, "gw2", at="n0")
     world.settle_down()
-    world.submit(b"m", "gw2")
-    world.report("n0", b"m", "t")
-    world.settle_down()
-    world.advance(SETTINGS.claim_for_s + 1)
-    world.settle_down()
+    pass_time(world, SETTINGS.claim_for_s + 1)
     assert world.reason("t") == "owner_unreachable"
 
 
 def test_an_intermediate_report_that_comes_after_the_final_one_was_delivered_elsewhere_is_not():
     world = World()
-    world.unbind("n2", "gw2")
-    world.settle_down()
+    unbind(world, "n2", "gw2")
     world.submit(b"m", "gw2")
     world.report("n0", b"m", "t", final=False)
     world.settle_down()
     world.database.finished.add(b"m")  # by a node where its gateway was bound for a moment
-    world.bind("n1", "gw2")
-    world.settle_down()
+    bind(world, "n1", "gw2")
     assert got(world, "t") == []
     assert events(world, "t")[-1] == "superseded"
     world.check_now()
@@ -219,11 +218,9 @@ def test_a_report_that_nobody_owns_is_looked_for_and_then_parked():
     world = World()
     world.report("n0", b"nobody", "t")
     world.settle_down()
-    world.advance(25.0)
-    world.settle_down()
+    pass_time(world, 25.0)
     assert kept(world, "t") == [("n0", "custody")]
-    world.advance(10.0)
-    world.settle_down()
+    pass_time(world, 10.0)
     assert world.reason("t") == "unclaimed"
     assert sent_on(world) == []
 
@@ -234,8 +231,7 @@ def test_a_message_that_is_written_a_moment_later_still_gets_its_report():
     world.settle_down()
     world.owners["t"] = "gw1"
     world.submit(b"late", "gw1")
-    world.advance(6.0)
-    world.settle_down()
+    pass_time(world, 6.0)
     assert got(world, "t") == [("n1", "gw1")]
 
 
@@ -257,8 +253,7 @@ def test_while_a_node_is_out_of_reach_nobodys_report_is_not_said_to_be_nobodys()
     world.report("n0", b"nobody", "t")
     for _ in range(8):
         world.settle_down()
-        world.advance(5.0)
-    world.settle_down()
+        pass_time(world, 5.0)
     assert world.reason("t") == "owner_unreachable"
 
 
@@ -267,8 +262,7 @@ def test_while_a_node_is_out_of_reach_nobodys_report_is_not_said_to_be_nobodys()
 
 def test_a_row_says_so_before_a_gateway_gets_it():
     world = World()
-    world.submit(b"m", "gw0")
-    world.report("n0", b"m", "t")
+    report_for(world, "gw0", at="n0")
     world.commit("n0")
     assert got(world, "t") == []
     world.commit("n0")
@@ -295,14 +289,12 @@ def test_and_not_any_more_once_a_gateway_has_not_taken_it(unsent):
 @pytest.mark.parametrize("policy", ["park", "deliver"])
 def test_what_a_dead_node_was_delivering_is_parked_or_delivered_once_more(policy):
     world = world_with(maybe_delivered=policy)
-    world.submit(b"m", "gw0")
-    world.report("n0", b"m", "t")
+    report_for(world, "gw0", at="n0")
     world.commit("n0")
     world.commit("n0")
     world.crash("n0")
     world.take_over("n0", "n1")
-    world.bind("n1", "gw0")
-    world.settle_down()
+    bind(world, "n1", "gw0")
     if policy == "park":
         assert world.reason("t") == "maybe_delivered"
         assert len(got(world, "t")) == 1
@@ -312,8 +304,7 @@ def test_what_a_dead_node_was_delivering_is_parked_or_delivered_once_more(policy
 
 def test_a_node_that_restarts_in_time_delivers_it_again_itself():
     world = World()
-    world.submit(b"m", "gw0")
-    world.report("n0", b"m", "t")
+    report_for(world, "gw0", at="n0")
     world.commit("n0")
     world.commit("n0")
     world.crash("n0")
@@ -325,8 +316,7 @@ def test_a_node_that_restarts_in_time_delivers_it_again_itself():
 
 def test_a_permanent_error_parks_it_where_its_gateway_is():
     world = World()
-    world.submit(b"m", "gw1")
-    world.report("n0", b"m", "t")
+    report_for(world, "gw1", at="n0")
     while not world.processes["n1"].at_gateway:
         world.busy_steps()[0]()
     world.answer("n1", ESME_RX_P_APPN)
@@ -340,19 +330,15 @@ def test_a_permanent_error_parks_it_where_its_gateway_is():
 
 def test_custody_of_a_dead_node_goes_on_at_its_heir():
     world = World()
-    world.unbind("n2", "gw2")
-    world.settle_down()
-    world.submit(b"m", "gw2")
-    world.report("n0", b"m", "t")
+    unbind(world, "n2", "gw2")
+    report_for(world, "gw2", at="n0")
     world.settle_down()
     world.crash("n0")
     world.take_over("n0", "n1")
     world.settle_down()
     assert kept(world, "t") == [("n1", "custody")]
-    world.bind("n2", "gw2")
-    world.settle_down()
-    world.advance(2.0)
-    world.settle_down()
+    bind(world, "n2", "gw2")
+    pass_time(world, 2.0)
     assert got(world, "t") == [("n2", "gw2")]
     world.check()
 
@@ -366,17 +352,14 @@ def test_what_nobody_had_been_found_for_is_looked_for_by_the_heir():
     world.owners["t"] = "gw2"
     world.submit(b"late", "gw2")
     world.settle_down()
-    world.advance(2.0)
-    world.settle_down()
+    pass_time(world, 2.0)
     assert got(world, "t") == [("n2", "gw2")]
 
 
 def test_a_node_that_stood_still_while_it_was_taken_over_from_writes_nothing_more():
     world = World()
-    world.unbind("n2", "gw2")
-    world.settle_down()
-    world.submit(b"m", "gw2")
-    world.report("n0", b"m", "t")
+    unbind(world, "n2", "gw2")
+    report_for(world, "gw2", at="n0")
     world.settle_down()
     world.stop("n0")
     world.take_over("n0", "n1")
@@ -386,22 +369,19 @@ def test_a_node_that_stood_still_while_it_was_taken_over_from_writes_nothing_mor
     world.settle_down()
     assert "n0" not in world.processes
     world.start("n0")
-    world.advance(2.0)
-    world.settle_down()
+    pass_time(world, 2.0)
     assert got(world, "t") == [("n2", "gw2")]
     world.check()
 
 
 def test_a_row_that_was_moved_and_not_taken_in_is_taken_over_as_well():
     world = World()
-    world.submit(b"m", "gw2")
-    world.report("n0", b"m", "t")
+    report_for(world, "gw2", at="n0")
     while kept(world, "t") != [("n2", INBOX)]:
         world.commit("n0")
     world.crash("n2")
     world.take_over("n2", "n1")
-    world.bind("n1", "gw2")
-    world.settle_down()
+    bind(world, "n1", "gw2")
     assert got(world, "t") == [("n1", "gw2")]
     world.check()
 
@@ -432,8 +412,7 @@ def test_also_one_that_it_had_not_heard_of():
     world.take_over("n0", "n1")
     world.settle_down()
     assert {place[:2] for place in world.database.rows} == {("n1", "custody")}
-    world.advance(SETTINGS.decision_for_s + 1)
-    world.settle_down()
+    pass_time(world, SETTINGS.decision_for_s + 1)
     assert world.database.rows == {}
 
 
@@ -451,11 +430,9 @@ def lost_with_its_node(world):
 def test_reports_of_a_gateway_that_is_lost_with_its_node_go_to_its_stand_in():
     world = world_with(stand_in={"gw2": "gw1"})
     lost_with_its_node(world)
-    world.advance(11.0)
-    world.settle_down()
+    pass_time(world, 11.0)
     assert got(world, "t") == []
-    world.advance(2.0)
-    world.settle_down()
+    pass_time(world, 2.0)
     assert got(world, "t") == [("n1", "gw1")]
     assert "stood_in" in events(world, "t")
     world.check({"gw2": "gw1"})
@@ -464,8 +441,7 @@ def test_reports_of_a_gateway_that_is_lost_with_its_node_go_to_its_stand_in():
 def test_without_one_they_wait():
     world = World()
     lost_with_its_node(world)
-    world.advance(500.0)
-    world.settle_down()
+    pass_time(world, 500.0)
     assert got(world, "t") == []
 
 
@@ -473,36 +449,29 @@ def test_nobody_stands_in_for_a_gateway_that_is_bound_at_another_node():
     world = world_with(stand_in={"gw2": "gw1"})
     lost_with_its_node(world)
     world.advance(5.0)
-    world.bind("n0", "gw2")
-    world.settle_down()
+    bind(world, "n0", "gw2")
     assert got(world, "t") == [("n0", "gw2")]
 
 
 def test_nobody_stands_in_for_one_that_has_only_unbound():
     world = world_with(stand_in={"gw2": "gw1"})
-    world.unbind("n2", "gw2")
+    unbind(world, "n2", "gw2")
+    report_for(world, "gw2", at="n0")
     world.settle_down()
-    world.submit(b"m", "gw2")
-    world.report("n0", b"m", "t")
-    world.settle_down()
-    world.advance(500.0)
-    world.settle_down()
+    pass_time(world, 500.0)
     assert got(world, "t") == []
 
 
 def test_nobody_stands_in_for_one_whose_node_is_back_in_time():
     world = world_with(stand_in={"gw2": "gw1"})
     lost_with_its_node(world)
-    world.advance(11.0)
-    world.settle_down()
+    pass_time(world, 11.0)
     world.bound["n2"].clear()
     world.start("n2")
     world.settle_down()
-    world.advance(100.0)
-    world.settle_down()
+    pass_time(world, 100.0)
     assert got(world, "t") == []
-    world.bind("n2", "gw2")
-    world.settle_down()
+    bind(world, "n2", "gw2")
     assert got(world, "t") == [("n2", "gw2")]
 
 
@@ -519,8 +488,7 @@ def test_an_mo_for_a_gateway_by_rule_goes_there_in_one_hop():
 
 def test_an_mo_without_a_rule_goes_to_a_bound_gateway_and_nobody_claims_it():
     world = World()
-    world.unbind("n0", "gw0")
-    world.settle_down()
+    unbind(world, "n0", "gw0")
     world.mo("n0", "s/0")
     world.settle_down()
     assert len(got(world, "s/0")) == 1
@@ -534,8 +502,7 @@ def test_parts_of_one_mo_go_to_one_gateway():
     for number, name in enumerate(("n0", "n1", "n2")):
         world.mo(name, f"s/{number}", part=part)
     world.settle_down()
-    world.advance(20.0)
-    world.settle_down()
+    pass_time(world, 20.0)
     assert len({gateway for number in range(3) for _, gateway in got(world, f"s/{number}")}) == 1
     assert all(world.owners[f"s/{number}"] == ANYBODY for number in range(3))
     world.advance(1000.0)  # the decision is forgotten
@@ -548,10 +515,8 @@ def test_parts_of_one_mo_go_to_one_gateway():
 
 def test_a_node_that_stops_leaves_what_waits_to_another_one():
     world = World()
-    world.unbind("n2", "gw2")
-    world.settle_down()
-    world.submit(b"m", "gw2")
-    world.report("n0", b"m", "t")
+    unbind(world, "n2", "gw2")
+    report_for(world, "gw2", at="n0")
     world.report("n0", b"nobody", "u")
     world.settle_down()
     machine = world.processes["n0"].machine
