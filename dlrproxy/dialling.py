@@ -11,7 +11,7 @@ import trio
 from dlrproxy.config.keys import Address
 from dlrproxy.config.operator import Operator
 from dlrproxy.connection import TlsStream
-from ring.tls import MINIMUM_VERSIONS, TlsError, load_authority, load_certificate, new_context
+from ring.tls import MINIMUM_VERSIONS, TlsError, client_context
 
 
 class UnreachableError(Exception):
@@ -70,17 +70,11 @@ async def _secure(
 
 
 def _context(operator: Operator) -> ssl.SSLContext:
-    context = new_context(ssl.PROTOCOL_TLS_CLIENT)  # which checks certificate and name
-    context.minimum_version = MINIMUM_VERSIONS[operator.tls_min_version]
     try:
-        if operator.ca_file is None:
-            context.load_default_certs()
-        else:
-            load_authority(context, operator.ca_file)
-        if operator.cert_file is not None and operator.key_file is not None:
-            load_certificate(context, operator.cert_file, operator.key_file)
+        context = client_context(operator.ca_file, (operator.cert_file, operator.key_file))
     except TlsError as error:
         raise TlsRefusedError(str(error)) from error
+    context.minimum_version = MINIMUM_VERSIONS[operator.tls_min_version]
     return context
 
 

@@ -114,6 +114,24 @@ def new_context(protocol: int) -> ssl.SSLContext:
     return context
 
 
+def client_context(
+    ca_file: Path | None, certificate: tuple[Path | None, Path | None] = (None, None), prefix: str = ""
+) -> ssl.SSLContext:
+    """Checks the server's certificate and the name in it, and shows ours where both files of that are given.
+
+    Without `ca_file` the system's authorities are trusted. Raises TlsError; `prefix` as in `load_authority`.
+    """
+    context = new_context(ssl.PROTOCOL_TLS_CLIENT)
+    if ca_file is None:
+        context.load_default_certs()
+    else:
+        load_authority(context, ca_file, prefix)
+    cert_file, key_file = certificate
+    if cert_file is not None and key_file is not None:
+        load_certificate(context, cert_file, key_file, prefix)
+    return context
+
+
 def load_authority(context: ssl.SSLContext, ca_file: Path, prefix: str = "") -> None:
     """The certificates that sign those of the other side. Raises TlsError.
 

@@ -15,7 +15,7 @@ from dlrproxy.admin import unix_socket
 from dlrproxy.admin.client import AdminError, NotRunningError
 from dlrproxy.config.keys import Address
 from dlrproxy.secret import Secret
-from ring.tls import load_authority, load_certificate, new_context
+from ring.tls import client_context
 
 _VISIBLE: Final = re.compile(rb"[\x21-\x7e\x80-\xff]+")
 
@@ -149,11 +149,4 @@ def url(
         if ca_file is not None or certificate is not None:
             raise ValueError(f"{given}: certificates need https")
         return Url(given, address, None, token)
-    context = new_context(ssl.PROTOCOL_TLS_CLIENT)
-    if ca_file is None:
-        context.load_default_certs()
-    else:
-        load_authority(context, ca_file)
-    if certificate is not None:
-        load_certificate(context, *certificate)
-    return Url(given, address, context, token)
+    return Url(given, address, client_context(ca_file, certificate or (None, None)), token)

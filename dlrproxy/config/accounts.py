@@ -1,6 +1,7 @@
 """The accounts at this node's and the other node's database server, as the configuration gives them.
 
-Both servers know the same accounts. Not imported with the rest of the configuration, which needs no database driver.
+Both servers know the same accounts. Every function raises TlsError for certificates that cannot be used. Not imported
+with the rest of the configuration, which needs no database driver.
 """
 
 import os
@@ -12,6 +13,7 @@ import attrs
 from dlrproxy.config import Config
 from dlrproxy.config.database import Database, Pair
 from dlrproxy.store.sql.connection import Account
+from ring.tls import client_context
 
 _NO_DATABASE: Final = "the configuration has no [database]"
 _NO_PAIR: Final = "the configuration has no [pair]"
@@ -75,7 +77,4 @@ def _pair(config: Config) -> Pair:
 
 
 def _tls(database: Database) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=database.ca_file)
-    if database.cert_file is not None:
-        context.load_cert_chain(database.cert_file, database.key_file)
-    return context
+    return client_context(database.ca_file, (database.cert_file, database.key_file), "database.")
