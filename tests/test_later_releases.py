@@ -130,7 +130,7 @@ async def test_parked_rows_that_cannot_be_read_are_neither_replayed_nor_dropped_
     keeper, store = pair.keepers["a"], pair.stores["a"]
     good = encode_row(ParkedRow(envelope(2), "unclaimed", 1000.0, 1001.0))
     names = await parked_at(pair, b"of a later release", good)
-    assert await keeper.drop([names[0]]) == 0
+    assert await keeper.parked.drop([names[0]]) == 0
     assert await keeper.parked.replay([names[0]], "") == 0
     pair.relays["a"].owned[b"id1"] = open_message(b"id1", "gw-a")
     assert await keeper.parked.look_again() == 1
