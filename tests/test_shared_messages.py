@@ -77,7 +77,7 @@ async def test_custody_finds_the_gateway_that_got_an_id_last_at_whatever_node(wo
     a, b = worlds
     await submitted(a, "gw1", b"7")
     await submitted(b, "gw2", b"7")
-    [verdict] = await a.relay.find_owners([Wanted(b"7", b"")])
+    [verdict] = await a.relay.hand_over.find_owners([Wanted(b"7", b"")])
     assert verdict.record.owner == "gw2"
 
 
