@@ -9,6 +9,7 @@ import trio
 from dlrproxy.clock import NodeClock
 from dlrproxy.logs import RouteLog, logger
 from dlrproxy.store.port import OpenMessage, Store, StoreError, Table
+from dlrproxy.store.shared import ClockedStore
 from protocols.smpp.message_ids import Rule
 
 _RUN: Final = b"run"
@@ -24,6 +25,20 @@ async def read_clock(store: Store) -> float:
     """The last reading that an earlier run wrote down, 0.0 for a new store. Raises StoreError."""
     value = await store.get(Table.META, _CLOCK)
     return 0.0 if value is None else _number(value, "clock")
+
+
+async def read_clocks(store: ClockedStore) -> dict[str, float | None]:
+    """The last reading that each other node of a cluster which is there has written down; None: it is damaged.
+
+    Raises StoreError when they cannot be read.
+    """
+    readings: dict[str, float | None] = {}
+    for node, value in (await store.of_others(_CLOCK)).items():
+        try:
+            readings[node] = _number(value, "clock")
+        except StoreError:
+            readings[node] = None
+    return readings
 
 
 def write_clock(store: Store, clock: NodeClock) -> None:

@@ -19,6 +19,7 @@ from attrs import evolve
 from dlrproxy import leaving
 from dlrproxy.admin.view import Drain
 from dlrproxy.clock import NodeClock
+from dlrproxy.clocks import Clocks
 from dlrproxy.collector import at_rest
 from dlrproxy.config import Config
 from dlrproxy.config.changes import Changes, ReloadRefusedError, changes, check_identity, taken_over
@@ -64,6 +65,7 @@ class Term:
         self.fronts: dict[str, Front] = {}
         self.draining: Drain | None = None
         self.started = trio.Event()  # it listens and dials
+        self.clocks: Clocks | None = None  # of a cluster
         self._routes = routes
         self._conversations = conversations
         self._drain_asked = trio.Event()
@@ -115,6 +117,9 @@ class Term:
         """
         self.clock.not_before(await read_clock(store))
         self.store = store
+        if isinstance(store, GroupedSharedStore):
+            self.clocks = Clocks(store, self.clock)
+            await self.clocks.compare()
         self.housekeeping = Housekeeping(store, self.clock, self._routes, self._with_expired_events, self._expires)
         self.summaries = ring.summaries(self.config)
         self.keeper = await self._keeper(store)
@@ -133,6 +138,8 @@ class Term:
         self._attach()
         async with trio.open_nursery() as inner:
             inner.start_soon(self.housekeeping.run)
+            if self.clocks is not None:
+                inner.start_soon(self.clocks.run)
             with at_rest():
                 await self.keeper.restore()
             self._warn_of_custody_without_operator()

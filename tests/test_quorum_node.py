@@ -12,6 +12,7 @@ from test_quorum_driver import FakeDatabase
 
 from dlrproxy.admin import unix_socket
 from dlrproxy.config import parse
+from dlrproxy.config.accounts import ordinary
 from dlrproxy.config.changes import ReloadRefusedError
 from dlrproxy.demo.ports import LOOPBACK, reserved
 from dlrproxy.modes import quorum_node
@@ -205,6 +206,20 @@ async def test_a_node_that_does_not_fit_the_others_says_so_and_serves_once_it_do
         await scene.term_after()
         assert not scene.node.quorum().differences
         assert scene.galera.published == settings_of(scene.config)
+
+
+async def test_a_term_knows_other_clocks_before_it_looks_anything_up(tmp_path, monkeypatch):
+    async with running(tmp_path, monkeypatch) as scene:
+        term = await scene.term_after()
+        await scene.lose_quorum()
+        pool = Pool(ordinary(scene.config), 1, LONG_S)
+        await pool.run("INSERT INTO members (node,epoch,beat,home,taken,heir,moved) VALUES ('b',1,1,'',0,'',0)")
+        await pool.run("INSERT INTO items (node,kind,name,content) VALUES ('b','meta','clock','1000000000')")
+        await pool.close()
+        scene.regain_quorum()
+        term = await scene.term_after(term)
+        assert term.store.ahead_s > 1e6
+        assert scene.node.quorum().clocks == {}  # for all that is known it is down
 
 
 async def test_a_node_that_stops_takes_over_nothing(tmp_path, monkeypatch):

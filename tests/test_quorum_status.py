@@ -35,7 +35,7 @@ def of_machine(machine, seen, **values):
         me="gw1",
         nodes=("gw1", "gw2"),
         quorum=Quorum(weights={"gw1": 2}, sites={"gw1": "north", "gw2": "south"}),
-        **({"serving": False, "is_master": False, "journal_rows": 0, "inbox": Waiting(0, 0.0)} | values),
+        **({"serving": False, "is_master": False, "journal_rows": 0, "inbox": Waiting(0, 0.0), "clocks": {}} | values),
     )
 
 
@@ -81,6 +81,20 @@ def test_a_node_that_was_taken_out_of_the_configuration_is_not_shown_as_gone():
     rows = Rows(members={"old": Member(epoch=4, beat=1, taken=True, heir="gw1")}, master=MasterRow())
     machine = Machine(QuorumSettings(me="gw1", home=b"1"))
     assert not of_machine(machine, Observation(server=SYNCED, rows=rows)).members
+
+
+def test_a_clock_that_is_wrong_is_shown():
+    machine = Machine(QuorumSettings(me="gw1", home=b"1"))
+    text = said(of_machine(machine, Observation(server=SYNCED), clocks={"gw2": 86_400.0, "gw3": -120.0}))
+    assert "its clock is 86,400 s ahead of that of gw2" in text
+    assert "its clock is 120 s behind that of gw3" in text
+
+
+def test_a_clock_that_is_wrong_is_a_metric():
+    machine = Machine(QuorumSettings(me="gw1", home=b"1"))
+    found = of_machine(machine, Observation(server=SYNCED), clocks={"gw2": 86_400.0})
+    [ahead] = [metric for metric in quorum_metrics(found) if metric.name == "dlrproxy_clock_ahead_seconds"]
+    assert [(sample.labels, sample.value) for sample in ahead.samples] == [({"node": "gw2"}, 86_400.0)]
 
 
 def test_a_silent_server_leaves_little_to_say():

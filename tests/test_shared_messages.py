@@ -3,21 +3,13 @@
 Two relays over two stores in one database, on one server. An operator uses an id again, or reports at another node.
 """
 
-import contextlib
-
-import mariadb_server
 import pytest
-import trio
 from relay_world import World, deliver_sm_resp, receipt, sequence_of, submit_sm_resp
+from shared_world import running_stores
 from test_store_contract import a_lookup, an_open, durable, find_one
 
 from dlrproxy.custody_port import Wanted
-from dlrproxy.store.directory import free_bytes
-from dlrproxy.store.space import Space
-from dlrproxy.store.sql import schema
 from dlrproxy.store.sql.backend import SqlBackend
-from dlrproxy.store.sql.pool import Pool
-from dlrproxy.store.sql.store import Opening, open_shared
 
 NOW = 1000.0  # on the clock of every world
 
@@ -25,20 +17,8 @@ NOW = 1000.0  # on the clock of every world
 @pytest.fixture
 async def stores(tmp_path):
     """Those of the nodes a and b."""
-    async with mariadb_server.fresh_schema() as account, contextlib.AsyncExitStack() as closing:
-        pool = Pool(account, 1, 30)
-        await schema.init(pool)
-        await pool.close()
-        opened = []
-        async with trio.open_nursery() as nursery:
-            for node in ("a", "b"):
-                opening = Opening(space=Space(tmp_path, 0, free_bytes), connections=2, statement_timeout_s=30)
-                store = await open_shared(account, lambda: NOW, node, 1, opening)
-                closing.push_async_callback(store.close)
-                nursery.start_soon(store.run)
-                opened.append(store)
-            yield opened
-            nursery.cancel_scope.cancel()
+    async with running_stores(tmp_path, a=lambda: NOW, b=lambda: NOW) as (_, opened):
+        yield list(opened.values())
 
 
 @pytest.fixture

@@ -38,6 +38,10 @@ def quorum_metrics(quorum: QuorumStatus) -> Iterator[Metric]:
     for node in quorum.members.keys() | differing.keys():
         differ.add_metric([node], differing[node])
     yield differ
+    ahead = gauge("clock_ahead_seconds", "Of another node's, where they differ by a minute; below 0: behind.", "node")
+    for node, by in quorum.clocks.items():
+        ahead.add_metric([node], by)
+    yield ahead
     taken = gauge("member_taken", "1 while the node is gone and its custody is another's.", "node")
     for node, member in quorum.members.items():
         taken.add_metric([node], member.taken)

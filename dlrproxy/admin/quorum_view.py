@@ -59,5 +59,7 @@ class QuorumStatus(msgspec.Struct, frozen=True, kw_only=True):
     apart: tuple[str, ...] = ()  # nodes that serve, and over another cluster
     differences: tuple[DifferenceStatus, ...] = ()
     journal_rows: int  # open messages on this node's disk that the database does not have yet
+    # By how many seconds its clock is ahead of another node's (or, below 0, behind it), where they differ by a minute.
+    clocks: Mapping[str, float] = {}
     inbox_rows: int = 0  # custody that others have given to this node and it has not taken; 1000: so many at least
     inbox_oldest_s: float = 0.0  # since this process has seen the first of them there

@@ -38,9 +38,14 @@ def shown_quorum(quorum: QuorumStatus) -> RenderableType:
         lines.append(_losses(quorum.losses))
     if quorum.journal_rows:
         lines.append(Text(f"{count(quorum.journal_rows)} ids in the journal wait for the database", DOUBTFUL))
+    lines += [Text(_apart(node, by), BAD) for node, by in sorted(quorum.clocks.items())]
     if quorum.inbox_rows:
         lines.append(_inbox(quorum))
     return Group(*lines)
+
+
+def _apart(node: str, ahead_s: float) -> str:
+    return f"its clock is {abs(ahead_s):,.0f} s {'ahead of' if ahead_s > 0 else 'behind'} that of {node}"
 
 
 def _inbox(quorum: QuorumStatus) -> Text:

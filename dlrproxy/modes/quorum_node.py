@@ -102,6 +102,7 @@ class QuorumNode(IntermittentNode[QuorumDriver]):
             is_master=driver.is_master,
             journal_rows=self._journal_rows,
             inbox=driver.inbox.waiting(now),
+            clocks={} if self.term is None or self.term.clocks is None else self.term.clocks.apart,
             trouble=driver.trouble,
             apart=driver.apart,
         )

@@ -1,6 +1,6 @@
 """What a node of a quorum shows of itself, from what its driver has seen. Pure, but for the time that it is given."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from dlrproxy.admin.quorum_view import ClusterStatus, DifferenceStatus, LossStatus, MemberStatus, QuorumStatus
 from dlrproxy.config.database import Quorum
@@ -24,6 +24,7 @@ def quorum_status(
     is_master: bool,
     journal_rows: int,
     inbox: Waiting,
+    clocks: Mapping[str, float],
     trouble: str = "",
     apart: Collection[str] = (),
 ) -> QuorumStatus:
@@ -61,6 +62,7 @@ def quorum_status(
             for each in machine.agreement.differences
         ),
         journal_rows=journal_rows,
+        clocks=dict(clocks),
         inbox_rows=inbox.rows,
         inbox_oldest_s=inbox.oldest_s,
     )

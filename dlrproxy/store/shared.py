@@ -17,7 +17,7 @@ from typing import Protocol
 from dlrproxy.store.backend import Backend, Records
 from dlrproxy.store.group import Group, Key
 from dlrproxy.store.grouped import GroupedStore, StoreOptions
-from dlrproxy.store.port import Lookup, OpenMessage, Store
+from dlrproxy.store.port import Expired, Lookup, OpenMessage, Store
 
 Rows = list[tuple[bytes, bytes]]
 
@@ -41,11 +41,23 @@ class SharedStore(Store, Protocol):
         """
 
 
+class ClockedStore(Protocol):
+    """One that does not go by this node's clock alone to say what is over (`dlrproxy.clocks`)."""
+
+    ahead_s: float  # by so much this node's clock is ahead of the slowest clock of the cluster; 0.0 until it is set
+
+    async def of_others(self, name: bytes) -> dict[str, bytes]:
+        """The META row of that name of each other node that is there, not taken over from. Raises StoreError."""
+
+
 class SharedBackend(Backend, Protocol):
     """What stands behind it."""
 
     async def scan_inbox(self, limit: int) -> Rows:
         """The first rows of this node's inbox."""
+
+    async def of_others(self, name: bytes) -> dict[str, bytes]:
+        """The META row of that name of each other node that is not taken over from."""
 
     async def catch_up(self) -> None:
         """Wait until what other nodes had committed at the time of the call can be read."""
@@ -63,7 +75,9 @@ class GroupedSharedStore(GroupedStore):
         options: StoreOptions,
     ) -> None:
         """`node` is the one whose partition it is; the rest is as for `GroupedStore`."""
-        super().__init__(backend, store_id, now, options)
+        super().__init__(backend, store_id, self._now_by_all, options)
+        self.ahead_s = 0.0
+        self._now_here = now
         self._shared = backend
         self._node = node
 
@@ -87,6 +101,9 @@ class GroupedSharedStore(GroupedStore):
         await self._shared.catch_up()
         rows = await self._shared.scan_inbox(limit + len(taken))
         return [(key, value) for key, value in rows if key not in taken][:limit]
+
+    async def of_others(self, name: bytes) -> dict[str, bytes]:
+        return await self._shared.of_others(name)
 
     async def finished(self, keys: Sequence[Key]) -> set[Key]:
         await self._shared.catch_up()
@@ -153,6 +170,15 @@ class GroupedSharedStore(GroupedStore):
         if message is not None:
             self._recent.remember(key, message)
         return message
+
+    # What is over
+
+    def _now_by_all(self) -> float:
+        """By the slowest clock. Of each message another node may have written when it is over."""
+        return self._now_here() - self.ahead_s
+
+    async def expire(self, now: float, limit: int = 10_000) -> Expired:
+        return await super().expire(now - self.ahead_s, limit)
 
     async def find(self, lookups: Sequence[Lookup]) -> list[list[OpenMessage]]:
         """As `Store.find`; where nothing is found it is asked again once this node has caught up with the others."""

@@ -79,6 +79,11 @@ class SqlBackend:
         result = await self._pool.run(statements.scan_items(INBOX, b"", limit, self._node))
         return [(cast("bytes", name), cast("bytes", content)) for name, content in result.rows]
 
+    async def of_others(self, name: bytes) -> dict[str, bytes]:
+        """The META row of that name of each other node of the cluster that is not taken over from. Raises SqlError."""
+        result = await self._pool.run(statements.items_of_members(Table.META, name, self._node))
+        return {statements.text(node): cast("bytes", content) for node, content in result.rows}
+
     async def catch_up(self) -> None:
         """Return when this server has applied all that any of its Galera cluster had committed at the time of the call.
 

@@ -184,6 +184,15 @@ def put_item_for_members(table: Table, name: bytes, content: bytes) -> str:
 # --- reading
 
 
+def items_of_members(table: Table, name: bytes, but: str) -> str:
+    """Node and content of the rows of that name, of each node of a cluster that is not taken over from, but one."""
+    return (
+        "SELECT items.node,items.content FROM members JOIN items ON items.node=members.node "
+        f"WHERE members.taken=0 AND members.node<>{literal(but)} AND items.kind={literal(table.value)} "
+        f"AND items.name={literal(name)} AND items.content IS NOT NULL"
+    )
+
+
 def find_opens(keys: Sequence[Key], forms: Sequence[Key]) -> str | None:
     """Every record of `keys`, or with one of those normal forms. None: nothing is asked for."""
     parts = [
