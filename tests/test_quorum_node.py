@@ -42,7 +42,7 @@ class FakeGalera(FakeDatabase):
         pass
 
 
-def config_of(data_dir, account, listen, links):
+def config_of(data_dir, account, listen, other, links, operator="port = 1"):
     return parse(f"""
         [node]
         name = "a"
@@ -53,10 +53,10 @@ def config_of(data_dir, account, listen, links):
         [[operators]]
         name = "acme"
         host = "{LOOPBACK}"
-        port = 1
+        {operator}
         system_id = "shop"
         password = "secret"
-        listen = {{ shop = "{LOOPBACK}:{listen}" }}
+        listen = {{ shop = "{LOOPBACK}:{listen}", other = "{LOOPBACK}:{other}" }}
         [[peers]]
         name = "a"
         url = "ws://{LOOPBACK}:{links}"
@@ -81,8 +81,8 @@ NOTIFY = Path(__file__).parents[1] / "contrib" / "galera" / "dlrproxy-galera-not
 
 
 class Scene:
-    def __init__(self, node, config, galera):
-        self.node, self.config, self.galera = node, config, galera
+    def __init__(self, node, config, galera, account):
+        self.node, self.config, self.galera, self.account = node, config, galera, account
 
     async def term_after(self, former=None):
         with trio.fail_after(LONG_S):
@@ -115,7 +115,8 @@ class Scene:
 
 
 @asynccontextmanager
-async def running(tmp_path, monkeypatch, members=(), **quorum):
+async def running(tmp_path, monkeypatch, members=(), operator="port = 1", **quorum):
+    """`operator`: lines of its table."""
     galera = FakeGalera()
     galera.members.update(members)
     monkeypatch.setattr(quorum_node, "Galera", galera.opened)
@@ -123,13 +124,13 @@ async def running(tmp_path, monkeypatch, members=(), **quorum):
         pool = Pool(account, 1, LONG_S)
         await schema.init(pool)
         await pool.close()
-        with reserved(2) as (listen, links):
-            config = config_of(tmp_path / "data", account, listen, links)
+        with reserved(3) as ports:
+            config = config_of(tmp_path / "data", account, *ports, operator)
             config = evolve(config, quorum=evolve(config.quorum, **quorum))
             node = QuorumNode(config)
             async with trio.open_nursery() as nursery:
                 await nursery.start(node.run)
-                yield Scene(node, config, galera)
+                yield Scene(node, config, galera, account)
                 node.stop()
 
 
