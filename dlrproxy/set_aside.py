@@ -2,7 +2,8 @@
 
 Such a row is of a later release, or damaged. It becomes a META row in the commit that takes it out of the inbox: it is
 in one of the two, and byte for byte what it was. Each term of service looks at those of earlier terms; what can be read
-by then, as after an upgrade, is taken into custody.
+by then, as after an upgrade, is taken into custody. When the node is taken over from, they come into the inbox of its
+heir, which sets them aside in turn, or can read them.
 """
 
 from collections.abc import Sequence
@@ -11,10 +12,9 @@ from typing import Final
 
 from dlrproxy.logs import logger
 from dlrproxy.store.port import Table
-from dlrproxy.store.shared import Rows, SharedStore
+from dlrproxy.store.shared import UNREADABLE, Rows, SharedStore
 from ring.rows import CustodyRow, RowError, decode_custody
 
-UNREADABLE: Final = b"unreadable/"  # what the names of those META rows begin with
 PAGE: Final = 100
 _NAME_BYTES: Final = 64  # of the row's own name; that of a row of custody has 16
 

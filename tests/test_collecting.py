@@ -7,9 +7,10 @@ import structlog
 import trio
 
 from dlrproxy.custody import Keeper
-from dlrproxy.set_aside import UNREADABLE, SetAside
+from dlrproxy.set_aside import SetAside
 from dlrproxy.store.memory import MemoryStore
 from dlrproxy.store.port import StoreError, Table
+from dlrproxy.store.shared import UNREADABLE
 from protocols.peer.frames import Envelope, EnvelopeKey
 from ring.rows import CustodyRow, Kind, RowError, encode_key, encode_row
 

@@ -12,6 +12,7 @@ from attrs import evolve
 from test_store_contract import a_lookup, an_open, durable, find_one
 
 from dlrproxy.modes.merging import CAME_HOME
+from dlrproxy.set_aside import SetAside
 from dlrproxy.store.directory import free_bytes
 from dlrproxy.store.group import Group
 from dlrproxy.store.journal import open_journal
@@ -141,12 +142,18 @@ async def test_what_a_crash_left_without_content_is_swept_as_the_next_term_begin
     fence = await partition.fence(pool, "a", 1)
     await put(pool, "a", "custody", "k0", "k1", "k2", "stays")
     await put(pool, "a", "inbox", "i0")
+    await put(pool, "a", "parked", "p0", "p1")
     await put(pool, "b", "custody", "k0")
-    group = a_group(*((Table.CUSTODY, b"k%d" % number, None) for number in range(3)), inbox=[("a", b"i0", None)])
+    gone = [(Table.CUSTODY, b"k%d" % number, None) for number in range(3)]
+    group = a_group(*gone, (Table.PARKED, b"p0", None), inbox=[("a", b"i0", None)])
     await pool.run(next(iter(fence.statements_of(group))))  # and it crashes before the others
-    assert len(await rows_of(pool)) == 6
+    assert len(await rows_of(pool)) == 8
     async with running(pool, "a", tmp_path):
-        assert await rows_of(pool) == {("a", "custody", b"stays"): b"of stays", ("b", "custody", b"k0"): b"of k0"}
+        assert await rows_of(pool) == {
+            ("a", "custody", b"stays"): b"of stays",
+            ("a", "parked", b"p1"): b"of p1",
+            ("b", "custody", b"k0"): b"of k0",
+        }
 
 
 async def test_what_is_put_into_an_inbox_is_there_for_that_node_until_it_takes_it(pool, tmp_path):
@@ -270,6 +277,22 @@ async def test_the_heir_gets_custody_in_its_inbox_and_parked_rows_as_such(pool):
     }
     left = await pool.run("SELECT kind FROM items WHERE node='a' ORDER BY kind")
     assert left.rows == ((b"fence",), (b"meta",))
+
+
+async def test_what_the_dead_node_could_not_read_comes_to_the_heir_who_may(pool, tmp_path):
+    await put(pool, "a", "meta", "run", "unreadable", "unreadable/k1", "unreadable/k2")
+    assert await partition.move(pool, "a", 2, "b") == {Table.CUSTODY: 2}
+    assert await rows_of(pool) == {
+        ("b", "inbox", b"unreadable/k1"): b"of unreadable/k1",
+        ("b", "inbox", b"unreadable/k2"): b"of unreadable/k2",
+    }
+    async with running(pool, "b", tmp_path) as b:
+        rows = await b.inbox()
+        assert SetAside(b).readable(rows) == []  # nor can this one
+        await durable(b)
+        assert await b.inbox() == []
+    assert await partition.move(pool, "b", 2, "c") == {Table.CUSTODY: 2}  # and so on
+    assert sorted((await rows_of(pool)).values()) == [b"of unreadable/k1", b"of unreadable/k2"]
 
 
 async def test_a_takeover_may_end_anywhere_and_another_node_goes_on(pool, monkeypatch):

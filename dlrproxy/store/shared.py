@@ -12,7 +12,7 @@ says, each time.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Final, Protocol
 
 from dlrproxy.store.backend import Backend, Records
 from dlrproxy.store.group import Group, Key
@@ -20,6 +20,10 @@ from dlrproxy.store.grouped import GroupedStore, StoreOptions
 from dlrproxy.store.port import Expired, Lookup, OpenMessage, Store
 
 Rows = list[tuple[bytes, bytes]]
+
+# What the names of META rows begin with that are rows of custody which could not be read (`dlrproxy.set_aside`). They
+# go where custody goes.
+UNREADABLE: Final = b"unreadable/"
 
 
 class SharedStore(Store, Protocol):

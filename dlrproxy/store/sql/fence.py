@@ -21,6 +21,7 @@ from typing import Final
 
 from dlrproxy.store.group import Group
 from dlrproxy.store.port import Table
+from dlrproxy.store.shared import UNREADABLE
 from dlrproxy.store.sql.statements import PUT_ITEMS, item_values, literal, statements_of_shared_opens
 
 FENCE: Final = "fence"
@@ -78,7 +79,7 @@ class Fence:
             yield swept(self.node, kind, names)
 
     def moved(self, heir: str, kind: str, names: Sequence[bytes]) -> str:
-        """These rows of custody, of the inbox or parked ones become the heir's; custody comes to its inbox."""
+        """These rows that `to_move` names become the heir's: parked ones are so there, all others are in its inbox."""
         to = Table.PARKED.value if kind == Table.PARKED.value else INBOX
         epoch = literal(_STAMP.pack(self.epoch, 0)[:_EPOCH_BYTES])
         # Assignments are made from left to right: `kind`, which the others ask, is the last one.
@@ -109,11 +110,12 @@ def epoch_of(content: bytes) -> int:
 
 
 def to_move(node: str, limit: int) -> str:
-    """Kind and name of rows that a takeover moves."""
+    """Kind and name of rows that a takeover moves: custody, the inbox, what is parked, and what could not be read."""
     kinds = ",".join(map(literal, (Table.CUSTODY.value, Table.PARKED.value, INBOX)))
+    set_aside = f"kind={literal(Table.META.value)} AND LEFT(name,{len(UNREADABLE)})={literal(UNREADABLE)}"
     return (
-        f"SELECT kind,name FROM items WHERE node={literal(node)} AND kind IN ({kinds}) AND content IS NOT NULL "
-        f"ORDER BY kind,name LIMIT {limit}"
+        f"SELECT kind,name FROM items WHERE node={literal(node)} AND (kind IN ({kinds}) OR ({set_aside})) "
+        f"AND content IS NOT NULL ORDER BY kind,name LIMIT {limit}"
     )
 
 
@@ -123,8 +125,8 @@ def names_in_inbox(node: str, limit: int) -> str:
 
 
 def left_behind(node: str, limit: int) -> str:
-    """Kind and name of rows that count as deleted. Not of parked ones: there may be millions to look through."""
-    kinds = ",".join(map(literal, (Table.CUSTODY.value, Table.META.value, INBOX)))
+    """Kind and name of rows that count as deleted. A million parked ones take some two seconds."""
+    kinds = ",".join(map(literal, (*(table.value for table in Table), INBOX)))
     return (
         f"SELECT kind,name FROM items WHERE node={literal(node)} AND kind IN ({kinds}) AND content IS NULL "
         f"LIMIT {limit}"

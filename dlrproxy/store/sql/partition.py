@@ -54,6 +54,8 @@ async def sweep(pool: Pool, node: str) -> None:
 async def move(pool: Pool, dead: str, epoch: int, heir: str) -> Counter[Table]:
     """Give custody and parked items of the node `dead` to `heir`; returns how many there were. Raises SqlError.
 
+    What it has set aside, for it could not be read, counts as custody.
+
     First the dead node is fenced off, by `epoch`: what it has written moves, and it writes no more. Custody comes to
     the heir's inbox. Each row is in one partition at any time, so this may be interrupted anywhere and done again, by
     any node; and again while the node is away, for others may still put something into its inbox. Raises FencedError
