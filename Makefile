@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 TOOLS := .tools
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types imports unit bench isolated backlog scale fuzz sim fuzz-peers chaos chaos-pair chaos-quorum pin wheel \
+.PHONY: help demo test check lint types imports unit bench isolated backlog scale fuzz sim fuzz-peers chaos chaos-pair \
+	chaos-quorum pin wheel release-before \
 	system clean
 
 help:  ## Say what there is
@@ -101,6 +102,12 @@ chaos-pair: system $(VENV)/.ready  ## A pair over MariaDB: the active and its da
 
 wheel: $(VENV)/.ready  ## Build the wheel into dist/
 	$(BIN)/python -m build --wheel --no-isolation
+
+release-before: $(VENV)/.ready  ## Build the wheel of COMMIT into tests/releases/, from which upgrades are tested
+	rm -rf build/before && mkdir -p build/before
+	git archive $(COMMIT) | tar -x -C build/before
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct $(COMMIT)) \
+	  $(BIN)/python -m build --wheel --no-isolation --outdir tests/releases build/before
 
 pin: $(VENV)/.ready  ## Write the installed versions to requirements.txt
 	{ echo "# Every version that development, tests and CI use; refresh with \`make pin\`."; \

@@ -18,7 +18,7 @@ from typing import Final
 import galera_cluster
 import trio
 from attrs import define, field
-from node_process import OPERATOR, PASSWORD, SHORT, SYSTEM_ID, NodeProcess, write_config
+from node_process import OPERATOR, PASSWORD, SHORT, SYSTEM_ID, THIS_DLRPROXY, NodeProcess, write_config
 
 from dlrproxy.admin.client import AdminError, Client
 from dlrproxy.admin.parked import Page
@@ -31,8 +31,6 @@ from dlrproxy.simulator.judge import examine
 from dlrproxy.simulator.ledger import Ledger
 from dlrproxy.simulator.operator import Operator
 from dlrproxy.simulator.options import MOST_MESSAGES, GatewayOptions, OperatorOptions, Spread
-from dlrproxy.store.sql import schema
-from dlrproxy.store.sql.pool import Pool
 from protocols.smpp import constants as c
 
 NODES: Final = ("gw1", "gw2", "gw3")
@@ -226,6 +224,25 @@ class Scene:
                 await self.nodes[name].start()
                 await self.serving(name)
 
+    async def replace(self, name: str, command: tuple[str, ...], *, and_server: bool = False) -> None:
+        """Another release comes in a node's place, in good order; until it runs. It need not serve.
+
+        With `and_server` its server is stopped and started meanwhile, in good order as well.
+        """
+        episode = Episode("a node replaced by one of another release", time.monotonic())
+        self.episodes.append(episode)
+        await self.nodes[name].stop()
+        if and_server:
+            await _in_thread(self._restart_server, SERVER_OF[name])
+        self.nodes[name].command = command
+        await self.nodes[name].start()
+        episode.ended = time.monotonic()
+
+    def _restart_server(self, name: str) -> None:
+        self.cluster.servers[name].stop()
+        self.cluster.servers[name].start()
+        self.cluster.wait_synced(name, size=len(NODES))
+
     # The end
 
     async def rest(self) -> None:
@@ -329,11 +346,14 @@ async def _in_thread(function, *args):
 
 @asynccontextmanager
 async def quorum_scene(
-    directory, *, rate: float = 60.0, seed: int = 1, cluster=None, quorum=None
+    directory, *, rate: float = 60.0, seed: int = 1, cluster=None, quorum=None, command=THIS_DLRPROXY
 ) -> AsyncIterator[Scene]:
-    """Everybody is up, and messages flow. No process outlives the block, but for a cluster that is given."""
+    """Everybody is up, and messages flow. No process outlives the block, but for a cluster that is given.
+
+    `command` is the `dlrproxy` that makes the schema, and that the nodes run.
+    """
     cluster = cluster or await trio.to_thread.run_sync(galera_cluster.shared_cluster)
-    await _new_schema(cluster)
+    await _no_schema(cluster)
     with reserved(10 + 4 * len(NODES)) as ports:
         free = iter(ports)
         operator_port = next(free)
@@ -345,7 +365,7 @@ async def quorum_scene(
             nodes = {}
             for name in NODES:
                 tables = _tables(name, cluster, operator_port, listen[name], links, quorum or {})
-                nodes[name] = NodeProcess(name, write_config(directory / f"{name}.toml", tables), nursery)
+                nodes[name] = NodeProcess(name, write_config(directory / f"{name}.toml", tables), nursery, command)
             operator = Operator(_operator_options(operator_port, seed), operator_ledger)
             gateways = {
                 name: Gateway(_gateway_options(name, dialled[name], rate / len(NODES), seed), ledgers[name])
@@ -359,6 +379,7 @@ async def quorum_scene(
             for name in NODES:
                 order = sorted(NODES, key=lambda node, name=name: node != name)
                 await nursery.start(Turnstile(dialled[name], [listen[node][name] for node in order]).run)
+            await trio.run_process([*command, "db", "init", str(nodes[NODES[0]].config)], capture_stdout=True)
             async with trio.open_nursery() as starting:
                 for node in nodes.values():
                     starting.start_soon(node.start)
@@ -376,13 +397,9 @@ async def quorum_scene(
                 nursery.cancel_scope.cancel()
 
 
-async def _new_schema(cluster) -> None:
+async def _no_schema(cluster) -> None:
     await trio.to_thread.run_sync(cluster.wait_synced)
-    first = cluster.names[0]
-    cluster.servers[first].sql("DROP DATABASE IF EXISTS dlrproxy; CREATE DATABASE dlrproxy")
-    pool = Pool(cluster.account(first), 1, LONG_S)
-    await schema.init(pool)
-    await pool.close()
+    cluster.servers[cluster.names[0]].sql("DROP DATABASE IF EXISTS dlrproxy; CREATE DATABASE dlrproxy")
 
 
 def _tables(name, cluster, operator_port, listen, links, quorum):

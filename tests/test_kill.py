@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import pytest
 import trio
-from node_process import PASSWORD, SYSTEM_ID, Fleet, open_fleet
+from node_process import PASSWORD, SYSTEM_ID, THIS_DLRPROXY, Fleet, open_fleet
 
 from dlrproxy.demo.ports import reserved
 from dlrproxy.simulator.gateway import Gateway
@@ -256,12 +256,12 @@ class Job:
 
 
 @asynccontextmanager
-async def play(directory, nodes: int, messages: int, settings=SETTINGS, stuck=""):
+async def play(directory, nodes: int, messages: int, settings=SETTINGS, stuck="", command=THIS_DLRPROXY):
     """A job that runs: `messages` in all, an equal share at each gateway. `stuck` is one that answers no report."""
     names = [f"gw{number}" for number in range(1, nodes + 1)]
     with reserved(1) as (operator_port,):
         async with (
-            open_fleet(directory, dict.fromkeys(names, operator_port), settings) as fleet,
+            open_fleet(directory, dict.fromkeys(names, operator_port), settings, command) as fleet,
             trio.open_nursery() as nursery,
         ):
             job = Job(fleet, nursery, operator_port)
