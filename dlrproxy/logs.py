@@ -223,6 +223,10 @@ _STEPS: Final[Mapping[Step, EventDoc]] = MappingProxyType(
         "inherited": EventDoc("this node is its origin now, in place of one that leaves", ("origin",)),
         "moved": EventDoc("in a quorum: put into the inbox of the node where its gateway is bound", ("to", "age_s")),
         "arrived": EventDoc("in a quorum: taken from this node's inbox into its custody", ("origin",)),
+        "arrived_again": EventDoc(
+            "in a quorum: it was taken from there before, and its origin, which had no answer, put it there once more",
+            ("origin",),
+        ),
         "stood_in": EventDoc("in a quorum: it goes to the gateway that stands in", ("gateway", "instead_of")),
         "delivered": EventDoc("the gateway took it", ("gateway",)),
         "superseded": EventDoc("an intermediate report after the final one: not delivered", ("gateway",)),

@@ -136,6 +136,7 @@ EventName = Literal[
     "split",
     "moved",
     "arrived",
+    "arrived_again",
     "stood_in",
 ]
 

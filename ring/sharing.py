@@ -28,7 +28,7 @@ from typing import Final
 import msgspec
 
 from protocols.peer.frames import Brought, EnvelopeKey
-from ring.commands import Ask, Finding, Reason, Row, Table
+from ring.commands import Ask, Finding, Note, Reason, Row, Table
 from ring.delivery import Delivery
 from ring.gathering import Gathering
 from ring.items import Item, Outlet, State
@@ -47,6 +47,9 @@ _UNDER_WAY: Final = frozenset({State.QUEUED, State.MARKING, State.DELIVERING, St
 # What moves at one moment goes to the database in one statement, which has a longest size: 16 MiB by default, and 100
 # rows of 64 KiB are 13 MiB in hexadecimal. An hour's reports, for a gateway that binds at last, move so many at a time.
 MOVING_AT_ONCE: Final = 100
+# What was taken from the inbox is known so long. A node whose statement got no answer sends it again within seconds, or
+# not at all: its term ends.
+TAKEN_REMEMBERED: Final = 10_000
 
 
 class Sharing:
@@ -78,6 +81,7 @@ class Sharing:
         self._waiting: dict[EnvelopeKey, Item] = {}
         self._moving = 0  # items that are on their way to another node, and not durably there
         self._turns: dict[EnvelopeKey, None] = {}  # those of `_waiting` that move once others have, in this order
+        self._taken: dict[EnvelopeKey, None] = {}  # names of rows that were in the inbox, the last one last
         self.leaving = False
 
     @property
@@ -331,7 +335,9 @@ class Sharing:
         return Row(Table.CUSTODY, encode_key(envelope.key), encode_row(row), inbox=node)
 
     def arrived(self, rows: Sequence[CustodyRow], now: float) -> None:
-        """What is in the inbox, in key order."""
+        """What is in the inbox, in key order. What was there before is not taken again: a node that gives something
+        away, and hears no answer of its database, gives it once more."""
+        rows = [row for row in rows if not self._taken_before(row)]
         taken = [(self._take(row, now), row.delivering) for row in rows if row.envelope.pdu]
         for item, delivering in taken:
             if delivering and self._cluster.maybe_delivered == "park":
@@ -341,6 +347,17 @@ class Sharing:
         for row in rows:
             if not row.envelope.pdu:
                 self._take_decision(row, now)
+
+    def _taken_before(self, row: CustodyRow) -> bool:
+        key = row.envelope.key
+        if key not in self._taken:
+            self._taken[key] = None
+            if len(self._taken) > TAKEN_REMEMBERED:
+                del self._taken[next(iter(self._taken))]
+            return False
+        self._shelf.command(Note("arrived_again", row.envelope, fields=(("origin", row.envelope.origin),)))
+        self._shelf.write(self._taken_out(row))
+        return True
 
     def _take_decision(self, row: CustodyRow, now: float) -> None:
         """The coordinator of parts is gone: this node answers for it."""

@@ -272,6 +272,18 @@ class World:
         else:
             self.do(name, process.machine.durable(write.ticket, self.now))
 
+    def commit_unanswered(self, name: str) -> None:
+        """The database has it, and the connection breaks before it can say so: it is written again."""
+        process = self.processes[name]
+        self.database.write(name, process.epoch, process.pending[0].rows)
+
+    def leave(self, name: str) -> None:
+        """It has been told to stop: what waits goes to others, until it is killed, starts anew, or is told to stay."""
+        self.do(name, self.processes[name].machine.leave(self.now))
+
+    def stay(self, name: str) -> None:
+        self.do(name, self.processes[name].machine.stay(self.now))
+
     def collect(self, name: str) -> None:
         process = self.processes[name]
         process.wants_collecting = False
@@ -390,6 +402,7 @@ class World:
         for number, name in enumerate(self.names):
             if name not in self.processes:
                 self.start(name)
+            self.stay(name)
             self.bind(name, f"gw{number}")
         for _ in range(60):
             self.settle_down(choose)

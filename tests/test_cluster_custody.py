@@ -93,6 +93,24 @@ def test_a_lost_word_that_something_came_only_costs_time():
     assert got(world, "t") == [("n2", "gw2")]
 
 
+def test_what_a_node_gives_away_twice_since_it_heard_no_answer_is_taken_once():
+    """Its database had done it, and the connection broke before the answer: the statement is sent again."""
+    world = World()
+    report_for(world, "gw2", at="n0")
+    while not any(row.inbox for write in world.processes["n0"].pending for row in write.rows):
+        world.busy_steps()[0]()
+    world.commit_unanswered("n0")
+    world.collect("n2")
+    there = world.processes["n2"]
+    while there.pending or there.at_gateway:
+        (world.commit if there.pending else world.answer)("n2")
+    assert world.database.rows == {}
+    world.settle_down()
+    assert got(world, "t") == [("n2", "gw2")]
+    assert events(world, "t").count("arrived_again") == 1
+    assert world.database.rows == {}
+
+
 def test_a_report_for_a_gateway_that_is_bound_nowhere_waits_until_it_binds_anywhere():
     world = World()
     unbind(world, "n2", "gw2")

@@ -24,7 +24,7 @@ def a_step(world, choose, count):
         if other != name and not one.stopped and other not in world.taken
     ]
     up = process is not None and not process.stopped
-    match choose.randrange(14):
+    match choose.randrange(17):
         case 0 | 1 if up:
             message_id = b"m%d" % count
             world.submit(message_id, gateway)
@@ -58,6 +58,12 @@ def a_step(world, choose, count):
             world.answer(name, ESME_RSYSERR)
         case 13:
             world.advance(choose.choice((0.2, 1.5, 6.0, 15.0)))
+        case 14 if up:
+            world.leave(name)
+        case 15 if up:
+            world.stay(name)
+        case 16 if up and process.pending:
+            world.commit_unanswered(name)
 
 
 @pytest.mark.parametrize("policy", ["park", "deliver"])

@@ -381,6 +381,27 @@ def test_a_term_that_was_refused_is_followed_by_another_at_once_where_nobody_els
     assert machine.observe(seen(a=claimed), 2.0) == [Claim(claimed)]
 
 
+def test_only_writes_under_the_present_epoch_count_and_the_one_that_was_sent_last():
+    machine = a_serving_machine(now=10.0)
+    machine.vouched(4, 12.0)
+    machine.vouched(4, 11.0)
+    assert machine.serve_until == 12.0 + SETTINGS.fence_after_s
+    machine.vouched(5, 3.0)  # its claim was sent before, and its answer was slow
+    assert machine.serve_until == 3.0 + SETTINGS.fence_after_s
+    machine.vouched(4, 14.0)
+    assert machine.serve_until == 3.0 + SETTINGS.fence_after_s
+    assert machine.may_act(5, 4.0)
+    assert not machine.may_act(4, 4.0)
+
+
+def test_a_claim_that_was_not_used_before_the_quorum_was_lost_is_of_no_use_after_it():
+    machine = Quorum(MINE)
+    machine.vouched(4, 0.0)
+    assert machine.observe(seen(evolve(SYNCED, primary=False)), 1.0) == []
+    own = Member(epoch=4, beat=8, home=b"1")
+    assert machine.observe(seen(a=own), 2.0) == [Claim(own)]
+
+
 def test_it_does_not_serve_on_a_server_that_certifies_nothing():
     machine = a_serving_machine()
     (release,) = machine.observe(seen(evolve(SYNCED, certifies=False)), 1.0)
