@@ -81,9 +81,9 @@ class Coordinator:
         me: str,
         presence: Presence,
         next_key: Callable[[], EnvelopeKey],
-        decided: Callable[[bytes, Place | None, float], None],
+        decided: Callable[[bytes, float], None],
     ) -> None:
-        """`decided` is told of every decision that this node comes to know, and None if it asked itself in vain."""
+        """`decided` is told of a message when this node comes to know its decision, or has asked itself in vain."""
         self._shelf = shelf
         self._settings = settings
         self._me = me
@@ -145,7 +145,7 @@ class Coordinator:
                 for asker in pending.askers:
                     self._tell(asker, message, other, now)
                 return
-            self._remember(message, Decision(place, self._me, now, envelope), now)
+            self._remember(message, Decision(place, self._me, now, envelope))
             for node in sorted(self._reachable | pending.askers.keys()):
                 self._tell(node, message, self._known[message], now)
 
@@ -153,14 +153,14 @@ class Coordinator:
 
     def _tell(self, node: str, message: bytes, decision: Decision, now: float) -> None:
         if node == self._me:
-            self._decided(message, decision.place, now)
+            self._decided(message, now)
         else:
             self._shelf.send(node, Decided(message, decision.place, decision.by, now - decision.made_at))
 
     def _tell_later(self, node: str, message: bytes, now: float) -> None:
         """Nothing can be decided now: ask again."""
         if node == self._me:
-            self._decided(message, None, now)
+            self._decided(message, now)
         else:
             self._shelf.send(node, Decided(message, None, self._me))
 
@@ -169,11 +169,11 @@ class Coordinator:
         message, place = frame.message, frame.place
         if place is None:
             if message not in self._known:
-                self._decided(message, None, now)
+                self._decided(message, now)
             return
         known = self._known.get(message)
         if known is None:
-            self._remember(message, Decision(place, frame.by, now - frame.age_s), now)
+            self._remember(message, Decision(place, frame.by, now - frame.age_s))
             self._settle(message, now)
         elif known.contradicts(place):
             self._note_split(known, place, frame.by)
@@ -186,7 +186,7 @@ class Coordinator:
             for asker in pending.askers:
                 if asker != self._me:
                     self._tell(asker, message, self._known[message], now)
-        self._decided(message, self._known[message].place, now)
+        self._decided(message, now)
 
     def _note_split(self, mine: Decision, place: Place, by: str) -> None:
         """One of the two nodes that have decided says it, once: the one whose name sorts first."""
@@ -196,7 +196,7 @@ class Coordinator:
         fields = (("gateway", mine.place.gateway), ("other", place.gateway), ("nodes", f"{self._me} {by}"))
         self._shelf.command(Note("split", mine.envelope, fields=fields))
 
-    def _remember(self, message: bytes, decision: Decision, now: float) -> None:
+    def _remember(self, message: bytes, decision: Decision) -> None:
         self._known[message] = decision
         self._forget_at.append((decision.made_at + self._settings.decision_for_s, message))
         while len(self._known) > self._settings.max_decisions:
@@ -213,7 +213,7 @@ class Coordinator:
         envelope = row.envelope
         if envelope.part is not None:
             place = Place(envelope.gateway, envelope.node)
-            self._remember(envelope.part.message, Decision(place, self._me, min(row.accepted_at, now), envelope), now)
+            self._remember(envelope.part.message, Decision(place, self._me, min(row.accepted_at, now), envelope))
 
     def inherit(self, row: CustodyRow, now: float) -> bool:
         """A decision of a node that is gone, which this one goes by from now on. False: there is one already."""

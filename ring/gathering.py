@@ -91,7 +91,7 @@ class Gathering:
         if item.state is State.GATHERING:
             self._ask_next(item, now)
 
-    def _decided(self, message: bytes, place: Place | None, now: float) -> None:
+    def _decided(self, message: bytes, now: float) -> None:
         """What the coordinator says, of itself or of another node."""
         decision = self._coordinator.known(message)
         for item in list(self._asking.get(message, {}).values()):

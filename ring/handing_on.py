@@ -68,7 +68,7 @@ class HandingOn:
         self._held: dict[EnvelopeKey, Item] = {}  # the heir of its line cannot be asked now
         self._heirs: dict[tuple[str, bytes], str] = {}  # by line, while this node leaves
 
-    def leave(self, now: float) -> None:
+    def leave(self) -> None:
         """Begin to hand on: what waits goes as there is room, and what walks when its lap is over."""
         self.leaving = True
         self._unasked.extend(self._walk.all_waiting())

@@ -176,7 +176,7 @@ class Placing:
     def leave(self, now: float) -> None:
         """This node is going to stop."""
         if self._sharing is None:
-            self.handing_on.leave(now)
+            self.handing_on.leave()
         else:
             self._sharing.leave(now)
 

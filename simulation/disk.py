@@ -63,7 +63,6 @@ class Disk:
         self.rows = Platter(changed)
         self.slow_until = self.full_until = self.failing_until = 0.0
         self.at_next_write: Callable[[float], None] | None = None  # is told how long that takes; one of custody
-        self.torn = 0  # groups that were found torn
         self._choose = choose
         self._now = now
 
@@ -98,8 +97,6 @@ class Disk:
         found = decode(record[:kept])
         if found is not None:
             self.rows.apply(found)
-        elif kept:
-            self.torn += 1
 
     def half_failed(self, group: Group) -> None:
         """A sync failed: nobody knows, and the next opening may find the group there all the same."""

@@ -223,18 +223,6 @@ async def test_it_releases_before_its_server_is_made_read_only(autojump_clock):
     assert order[:2] == ["release", p.MakeReadOnly()]
 
 
-async def test_a_higher_epoch_told_by_the_peers_node_ends_service_at_once(autojump_clock):
-    async with running(PRIMARY, None) as node:
-        await trio.sleep(5)
-        assert node.service.epoch == 1
-        now = trio.current_time()
-        node.driver.peer_told(7)
-        await trio.sleep(5)
-        assert node.service.epoch is None
-        assert node.service.calls[-1][0] == now
-        assert node.own.done == [p.MakeReadOnly()]
-
-
 @pytest.mark.parametrize("which", [Role.ACTIVE, Role.STANDBY])
 async def test_roles_are_logged_when_they_change(which, autojump_clock):
     with structlog.testing.capture_logs() as logs:

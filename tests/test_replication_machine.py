@@ -195,7 +195,7 @@ def test_a_replica_whose_source_is_away_stands_by_and_one_that_has_stopped_has_f
     replica = Replica(receiving=receiving, applying=applying, all_applied=True, error="Connection refused")
     server = Server(writable=False, epoch=1, holder="a", beat=1, alone=Alone.NO, position="0-1-1", replica=replica)
     machine = Pair(evolve(SETTINGS, me="b"), 0.0)
-    assert machine.observe(Observation(own=server, peer=None, peer_epoch=0), 1.0) == []
+    assert machine.observe(Observation(own=server, peer=None), 1.0) == []
     assert machine.role is role
     assert "Connection refused" in machine.why
 
@@ -322,7 +322,7 @@ def test_it_does_not_while_that_server_may_serve_alone():
 def alone_at(machine, now, alone=Alone.FREE, **changes):
     """What it does when its server shows that it is the primary, and may serve alone."""
     server = Server(writable=True, epoch=2, holder="a", beat=1, alone=alone, position="0-1-1", replica=None)
-    return machine.observe(Observation(own=evolve(server, **changes), peer=None, peer_epoch=0), now)
+    return machine.observe(Observation(own=evolve(server, **changes), peer=None), now)
 
 
 @pytest.fixture

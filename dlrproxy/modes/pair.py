@@ -78,7 +78,6 @@ class Observation:
 
     own: Server | None  # None: it cannot be reached
     peer: Server | None
-    peer_epoch: int = 0  # the highest epoch that the peer's node has told of, by any way
 
 
 # What is to be done. Each may be done again, and may be interrupted. One that fails ends the list it came in.

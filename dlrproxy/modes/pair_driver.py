@@ -81,7 +81,6 @@ class PairDriver:
         self._reach_s = reach_s
         self._witness = witness
         self._lent: bool | None = None  # what the log has been told of the witness
-        self._peer_epoch = 0
         self.own: Reading | None = None  # what the servers have said last; None: they cannot be reached
         self.peer: Reading | None = None
         self.out_of_reach = {"own": "", "peer": ""}  # why; empty for one that has answered last, or was not asked yet
@@ -106,12 +105,6 @@ class PairDriver:
     def demote(self) -> None:
         self.machine.demote()
         self._look.set()
-
-    def peer_told(self, epoch: int) -> None:
-        """The epoch that the peer's node says it serves under."""
-        if epoch > self._peer_epoch:
-            self._peer_epoch = epoch
-            self._look.set()
 
     # What it tells
 
@@ -161,7 +154,6 @@ class PairDriver:
         return Observation(
             own=with_replica(own, before, peer) if own is not None else None,
             peer=peer.server if peer is not None else None,
-            peer_epoch=self._peer_epoch,
         )
 
     async def _ask(self, server: Watched, which: str, seen: dict[str, Reading]) -> None:

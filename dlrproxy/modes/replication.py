@@ -345,7 +345,7 @@ class Pair:
 
 
 def _epoch_elsewhere(seen: Observation) -> int:
-    return max(seen.peer_epoch, seen.peer.epoch if seen.peer is not None else 0)
+    return 0 if seen.peer is None else seen.peer.epoch
 
 
 def _handed_over(seen: Observation, own: Server) -> bool:
