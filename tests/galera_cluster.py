@@ -1,9 +1,10 @@
-"""A real Galera cluster of three MariaDB servers on loopback, for tests."""
+"""A real Galera cluster of MariaDB servers on loopback, and of an arbitrator where one is wanted, for tests."""
 
 import atexit
 import contextlib
 import functools
 import re
+import shutil
 import subprocess
 import time
 
@@ -15,6 +16,7 @@ from dlrproxy.store.sql.connection import Account
 
 NAMES = ("a", "b", "c")
 PROVIDER = "/usr/lib/galera/libgalera_smm.so"
+ARBITRATOR = shutil.which("garbd") or "/usr/bin/garbd"
 
 # A lost server is noticed within about 1.5 s, and its cluster goes on. Their defaults take 6 s.
 QUICK = (
@@ -33,6 +35,30 @@ SETTINGS = {
     "performance_schema": "OFF",
 }
 _SYNCED_S = 60.0
+
+
+class Arbitrator:
+    """A garbd, which votes and stores nothing."""
+
+    def __init__(self, group, members):
+        self.port = free_ports()
+        self.directory = mariadb_server.readable_directory()
+        address = f"127.0.0.1:{self.port}"
+        self.command = [
+            ARBITRATOR, "--name=arbitrator", f"--group={group}", f"--address=gcomm://{members}",
+            f"--options=gmcast.listen_addr=tcp://{address};base_host=127.0.0.1;base_port={self.port};{QUICK}",
+            f"--log={self.directory / 'log'}",
+        ]  # fmt: skip
+        self.process = None
+
+    def start(self):
+        self.process = subprocess.Popen(
+            self.command, cwd=self.directory, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
 
 
 class Cluster:
@@ -113,6 +139,26 @@ class Cluster:
                 if time.monotonic() > deadline:
                     raise RuntimeError(f"{name} is not synced:\n{self.log(name)}")
                 time.sleep(0.05)
+
+    def wait_size(self, name, size):
+        """Until the server is in a part of the cluster that has so many members and goes on, or does not (0)."""
+        deadline = time.monotonic() + _SYNCED_S
+        wanted = ("Primary", str(size)) if size else ("non-Primary",)
+        while (
+            self.status(name, "wsrep_cluster_status"), self.status(name, "wsrep_cluster_size")
+        )[: len(wanted)] != wanted:  # fmt: skip
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"{name} is not in {wanted}:\n{self.log(name)}")
+            time.sleep(0.05)
+
+    def arbitrator(self):
+        """One that was started, and has been let in."""
+        arbitrator = Arbitrator(
+            SETTINGS["wsrep_cluster_name"], ",".join(f"127.0.0.1:{port}" for port in self.ports.values())
+        )
+        arbitrator.start()
+        self.wait_size(self.names[0], len(self.names) + 1)
+        return arbitrator
 
     def log(self, name):
         return (self.servers[name].directory / "log").read_text()

@@ -293,3 +293,20 @@ def test_a_node_of_a_cluster_is_found_sound(tmp_path):
     assert "was there already" in db("init", file)
     found = json.loads(db("check", file, "--json"))
     assert [(finding["setting"], finding["value"]) for finding in found["findings"]] == [("wsrep_sst_method", "rsync")]
+
+
+def test_a_node_that_is_gone_is_forgotten_by_every_server_of_a_cluster(tmp_path):
+    cluster = galera_cluster.shared_cluster()
+    cluster.wait_synced()
+    file = quorum_file(tmp_path, cluster.servers["a"])
+    file.write_text(file.read_text().replace('password = "one"', 'user = "app"\npassword = "secret"'))
+    cluster.servers["a"].sql("DROP DATABASE IF EXISTS dlrproxy")
+    db("init", file)
+    assert "the database knows no node gw9; it knows none" in db("forget", file, "gw9", code=1)
+    cluster.servers["b"].sql("INSERT INTO dlrproxy.members VALUES ('gw9',1,1,'',0,'',0)")
+    assert "gw9 lives" in db("forget", file, "gw9", code=1)
+    cluster.servers["b"].sql("UPDATE dlrproxy.members SET epoch=2,taken=1,heir='gw1'")
+    assert db("forget", file, "gw9") == "gw9 is forgotten\n"
+    cluster.wait_synced()
+    assert cluster.servers["c"].sql("SET wsrep_sync_wait=1; SELECT COUNT(*) FROM dlrproxy.members") == "0\n"
+    assert cluster.servers["c"].sql("SELECT kind FROM dlrproxy.items WHERE node='gw9'") == "fence\n"

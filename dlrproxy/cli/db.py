@@ -14,6 +14,7 @@ from dlrproxy.cli.showing import BAD, DOUBTFUL, GOOD, console, table
 from dlrproxy.config import Config, load
 from dlrproxy.modes import bootstrap as recovery
 from dlrproxy.modes import database, database_check
+from dlrproxy.modes import forget as forgetting
 from dlrproxy.store.port import StoreError
 from dlrproxy.store.sql import rights
 from dlrproxy.store.sql.dialect import MARIADB, MYSQL
@@ -111,8 +112,7 @@ def bootstrap(config: Path, wait_s: float, *, yes: bool) -> None:
     can never be put together again. It needs database.admin_user.
     """
     found = _loaded(config)
-    if found.node.mode != "quorum":
-        raise click.ClickException(f'mode = "{found.node.mode}" has no quorum')
+    _need_quorum(found)
     seen = _run(recovery.look, found, config)
     if seen.primary:
         raise click.ClickException(f"the server has a quorum, with {seen.size} servers: there is nothing to do")
@@ -125,6 +125,26 @@ def bootstrap(config: Path, wait_s: float, *, yes: bool) -> None:
     made = _run(partial(recovery.bootstrap, wait_s=wait_s), found, config)
     click.echo(f"the cluster goes on, with {made.size} servers of weight {made.weight}; the nodes serve within seconds")
     click.echo("servers that come back join it, and take its state over theirs")
+
+
+@db.command()
+@_CONFIG
+@click.argument("node")
+def forget(config: Path, node: str) -> None:
+    """In quorum mode, when NODE was taken out of every configuration for good: remove its rows from the database.
+
+    Refused while it lives, while another node has it among its [[peers]], or while something of its custody is left.
+    """
+    found = _loaded(config)
+    _need_quorum(found)
+    _run(partial(forgetting.forget, node=node), found, config)
+    click.echo(f"{node} is forgotten")
+
+
+def _need_quorum(found: Config) -> None:
+    """Raises click's errors."""
+    if found.node.mode != "quorum":
+        raise click.ClickException(f'mode = "{found.node.mode}" has no quorum')
 
 
 def _loaded(config: Path) -> Config:

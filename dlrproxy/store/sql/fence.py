@@ -111,11 +111,28 @@ def epoch_of(content: bytes) -> int:
 
 def to_move(node: str, limit: int) -> str:
     """Kind and name of rows that a takeover moves: custody, the inbox, what is parked, and what could not be read."""
+    return f"SELECT kind,name FROM items WHERE {_moves(node)} ORDER BY kind,name LIMIT {limit}"
+
+
+def counted_to_move(node: str) -> str:
+    """How many of those there are."""
+    return f"SELECT COUNT(*) FROM items WHERE {_moves(node)}"
+
+
+def _moves(node: str) -> str:
     kinds = ",".join(map(literal, (Table.CUSTODY.value, Table.PARKED.value, INBOX)))
     set_aside = f"kind={literal(Table.META.value)} AND LEFT(name,{len(UNREADABLE)})={literal(UNREADABLE)}"
+    return f"node={literal(node)} AND (kind IN ({kinds}) OR ({set_aside})) AND content IS NOT NULL"
+
+
+def removed(node: str, epoch: int) -> str:
+    """Delete the row in `members` of a node that was taken over from, under `epoch`, and its rows that do not move.
+
+    The fence stays.
+    """
     return (
-        f"SELECT kind,name FROM items WHERE node={literal(node)} AND (kind IN ({kinds}) OR ({set_aside})) "
-        f"AND content IS NOT NULL ORDER BY kind,name LIMIT {limit}"
+        f"DELETE m,i FROM members m LEFT JOIN items i ON i.node=m.node AND i.kind<>{literal(FENCE)} "
+        f"WHERE m.node={literal(node)} AND m.epoch={epoch} AND m.taken=1"
     )
 
 

@@ -39,8 +39,9 @@ _MEMBERS: Final = (
     "SELECT m.node,m.epoch,m.beat,m.home,m.taken,m.heir,m.moved,i.content FROM members m "
     f"LEFT JOIN items i ON i.node=m.node AND i.kind={literal(node_settings.ROW)} AND i.name=''"
 )
-# One row in any case.
-_MASTER: Final = "SELECT @@GLOBAL.wsrep_on,epoch,holder,beat FROM (SELECT 1) AS one LEFT JOIN lease ON id=1"
+_MASTER: Final = "SELECT epoch,holder,beat FROM lease WHERE id=1"
+# Where it is each session's alone, as in Percona XtraDB Cluster, there is no row: nobody has switched ours off.
+_CERTIFIES: Final = "SHOW GLOBAL VARIABLES LIKE 'wsrep_on'"
 
 
 class Galera:
@@ -54,6 +55,7 @@ class Galera:
         self._acting = Pool(account, 1, timeout_s)
         self._beating = Pool(account, 1, beat_timeout_s)
         self._renewing = Pool(account, 1, beat_timeout_s)
+        self._node = me
         self._me = literal(me)
         self._inbox = names_in_inbox(me, inbox.MOST)
         self._home = literal(home)
@@ -76,24 +78,13 @@ class Galera:
         # Asked each time: another node's release may have changed the schema, or mended it.
         if misfit := (await schema.stage(self._asking)).misfit(self._asking.account.server):
             return Observation(server=server, misfit=misfit)
-        members = await self._asking.run(_MEMBERS)
-        ((certifies, epoch, holder, beat),) = (await self._asking.run(_MASTER)).rows
-        rows = Rows(
-            members={
-                text(node): Member(
-                    epoch=_int(epoch),
-                    beat=_int(beat),
-                    home=cast("bytes", home),
-                    taken=taken == 1,
-                    heir=text(heir),
-                    moved=_int(moved),
-                    settings=node_settings.decode(cast("bytes | None", settings)),
-                )
-                for node, epoch, beat, home, taken, heir, moved, settings in members.rows
-            },
-            master=MasterRow() if epoch is None else MasterRow(epoch=_int(epoch), holder=text(holder), beat=_int(beat)),
-        )
-        server = evolve(server, certifies=certifies == 1)
+        master = [
+            MasterRow(epoch=_int(epoch), holder=text(holder), beat=_int(beat))
+            for epoch, holder, beat in (await self._asking.run(_MASTER)).rows
+        ]
+        rows = Rows(members=await members_of(self._asking), master=master[0] if master else MasterRow())
+        said = (await self._asking.run(_CERTIFIES)).rows
+        server = evolve(server, certifies=all(str(value).upper() == "ON" for _, value in said))
         return Observation(server=server, rows=rows, inbox=await self._names_in_inbox())
 
     async def _names_in_inbox(self) -> tuple[bytes, ...]:
@@ -104,11 +95,13 @@ class Galera:
     async def claim(self, seen: Member | None) -> int | None:
         """Begin a term of service; returns its epoch, None when the row is no longer as it was seen."""
         if seen is None:
+            # Of a node that was forgotten the fence is left, and stays above whatever it has left under way.
+            epoch = await partition.fenced_by(self._acting, self._node) + 1
             made = await self._acting.run(
                 "INSERT IGNORE INTO members (node,epoch,beat,home,taken,heir,moved) "
-                f"VALUES ({self._me},1,1,{self._home},0,'',0)"
+                f"VALUES ({self._me},{epoch},1,{self._home},0,'',0)"
             )
-            return 1 if made.affected else None
+            return epoch if made.affected else None
         claimed = await self._acting.run(
             f"UPDATE members SET epoch=epoch+1,beat=beat+1,home={self._home},taken=0,heir='' "
             f"WHERE node={self._me} AND epoch={seen.epoch} AND beat={seen.beat}"
@@ -172,6 +165,22 @@ class Galera:
                 f"UPDATE members SET moved=moved+1 WHERE node={literal(node)} AND epoch={epoch} AND taken=1"
             )
         return moved.total()
+
+
+async def members_of(pool: Pool) -> dict[str, Member]:
+    """The nodes' rows, by name. Raises SqlError."""
+    return {
+        text(node): Member(
+            epoch=_int(epoch),
+            beat=_int(beat),
+            home=cast("bytes", home),
+            taken=taken == 1,
+            heir=text(heir),
+            moved=_int(moved),
+            settings=node_settings.decode(cast("bytes | None", settings)),
+        )
+        for node, epoch, beat, home, taken, heir, moved, settings in (await pool.run(_MEMBERS)).rows
+    }
 
 
 async def status_of(pool: Pool) -> Server:

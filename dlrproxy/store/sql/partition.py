@@ -8,7 +8,17 @@ from dlrproxy.store.directory import STORE_ID_KEY, STORE_ID_SIZE
 from dlrproxy.store.port import Table
 from dlrproxy.store.sql import schema
 from dlrproxy.store.sql.errors import FencedError
-from dlrproxy.store.sql.fence import Fence, epoch_of, find_fence, first_fence, left_behind, swept, to_move
+from dlrproxy.store.sql.fence import (
+    Fence,
+    counted_to_move,
+    epoch_of,
+    find_fence,
+    first_fence,
+    left_behind,
+    removed,
+    swept,
+    to_move,
+)
 from dlrproxy.store.sql.pool import Pool
 from dlrproxy.store.sql.statements import get_item, insert_item
 
@@ -71,3 +81,25 @@ async def move(pool: Pool, dead: str, epoch: int, heir: str) -> Counter[Table]:
             await pool.run(fenced.moved(heir, kind, of_kind))
             moved[Table.PARKED if kind == Table.PARKED.value else Table.CUSTODY] += len(of_kind)
     return moved
+
+
+# A node that is to be forgotten
+
+
+async def fenced_by(pool: Pool, node: str) -> int:
+    """The epoch under which the partition was begun on last; 0: never. Raises SqlError."""
+    found = (await pool.run(find_fence(node))).rows
+    return epoch_of(cast("bytes", found[0][0])) if found else 0
+
+
+async def unmoved(pool: Pool, node: str) -> int:
+    """How many rows there are that a takeover moves. Raises SqlError."""
+    return cast("int", (await pool.run(counted_to_move(node))).rows[0][0])
+
+
+async def remove(pool: Pool, node: str, epoch: int) -> bool:
+    """Delete what is left of a node that was taken over from, but for its fence. Raises SqlError.
+
+    In one statement. False: its row is another one by now, and nothing was deleted.
+    """
+    return bool((await pool.run(removed(node, epoch))).affected)

@@ -1,0 +1,102 @@
+"""Two sites, the prime one with more than half of the weight: each is lost under load, with real servers and processes.
+
+What `check-config` and `status` say beforehand is what happens. The prime site, lost for good, is ended by one command.
+"""
+
+import json
+
+import pytest
+import trio
+from click.testing import CliRunner
+from galera_cluster import Cluster
+from quorum_scene import SERVER_OF, quorum_scene
+
+from dlrproxy.cli import main
+
+pytestmark = pytest.mark.processes
+
+PRIME, *OTHERS = ("gw1", "gw2", "gw3")
+SETTINGS = {"weights": {PRIME: 3}, "sites": {PRIME: "north"} | dict.fromkeys(OTHERS, "south")}
+
+
+async def in_thread(function, *args):
+    return await trio.to_thread.run_sync(function, *args)
+
+
+async def command(*arguments):
+    return await in_thread(CliRunner().invoke, main, [str(argument) for argument in arguments])
+
+
+async def predicted(scene):
+    """What `check-config` says of each site, and what `status` says."""
+    said = (await command("check-config", scene.nodes[PRIME].config)).output
+    sites = ("site north", "site south")
+    of_file = {site: f"  survives the loss of {site}" in said for site in sites}
+    assert all(f"the loss of {site}" in said for site in sites)
+    losses = (await scene.status(PRIME)).quorum.losses
+    assert of_file == {loss.of: loss.survived for loss in losses if loss.of in sites}
+    return of_file
+
+
+async def flows_through(scene, *names):
+    """Until every gateway is served, by these nodes alone."""
+    await scene.serving(*names)
+    await scene.flowing()
+
+
+def with_admin(file):
+    """The same configuration with the account that `db bootstrap` needs."""
+    made = file.with_name(f"admin-{file.name}")
+    made.write_text(file.read_text().replace('user = "app"', 'user = "app"\nadmin_user = "root"'))
+    return made
+
+
+async def has_taken(scene, node, lost):
+    """Until `node` knows that the lost one is fenced, and has an heir."""
+
+    async def taken():
+        status = await scene.status(node)
+        return status.quorum.members[lost].taken and not status.quorum.apart
+
+    await scene.until(taken, f"{lost} is taken over from")
+
+
+@pytest.mark.timeout(600)
+async def test_each_site_is_lost_under_load_and_nothing_else_is(tmp_path):
+    cluster = Cluster(weights={SERVER_OF[PRIME]: 3})
+    try:
+        await in_thread(cluster.start)
+        async with quorum_scene(tmp_path, cluster=cluster, quorum=SETTINGS) as scene:
+            assert await predicted(scene) == {"site north": False, "site south": True}
+            bootstrap = ("db", "bootstrap", with_admin(scene.nodes[OTHERS[0]].config))
+            refused = await command(*bootstrap, "--yes")
+            assert (refused.exit_code, "there is nothing to do" in refused.output) == (1, True)
+
+            async with scene._fault("the other site is lost"):
+                for name in OTHERS:
+                    cluster.servers[SERVER_OF[name]].kill()
+                for name in OTHERS:
+                    await scene.silent(name)
+                await flows_through(scene, PRIME)
+                await in_thread(cluster.restart_dead)
+
+            async with scene._fault("the prime site is lost"):
+                await scene.nodes[PRIME].kill()
+                cluster.servers[SERVER_OF[PRIME]].kill()
+                for name in OTHERS:
+                    await scene.silent(name)
+                made = await command(*bootstrap, "--yes")
+                assert made.exit_code == 0, made.output
+                assert "the cluster goes on, with 2 servers of weight 2" in made.output
+                await flows_through(scene, *OTHERS)
+                await has_taken(scene, OTHERS[0], PRIME)
+                await in_thread(cluster.restart_dead)
+                await scene.nodes[PRIME].start()
+
+            shown = await command("status", "--data-dir", scene.data_dirs[PRIME], "--json")
+            server = json.loads(shown.output)["quorum"]["server"]
+            assert (server["primary"], server["size"], server["weight"]) == (True, 3, 5)
+            await scene.rest()
+            assert await scene.problems() == [], scene.outages()
+    finally:
+        await in_thread(cluster.close)
