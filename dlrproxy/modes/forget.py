@@ -66,6 +66,6 @@ def _still_peers(members: Mapping[str, Member], node: str) -> Iterator[str]:
             continue
         peers = UNSET if other.settings is None else other.settings.peers
         if peers is UNSET:
-            yield f"{name} is of a release that does not tell whether it has {node} among its [[peers]]: upgrade it first"
+            yield f"{name} is of a release that does not tell whether {node} is among its [[peers]]: upgrade it first"
         elif node in peers:
             yield f"{name} still has {node} among its [[peers]]"
