@@ -103,6 +103,17 @@ def test_summaries_have_no_effect_in_a_quorum():
     assert "ring.summary_mb" not in warnings(pair("[ring]\nsummary_mb = 128\n"))
 
 
+@pytest.mark.parametrize("policy", ["drop", "local"])
+def test_a_policy_for_what_nobody_owns_is_warned_of_where_it_means_another_thing(policy):
+    def said(text):
+        found = warnings(text.replace("[[operators]]\n", f'[[operators]]\nunclaimed = "{policy}"\n'))
+        return found.get("operators[0].unclaimed", "")
+
+    assert "brought home from a journal" in said(pair())
+    assert "quorum.unmatched_for_s (45 s)" in said(QUORUM + "unmatched_for_s = 45.0\n")
+    assert not said(PAIR.replace("active-passive", "ring"))
+
+
 def test_secrets_come_from_files_and_variables(tmp_path):
     for name in ("database", "admin", "copy", "witness"):
         (tmp_path / name).write_text(f"{name} secret, long\n")

@@ -204,6 +204,24 @@ def _short_search(draft: Draft) -> Iterator[Problem]:
         )
 
 
+def _unclaimed(draft: Draft) -> Iterator[Problem]:
+    """A policy that cannot be taken back means something else, or comes sooner, where a database has the messages."""
+    mode = None if draft.node is None else draft.node.mode
+    if mode == "active-passive":
+        why = (
+            "a report that comes before its message was brought home from a journal is gone by then, or with another "
+            'gateway; "park" has it delivered'
+        )
+    elif mode == "quorum":
+        wait_s = (draft.quorum or Quorum()).unmatched_for_s
+        why = f"it is done quorum.unmatched_for_s ({wait_s:g} s) after the report came in, not ring.claim_for_s"
+    else:
+        return
+    for path, operator in draft.operators.items():
+        if operator.unclaimed != "park":
+            yield Problem(f"{path}.unclaimed", f'"{operator.unclaimed}" with mode = "{mode}": {why}')
+
+
 def _unused_keys(draft: Draft) -> Iterator[Problem]:
     database, pair, ring = draft.database, draft.pair, draft.ring
     is_of_quorum = draft.node is not None and draft.node.mode == "quorum"
@@ -220,4 +238,4 @@ def _unused_keys(draft: Draft) -> Iterator[Problem]:
 
 
 ERRORS: Final[tuple[Check, ...]] = (_needed_tables, _passwords, _tls, _pair, _quorum)
-WARNINGS: Final[tuple[Check, ...]] = (_unused_tables, _unused_keys, _short_search)
+WARNINGS: Final[tuple[Check, ...]] = (_unused_tables, _unused_keys, _short_search, _unclaimed)
