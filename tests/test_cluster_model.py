@@ -8,9 +8,18 @@ import random
 
 import pytest
 from attrs import evolve
-from cluster_world import CLUSTER, SETTINGS, World
+from cluster_world import CLUSTER, SETTINGS, Database, World
+from msgspec.structs import replace
 
 from protocols.smpp.constants import ESME_RSYSERR
+from ring.commands import Deliver
+from ring.delivery import Delivery
+from ring.items import Item, State
+from ring.rows import Kind
+from ring.sharing import Sharing
+from ring.shelf import Shelf
+
+PATIENCE = 200  # seeds
 
 
 def a_step(world, choose, count):
@@ -66,21 +75,80 @@ def a_step(world, choose, count):
             world.commit_unanswered(name)
 
 
+def play(seed, policy="park"):
+    choose = random.Random(seed)
+    settings = evolve(SETTINGS, cluster=evolve(CLUSTER, maybe_delivered=policy))
+    world = World(choose.randint(2, 4), settings)
+    try:
+        for count in range(choose.randint(20, 80)):
+            a_step(world, choose, count)
+            for _ in range(choose.randrange(12)):
+                if steps := world.busy_steps():
+                    choose.choice(steps)()
+                world.check_now()
+        world.recover(choose)
+        world.check()
+    except AssertionError as error:
+        raise AssertionError(f"seed {seed}: {error}") from error
+
+
 @pytest.mark.parametrize("policy", ["park", "deliver"])
 @pytest.mark.parametrize("batch", range(5))
 def test_nothing_is_lost_or_in_two_places_whatever_happens(batch, policy):
     for seed in range(batch * 40, batch * 40 + 40):
-        choose = random.Random(seed)
-        settings = evolve(SETTINGS, cluster=evolve(CLUSTER, maybe_delivered=policy))
-        world = World(choose.randint(2, 4), settings)
-        try:
-            for count in range(choose.randint(20, 80)):
-                a_step(world, choose, count)
-                for _ in range(choose.randrange(12)):
-                    if steps := world.busy_steps():
-                        choose.choice(steps)()
-                    world.check_now()
-            world.recover(choose)
-            world.check()
-        except AssertionError as error:
-            raise AssertionError(f"seed {seed}: {error}") from error
+        play(seed, policy)
+
+
+# --- bugs that are planted must be found
+
+
+def unfenced(plant):
+    """Whoever was taken over from goes on writing."""
+    write = Database.write
+    plant(Database, "write", lambda database, node, epoch, rows: write(database, node, database.epochs[node], rows))
+
+
+def unmarked(plant):
+    """A gateway gets a report before its row says so."""
+
+    def mark(delivery, item):
+        item.enter(State.DELIVERING)
+        delivery._shelf.command(Deliver(item.envelope, item.gateway, item.accepted_at))
+
+    plant(Delivery, "_mark", mark)
+
+
+def heedless(plant):
+    """An heir does not look whether a row says that it is being delivered."""
+    take = Sharing.arrived
+    plant(
+        Sharing, "arrived", lambda sharing, rows, now: take(sharing, [replace(r, delivering=False) for r in rows], now)
+    )
+
+
+def doubling(plant):
+    """What another node is given stays here as well."""
+    plant(Item, "no_row", lambda item: item.row(Kind.ORIGIN))
+
+
+def hasty(plant):
+    """It is taken from the inbox in one commit, and written down in another."""
+    write = Shelf.write
+
+    def one_by_one(shelf, *rows, then=None):
+        for row in sorted(rows, key=lambda row: row.value is not None):
+            write(shelf, row)
+        write(shelf, then=then)
+
+    plant(Shelf, "write", one_by_one)
+
+
+@pytest.mark.parametrize("bug", [unfenced, unmarked, heedless, doubling, hasty])
+def test_a_planted_bug_is_found(bug, monkeypatch):
+    def play_all():
+        for seed in range(PATIENCE):
+            play(seed)
+
+    bug(monkeypatch.setattr)
+    with pytest.raises(AssertionError):
+        play_all()

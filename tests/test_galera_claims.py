@@ -283,6 +283,23 @@ async def at_rest(cluster, nodes):
         await pool.close()
 
 
+@pytest.mark.parametrize(
+    ("deliveries", "parked"),
+    [
+        ([], {}),
+        ([], {"t": "refused"}),
+        ([("a", 1), ("b", 1)], {}),
+        ([("a", 1), ("a", 1)], {}),
+        ([("a", 1)], {"t": "unclaimed"}),
+    ],
+)
+def test_a_history_that_must_not_be_is_found(deliveries, parked):
+    history = History(accepted={"t"})
+    history.deliveries["t"] += deliveries
+    with pytest.raises(AssertionError):
+        history.check(parked)
+
+
 @pytest.mark.timeout(400)
 async def test_nodes_that_are_taken_over_from_dead_or_alive_deliver_each_report_from_one_node(tmp_path):
     history, choose, feeding = History(), random.Random(1), [0]

@@ -394,6 +394,17 @@ def test_only_writes_under_the_present_epoch_count_and_the_one_that_was_sent_las
     assert not machine.may_act(4, 4.0)
 
 
+def test_a_claim_that_was_used_too_late_is_followed_by_another_whatever_beat_returns():
+    machine, late = Quorum(MINE), SETTINGS.fence_after_s + 1
+    own = Member(epoch=3, beat=7, home=b"1")
+    assert machine.observe(seen(a=own), 0.0) == [Claim(own)]
+    machine.vouched(4, 0.0)
+    own = evolve(own, epoch=4)
+    assert machine.observe(seen(a=own), late) == [Claim(own)]
+    machine.vouched(4, late)
+    assert machine.observe(seen(a=own), late) == [Claim(own)]
+
+
 def test_a_claim_that_was_not_used_before_the_quorum_was_lost_is_of_no_use_after_it():
     machine = Quorum(MINE)
     machine.vouched(4, 0.0)
@@ -436,6 +447,14 @@ def test_rows_that_are_moved_here_are_adopted_once():
     assert machine.observe(seen(a=own, b=gone), 2.0) == []
     assert machine.observe(seen(a=own, b=evolve(gone, moved=1)), 3.0) == [Adopt()]
     assert machine.observe(seen(a=own, b=evolve(gone, heir="c")), 4.0) == []
+
+
+def test_rows_that_were_moved_here_before_it_serves_are_there_when_it_begins():
+    machine = Quorum(MINE)
+    own, gone = Member(epoch=4, beat=8, home=b"1"), Member(epoch=2, beat=2, taken=True, heir="a")
+    machine.vouched(4, 0.0)
+    assert machine.observe(seen(a=own, b=gone), 0.0) == [Serve(4)]
+    assert machine.observe(seen(a=own, b=gone), 1.0) == []
 
 
 def test_the_heir_is_the_next_one_that_lives():
