@@ -7,8 +7,9 @@ from types import SimpleNamespace
 import trio
 
 from dlrproxy.store.backend import WriteError
+from dlrproxy.store.commits import StoreOptions
 from dlrproxy.store.database import DatabaseError
-from dlrproxy.store.grouped import GroupedStore, StoreOptions
+from dlrproxy.store.grouped import GroupedStore
 from dlrproxy.store.journal import Journal, version
 from dlrproxy.store.layout import OPEN, decode_open
 from dlrproxy.store.memory import Rows

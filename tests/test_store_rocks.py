@@ -149,7 +149,7 @@ class InjectedDatabase(Database):
 
 @pytest.fixture(autouse=True)
 def a_busy_machine_is_no_disk_that_stands_still(monkeypatch):
-    monkeypatch.setattr("dlrproxy.store.grouped.STALLED_S", 1000.0)
+    monkeypatch.setattr("dlrproxy.store.commits.STALLED_S", 1000.0)
 
 
 @pytest.fixture
@@ -550,7 +550,7 @@ async def test_a_disk_that_never_comes_back_ends_the_run(tmp_path, injected, mon
 
 
 async def test_a_disk_that_stands_still_takes_nothing_more(tmp_path, injected, monkeypatch):
-    monkeypatch.setattr("dlrproxy.store.grouped.STALLED_S", 0.05)
+    monkeypatch.setattr("dlrproxy.store.commits.STALLED_S", 0.05)
     async with running(tmp_path / "data", opener=injected.opener) as store:
         injected.hold("sync")
         store.put_open(an_open(b"m-1"))
@@ -660,10 +660,10 @@ FILLER = """
 import json, os, resource, structlog, sys, trio
 from pathlib import Path
 from dlrproxy.store.port import OpenMessage, Table
-from dlrproxy.store import grouped
+from dlrproxy.store import commits
 from dlrproxy.store.rocks import open_rocks
 
-grouped.STALLED_S = 1000.0  # a machine that is busy is no disk that stands still
+commits.STALLED_S = 1000.0  # a machine that is busy is no disk that stands still
 structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
 
 LIMIT = 200_000  # bytes a file may have; the log meets it first
@@ -722,10 +722,10 @@ SMALL_DISK = """
 import json, os, subprocess, sys, structlog, trio
 from pathlib import Path
 from dlrproxy.store.port import Lookup, OpenMessage, Table
-from dlrproxy.store import grouped
+from dlrproxy.store import commits
 from dlrproxy.store.rocks import open_rocks
 
-grouped.STALLED_S = 1000.0  # a machine that is busy is no disk that stands still
+commits.STALLED_S = 1000.0  # a machine that is busy is no disk that stands still
 structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
 here = Path(sys.argv[1])
 if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", here]).returncode:

@@ -13,7 +13,7 @@ from dlrproxy.config import parse
 from dlrproxy.demo.ports import LOOPBACK, reserved
 from dlrproxy.logs import RouteLog
 from dlrproxy.modes.terms import Terms
-from dlrproxy.store.port import StoreError
+from dlrproxy.store.port import StoreError, Table
 from dlrproxy.store.rocks import open_rocks
 
 LONG_S = 100
@@ -183,7 +183,7 @@ async def test_a_term_that_could_not_begin_is_tried_again_and_ends_without_waiti
         raise StoreError("lost")
 
     monkeypatch.setattr(scene.store._backend, "write", fail)
-    scene.store.put(next(iter(scene.store._collecting.rows)), b"x", b"y")
+    scene.store.put(Table.META, b"x", b"y")
     with trio.fail_after(LONG_S):
         await broken.wait()
         while scene.terms.term is not None:  # noqa: ASYNC110 - the end of a term

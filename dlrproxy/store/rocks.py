@@ -13,11 +13,12 @@ from typing import Final
 import trio
 
 from dlrproxy.store.backend import Due, Records
+from dlrproxy.store.commits import REMEMBERED, StoreOptions
 from dlrproxy.store.database import Database
 from dlrproxy.store.directory import DataDirectory, Opener, free_bytes
 from dlrproxy.store.disk import Disk
 from dlrproxy.store.group import Group, Key
-from dlrproxy.store.grouped import REMEMBERED, GroupedStore, StoreOptions
+from dlrproxy.store.grouped import GroupedStore
 from dlrproxy.store.port import OpenMessage, Table
 from dlrproxy.store.space import MIB, Space
 from dlrproxy.store.visits import read_due, read_opens, scan_opens, write_group

@@ -10,13 +10,13 @@ for what waits for its commit here, and for nothing else: whose a report is, and
 says, each time.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from dlrproxy.store.backend import Backend, Records
-from dlrproxy.store.group import Group, Key
-from dlrproxy.store.grouped import GroupedStore, StoreOptions
+from dlrproxy.store.commits import StoreOptions
+from dlrproxy.store.group import Key
+from dlrproxy.store.grouped import GroupedStore
 from dlrproxy.store.port import Expired, Lookup, OpenMessage, Store
 
 Rows = list[tuple[bytes, bytes]]
@@ -86,22 +86,16 @@ class GroupedSharedStore(GroupedStore):
         self._node = node
 
     def put_into_inbox(self, node: str, key: bytes, value: bytes) -> None:
-        self._collecting.set_inbox(node, key, value)
-        self._work.set()
+        self._commits.collecting.set_inbox(node, key, value)
+        self._commits.changed()
 
     def take_from_inbox(self, key: bytes) -> None:
-        self._collecting.set_inbox(self._node, key, None)
-        self._work.set()
+        self._commits.collecting.set_inbox(self._node, key, None)
+        self._commits.changed()
 
     async def inbox(self, limit: int = 1000) -> Rows:
         # What is taken out in groups that are not committed when the backend is asked may still be seen there.
-        taken = {
-            key
-            for group in (self._collecting, self._committing)
-            if group is not None
-            for (_, key), value in group.inboxes.items()
-            if value is None
-        }
+        taken = {key for group in self._commits.waiting for (_, key), value in group.inboxes.items() if value is None}
         await self._shared.catch_up()
         rows = await self._shared.scan_inbox(limit + len(taken))
         return [(key, value) for key, value in rows if key not in taken][:limit]
@@ -147,7 +141,7 @@ class GroupedSharedStore(GroupedStore):
         keys = [
             (lookup.operator, message_id) for lookup, group in zip(lookups, ids, strict=True) for message_id in group
         ]
-        with self._reading() as written:
+        with self._commits.reading() as written:
             stored, aliases = await self._shared.read_opens(list(dict.fromkeys(keys)), forms)
             records: Records = {}
             for key in dict.fromkeys((*keys, *stored)):
@@ -157,17 +151,6 @@ class GroupedSharedStore(GroupedStore):
                 if record is not None:
                     records[key] = record
         return ids, {}, records, aliases
-
-    @contextmanager
-    def _reading(self) -> Iterator[list[Group]]:
-        """What is not durable now, or is put meanwhile: a row that is read may be older than any of it."""
-        written = [group for group in (self._committing, self._collecting) if group is not None]
-        reader = object()
-        self._readers[reader] = written
-        try:
-            yield written
-        finally:
-            del self._readers[reader]
 
     def _merged(self, key: Key, before: Records, stored: Records) -> OpenMessage | None:
         message = stored.get(key)

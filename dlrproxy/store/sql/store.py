@@ -6,7 +6,8 @@ from typing import Final
 
 from attrs import evolve, frozen
 
-from dlrproxy.store.grouped import REMEMBERED, GroupedStore, StoreOptions
+from dlrproxy.store.commits import REMEMBERED, StoreOptions
+from dlrproxy.store.grouped import GroupedStore
 from dlrproxy.store.journal import Journal
 from dlrproxy.store.shared import GroupedSharedStore
 from dlrproxy.store.space import MIB, Space
