@@ -340,7 +340,7 @@ class Sharing:
         rows = [row for row in rows if not self._taken_before(row)]
         taken = [(self._take(row, now), row.delivering) for row in rows if row.envelope.pdu]
         for item, delivering in taken:
-            if delivering and self._cluster.maybe_delivered == "park":
+            if self._is_in_doubt(delivering):
                 self._delivery.park(item, Reason.MAYBE_DELIVERED, now)
             else:
                 self._proceed(item, now)
@@ -358,6 +358,10 @@ class Sharing:
         self._shelf.command(Note("arrived_again", row.envelope, fields=(("origin", row.envelope.origin),)))
         self._shelf.write(self._taken_out(row))
         return True
+
+    def _is_in_doubt(self, delivering: bool) -> bool:
+        """A gateway may have got it from the node that is gone, and a person is to say what becomes of it."""
+        return delivering and self._cluster.maybe_delivered == "park"
 
     def _take_decision(self, row: CustodyRow, now: float) -> None:
         """The coordinator of parts is gone: this node answers for it."""
@@ -386,6 +390,7 @@ class Sharing:
             claimed=False,
             stored=True,
             superseded=row.superseded,
+            marked=self._is_in_doubt(row.delivering),  # until it is parked, for which there may be no room yet
             stays_until=now + _STAYS_S,
         )
         self._shelf.items.add(item)

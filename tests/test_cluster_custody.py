@@ -320,6 +320,25 @@ def test_what_a_dead_node_was_delivering_is_parked_or_delivered_once_more(policy
         assert got(world, "t") == [("n0", "gw0"), ("n1", "gw0")]
 
 
+def test_what_cannot_be_parked_yet_is_parked_by_the_heirs_heir():
+    world = World(3, evolve(SETTINGS, max_parked=0))
+    report_for(world, "gw0", at="n0")
+    world.commit("n0")
+    world.commit("n0")
+    world.crash("n0")
+    world.take_over("n0", "n1")
+    bind(world, "n1", "gw0")
+    assert kept(world, "t") == [("n1", "custody")]
+    world.settings = SETTINGS  # the next one has room
+    world.crash("n2")
+    world.start("n2")
+    world.crash("n1")
+    world.take_over("n1", "n2")
+    bind(world, "n2", "gw0")
+    assert world.reason("t") == "maybe_delivered"
+    assert len(got(world, "t")) == 1
+
+
 def test_a_node_that_restarts_in_time_delivers_it_again_itself():
     world = World()
     report_for(world, "gw0", at="n0")
