@@ -13,7 +13,7 @@ from typing import Final
 from dlrproxy.logs import logger
 from dlrproxy.store.port import Table
 from dlrproxy.store.shared import UNREADABLE, Rows, SharedStore
-from ring.rows import CustodyRow, RowError, decode_custody
+from ring.rows import CustodyRow, RowError, decode_custody, encode_key
 
 PAGE: Final = 100
 _NAME_BYTES: Final = 64  # of the row's own name; that of a row of custody has 16
@@ -33,12 +33,17 @@ class SetAside:
         found = []
         for name, content in rows:
             try:
-                found.append(decode_custody(content))
+                row = decode_custody(content)
             except RowError as error:
                 self._store.put(Table.META, _name_for(name, content), content)
                 self._store.take_from_inbox(name)
                 self.unreadable += 1
                 self._log.error("custody.unreadable_set_aside", name=name.hex(), bytes=len(content), detail=str(error))
+            else:
+                found.append(row)
+                if name != encode_key(row.envelope.key):
+                    # A node that is gone had set it aside. The machine takes out what is named as the row is.
+                    self._store.take_from_inbox(name)
         return found
 
     async def next_page(self) -> Rows:

@@ -127,6 +127,16 @@ async def test_what_cannot_be_read_is_set_aside_and_the_rest_comes_in(bad):
     assert (said["log_level"], said["name"]) == ("error", (b"n" * 200).hex())
 
 
+async def test_what_a_gone_node_had_set_aside_comes_in_once():
+    """It has another name in the inbox than the row has that is in it."""
+    store = Shared(lambda: 0.0)
+    store.rows = [(UNREADABLE + b"name/hash", a_row(1)[1]), a_row(2)]
+    keeper, taken = keeper_of(store)
+    await collect_all(keeper)
+    await collect_all(keeper)
+    assert (sorted(taken), store.rows) == (["t1", "t2"], [])
+
+
 def test_it_is_taken_out_of_the_inbox_in_the_commit_that_sets_it_aside():
     group = Mock()
     rows = [(b"k%d" % number, b"bad") for number in range(3)]
