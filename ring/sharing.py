@@ -147,7 +147,9 @@ class Sharing:
         self._shelf.watch.discard(item.key)
 
     def _wait_for_owner(self, item: Item, now: float) -> None:
-        left_s = item.accepted_at + self._cluster.unmatched_for_s - now
+        # By the clock of the node that took it before, it may be older or younger than by this one's.
+        here_since = max(item.accepted_at, item.stays_until - _STAYS_S)
+        left_s = here_since + self._cluster.unmatched_for_s - now
         if left_s <= 0:
             # A node that is out of reach may know of a message that it could not write yet.
             self._walk.give_up(item, not self._missing(), now)

@@ -393,6 +393,25 @@ def test_what_nobody_had_been_found_for_is_looked_for_by_the_heir():
     assert got(world, "t") == [("n2", "gw2")]
 
 
+@pytest.mark.parametrize("clock_s", [-100_000.0, -5.0, 5.0, 100_000.0])
+def test_it_is_looked_for_as_long_as_ever_whatever_the_clock_of_the_dead_node_said(clock_s):
+    world = World(settings=evolve(SETTINGS, operators={"acme": OperatorPolicy("local", "gw1")}))
+    world.now += clock_s
+    world.report("n0", b"late", "t")
+    world.settle_down()
+    world.crash("n0")
+    world.now -= clock_s
+    world.take_over("n0", "n1")
+    world.settle_down()
+    pass_time(world, CLUSTER.unmatched_for_s - 6.0)
+    world.start("n0")
+    world.settle_down()
+    assert got(world, "t") == []
+    pass_time(world, 60.0)
+    pass_time(world, 60.0)
+    assert got(world, "t") == [("n1", "gw1")]
+
+
 def test_a_node_that_stood_still_while_it_was_taken_over_from_writes_nothing_more():
     world = World()
     unbind(world, "n2", "gw2")

@@ -23,6 +23,7 @@ class FakeDatabase:
         self.master = MasterRow()
         self.silent = False  # it never answers a question
         self.certifies = True  # else a write does not return
+        self.swallowed = 0  # so many beats are never answered
         self.moved = []
         self.published = None
 
@@ -52,6 +53,9 @@ class FakeDatabase:
         self.published = settings
 
     async def beat(self, epoch):
+        if self.swallowed:
+            self.swallowed -= 1
+            await trio.sleep_forever()
         await self._write()
         row = self.members["a"]
         if (row.epoch, row.taken) != (epoch, False):
@@ -173,6 +177,19 @@ async def test_a_stall_shorter_than_the_fence_ends_nothing(autojump_clock):
         assert [what for _, what, _ in node.service.calls] == ["serve"]
 
 
+async def test_a_connection_that_swallows_a_beat_ends_nothing_where_another_one_answers(autojump_clock):
+    async with running() as node:
+        await trio.sleep(10)
+        node.own.swallowed = 1
+        await trio.sleep(SETTINGS.fence_after_s - 2)
+        assert "not returned within 4 s" not in node.driver.trouble
+        await trio.sleep(20)
+        assert [what for _, what, _ in node.service.calls] == ["serve"]
+        node.own.swallowed = 1_000
+        await trio.sleep(SETTINGS.fence_after_s - 2)
+        assert "not returned within 4 s" in node.driver.trouble
+
+
 async def test_a_server_that_has_lost_the_quorum_ends_service_within_a_heartbeat(autojump_clock):
     async with running() as node:
         await trio.sleep(10)
@@ -235,7 +252,9 @@ async def test_what_its_server_does_not_do_is_shown_and_logged_once(autojump_clo
             await trio.sleep(10)
             assert node.driver.trouble == ""
             node.own.certifies = False
-            await trio.sleep(9)
+            await trio.sleep(6)
+            assert node.driver.trouble == "a beat has not returned within 4 s"
+            await trio.sleep(16)
             assert node.driver.trouble == "no answer"
             node.own.server = None
             await trio.sleep(30)

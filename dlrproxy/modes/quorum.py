@@ -208,7 +208,7 @@ class Quorum:
         return frozenset(
             (node, member.epoch, member.moved)
             for node, member in rows.members.items()
-            if member.taken and member.heir == self._settings.me
+            if member.heir == self._settings.me  # nobody's, but of one that is taken
         )
 
     def _become(self, role: Role, why: str) -> None:
