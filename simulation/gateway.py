@@ -37,7 +37,7 @@ class Manners:
 
 @define(eq=False)
 class Session:
-    """One bind of a gateway at a node. `ended` is called once, with nothing that comes after it."""
+    """One bind of a gateway at a node."""
 
     token: int
     alive: bool = True
@@ -45,7 +45,7 @@ class Session:
 
 
 class Gateway:
-    """Times are those of the world; `answer_at` plans for as long as the node's process lives."""
+    """Times are those of the world; an answer comes only while the node's process lives."""
 
     def __init__(self, name: str, node: str, timeline: Timeline, choose: random.Random, history: History) -> None:
         self.name = name

@@ -1,4 +1,4 @@
-"""What a node takes from its inbox at a time (`Keeper.collect`)."""
+"""What a node takes from its inbox at a time (`Inbox.collect`)."""
 
 from unittest.mock import AsyncMock, Mock
 

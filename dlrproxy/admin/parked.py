@@ -36,7 +36,7 @@ _MOST_ON_THEIR_WAY: Final = 500
 _PATIENCE_S: Final = 1.0  # for earlier replays that do not get on, such as those for a gateway that is not bound
 _LONGEST_S: Final = 3.0  # who asks is answered then, and asks again: a command waits for half a minute
 _LOOK_S: Final = 0.02
-# A fifth of custody is for what operators bring, as with what other nodes hand on (`ring.settings.max_inherited`).
+# A fifth of custody is for what operators bring, as with what other nodes hand on (`CustodySettings.max_inherited`).
 _SHARE: Final = 0.8
 
 Named = tuple[bytes, ParkedRow]  # a row under its key

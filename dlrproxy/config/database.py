@@ -10,6 +10,7 @@ from attrs.validators import optional
 
 from dlrproxy.config.keys import (
     Address,
+    Key,
     above,
     between,
     frozen_mapping,
@@ -38,6 +39,21 @@ def _weights(_: object, __: "Attribute[Any]", value: Mapping[str, int]) -> None:
             raise ValueError(f"of {name} must be between 0 and {_HIGHEST_WEIGHT}, is {weight}")
 
 
+# The three keys of an account's password, of which one is given.
+
+
+def _password(name: str, example: str) -> dict[str, Key]:
+    return key(f"Its password; better kept in {name}_file or {name}_env.", example=example, read=secret)
+
+
+def _password_file(example: str) -> dict[str, Key]:
+    return key("A file that holds it and nothing else.", example=example)
+
+
+def _password_env(example: str) -> dict[str, Key]:
+    return key("An environment variable that holds it.", example=example)
+
+
 @frozen(kw_only=True)
 class Database:
     """This node's database server, MariaDB, in the modes active-passive and quorum. The schema is dlrproxy's own."""
@@ -55,19 +71,9 @@ class Database:
         validator=not_empty,
         metadata=key("The account that reads and writes the schema, and has no right above read_only."),
     )
-    password: Secret = field(
-        default=Secret(b""),
-        metadata=key(
-            "Its password; better kept in password_file or password_env.", example="changeit-database", read=secret
-        ),
-    )
-    password_file: Path | None = field(
-        default=None,
-        metadata=key("A file that holds the password and nothing else.", example="/etc/dlrproxy/database.secret"),
-    )
-    password_env: str | None = field(
-        default=None, metadata=key("An environment variable that holds the password.", example="DATABASE_PASSWORD")
-    )
+    password: Secret = field(default=Secret(b""), metadata=_password("password", "changeit-database"))
+    password_file: Path | None = field(default=None, metadata=_password_file("/etc/dlrproxy/database.secret"))
+    password_env: str | None = field(default=None, metadata=_password_env("DATABASE_PASSWORD"))
     schema: str = field(
         default="dlrproxy", validator=_schema_name, metadata=key("The schema; `dlrproxy db init` makes its tables.")
     )
@@ -116,21 +122,11 @@ class Database:
             example="dlrproxy_admin",
         ),
     )
-    admin_password: Secret = field(
-        default=Secret(b""),
-        metadata=key(
-            "Its password; better kept in admin_password_file or admin_password_env.",
-            example="changeit-admin",
-            read=secret,
-        ),
-    )
+    admin_password: Secret = field(default=Secret(b""), metadata=_password("admin_password", "changeit-admin"))
     admin_password_file: Path | None = field(
-        default=None,
-        metadata=key("A file that holds it and nothing else.", example="/etc/dlrproxy/database-admin.secret"),
+        default=None, metadata=_password_file("/etc/dlrproxy/database-admin.secret")
     )
-    admin_password_env: str | None = field(
-        default=None, metadata=key("An environment variable that holds it.", example="DATABASE_ADMIN_PASSWORD")
-    )
+    admin_password_env: str | None = field(default=None, metadata=_password_env("DATABASE_ADMIN_PASSWORD"))
 
 
 @frozen(kw_only=True)
@@ -200,20 +196,12 @@ class Pair:
         ),
     )
     replication_password: Secret = field(
-        default=Secret(b""),
-        metadata=key(
-            "Its password; better kept in replication_password_file or replication_password_env.",
-            example="changeit-copy",
-            read=secret,
-        ),
+        default=Secret(b""), metadata=_password("replication_password", "changeit-copy")
     )
     replication_password_file: Path | None = field(
-        default=None,
-        metadata=key("A file that holds it and nothing else.", example="/etc/dlrproxy/replication.secret"),
+        default=None, metadata=_password_file("/etc/dlrproxy/replication.secret")
     )
-    replication_password_env: str | None = field(
-        default=None, metadata=key("An environment variable that holds it.", example="REPLICATION_PASSWORD")
-    )
+    replication_password_env: str | None = field(default=None, metadata=_password_env("REPLICATION_PASSWORD"))
     clone_command: tuple[str, ...] = field(
         default=(),
         metadata=key(
