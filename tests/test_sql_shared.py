@@ -137,8 +137,10 @@ async def test_a_partition_keeps_its_store_id(pool, tmp_path):
         assert store.store_id == first
 
 
-async def test_what_a_crash_left_without_content_is_swept_as_the_next_term_begins(pool, tmp_path, monkeypatch):
+@pytest.mark.parametrize("page", [1, 3, 4, 100])
+async def test_what_a_crash_left_without_content_is_swept_as_the_next_term_begins(pool, tmp_path, monkeypatch, page):
     monkeypatch.setattr(partition, "ROWS", 2)
+    monkeypatch.setattr(partition, "PAGE", page)
     fence = await partition.fence(pool, "a", 1)
     await put(pool, "a", "custody", "k0", "k1", "k2", "stays")
     await put(pool, "a", "inbox", "i0")

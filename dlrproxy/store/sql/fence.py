@@ -38,6 +38,9 @@ _OR_REPLACE: Final = (
 )
 
 
+Place = tuple[bytes, bytes]  # of a row in a partition: its kind and name
+
+
 class Fence:
     """One working period on the partition of `node`."""
 
@@ -141,13 +144,23 @@ def names_in_inbox(node: str, limit: int) -> str:
     return f"SELECT name FROM items WHERE {_of_kind(node, INBOX)} AND content IS NOT NULL ORDER BY name LIMIT {limit}"
 
 
-def left_behind(node: str, limit: int) -> str:
-    """Kind and name of rows that count as deleted. A million parked ones take some two seconds."""
-    kinds = ",".join(map(literal, (*(table.value for table in Table), INBOX)))
-    return (
-        f"SELECT kind,name FROM items WHERE node={literal(node)} AND kind IN ({kinds}) AND content IS NULL "
-        f"LIMIT {limit}"
-    )
+def last_of_page(node: str, after: Place, size: int) -> str:
+    """Kind and name of the row that is so many behind that one; no row: there are fewer."""
+    return f"SELECT kind,name FROM items WHERE {_behind(node, after)} ORDER BY kind,name LIMIT 1 OFFSET {size - 1}"
+
+
+def left_behind(node: str, after: Place, last: Place | None) -> str:
+    """Kind and name of the rows that count as deleted, of those behind the one and up to the other; None: of all."""
+    end = ""
+    if last is not None:
+        kind, name = map(literal, last)
+        end = f" AND (kind<{kind} OR (kind={kind} AND name<={name}))"
+    return f"SELECT kind,name FROM items WHERE {_behind(node, after)}{end} AND content IS NULL"
+
+
+def _behind(node: str, place: Place) -> str:
+    kind, name = map(literal, place)
+    return f"node={literal(node)} AND (kind>{kind} OR (kind={kind} AND name>{name}))"
 
 
 def swept(node: str, kind: str, names: Sequence[bytes]) -> str:

@@ -10,10 +10,12 @@ from dlrproxy.store.sql import schema
 from dlrproxy.store.sql.errors import FencedError
 from dlrproxy.store.sql.fence import (
     Fence,
+    Place,
     counted_to_move,
     epoch_of,
     find_fence,
     first_fence,
+    last_of_page,
     left_behind,
     removed,
     swept,
@@ -23,6 +25,7 @@ from dlrproxy.store.sql.pool import Pool
 from dlrproxy.store.sql.statements import get_item, insert_item
 
 ROWS: Final = 500  # moved by one statement: what a node of Galera replicates and certifies at a time
+PAGE: Final = 20_000  # looked through by one statement, in some 50 ms
 
 
 async def fence(pool: Pool, node: str, epoch: int) -> Fence:
@@ -52,13 +55,23 @@ async def store_id(pool: Pool, node: str) -> bytes:
 
 
 async def sweep(pool: Pool, node: str) -> None:
-    """Delete what a crash between the statements of a group has left without content. Raises SqlError."""
-    while (found := await pool.run(left_behind(node, ROWS))).rows:
+    """Delete what a crash between the statements of a group has left without content. Raises SqlError.
+
+    A page at a time: all of a partition with a million parked items would be more than one statement may take.
+    """
+    after: Place = b"", b""
+    while True:
+        end = (await pool.run(last_of_page(node, after, PAGE))).rows
+        last = None if not end else (cast("bytes", end[0][0]), cast("bytes", end[0][1]))
         names: dict[str, list[bytes]] = defaultdict(list)
-        for kind, name in found.rows:
+        for kind, name in (await pool.run(left_behind(node, after, last))).rows:
             names[cast("bytes", kind).decode()].append(cast("bytes", name))
         for kind, of_kind in names.items():
-            await pool.run(swept(node, kind, of_kind))
+            for start in range(0, len(of_kind), ROWS):
+                await pool.run(swept(node, kind, of_kind[start : start + ROWS]))
+        if last is None:
+            return
+        after = last
 
 
 async def move(pool: Pool, dead: str, epoch: int, heir: str) -> Counter[Table]:
