@@ -15,6 +15,7 @@ from dlrproxy.modes.cluster import (
     Rows,
     Serve,
     Server,
+    Take,
     TakeLease,
 )
 from dlrproxy.modes.lease import Master, heir_of
@@ -437,6 +438,32 @@ def test_a_master_that_serves_no_more_lets_the_lease_run_out():
     assert master.observe(rows, 2.0, serving=False) == []
     assert not master.holds(2.0)
     assert master.observe(rows, 3.0, serving=True) == [TakeLease(rows.master)]  # its own still: nobody took it
+
+
+def test_a_lease_is_used_for_less_than_it_goes_from_when_its_last_renewal_was_sent():
+    master = Master(MINE)
+    master.renewed(5, 10.0)
+    master.renewed(5, 8.0)
+    master.renewed(4, 99.0)  # of an earlier lease, answered late
+    assert master.epoch == 5
+    assert master.holds(10.0 + 0.89 * SETTINGS.lease_s)
+    assert not master.holds(10.0 + 0.91 * SETTINGS.lease_s)
+
+
+def test_after_an_outage_of_its_own_a_node_counts_the_silence_of_others_anew():
+    master, later = Master(MINE), 10 * SETTINGS.takeover_after_s
+    rows = Rows(
+        members={"a": Member(epoch=1, beat=1), "b": Member(epoch=1, beat=1)},
+        master=MasterRow(epoch=1, holder="c", beat=1),
+    )
+    assert master.observe(rows, 0.0, serving=True) == []
+    assert master.observe(None, 1.0, serving=False) == []
+    assert master.observe(rows, later, serving=True) == []  # nor does it take the lease
+    master.renewed(2, later)
+    assert master.observe(rows, later + 1, serving=True) == []
+    master.renewed(2, later + SETTINGS.takeover_after_s)
+    (take,) = master.observe(rows, later + SETTINGS.takeover_after_s, serving=True)
+    assert take == Take("b", rows.members["b"], "a")
 
 
 def test_rows_that_are_moved_here_are_adopted_once():

@@ -38,9 +38,9 @@ from dlrproxy.modes.quorum import Quorum
 from dlrproxy.store.sql.errors import SqlError
 
 RENEWALS: Final = 3  # in the time that a lease goes
-# In the time that a node may go without one. One that hangs may have a connection that swallows everything: another one
-# is sent while there is time. It ends the first one at the server before, so that a commit that waits loses nothing.
-TRIES: Final = 2
+# Of `fence_after_s`: so long a beat is waited for. Its connection may be one that swallows everything: another one is
+# sent while there is time, but not while commits may wait, as servers come and go, for it ends the first one.
+PATIENCE: Final = 2 / 3
 
 
 class Service(PairService, Protocol):
@@ -249,8 +249,8 @@ class QuorumDriver:
         epoch, sent_at, held = self.machine.epoch, trio.current_time(), None
         if not epoch:
             return
-        within_s = self._settings.fence_after_s / TRIES
-        failure = f"a beat has not returned within {within_s:g} s"
+        within_s = PATIENCE * self._settings.fence_after_s
+        failure = f"a beat has not returned within {within_s:.1f} s"
         try:
             with trio.move_on_after(within_s):
                 held = await self._own.beat(epoch)
