@@ -20,7 +20,8 @@ TWO_PEERS = PEERS.partition('[[peers]]\nname = "gw3"')[0]
 DATABASE = '[database]\npassword = "one"\n'
 PEER = '[pair]\npeer_host = "10.0.0.2"\n'
 PAIR = NODE.format("active-passive") + OPERATOR + TWO_PEERS
-QUORUM = NODE.format("quorum") + OPERATOR + PEERS + DATABASE + "[quorum]\n"
+ANY_GATEWAY = OPERATOR.replace('"127.0.0.1:2775"', '{ gw1 = "127.0.0.1:2775", gw2 = "127.0.0.1:2776" }')
+QUORUM = NODE.format("quorum") + ANY_GATEWAY + PEERS + DATABASE + "[quorum]\n"
 ADMIN = 'admin_user = "boss"\nadmin_password = "two"\n'
 
 
@@ -61,6 +62,25 @@ def test_custody_goes_by_what_quorum_says():
 def test_a_search_that_ends_before_an_id_may_have_come_is_warned_of():
     assert set(warnings(QUORUM + "unmatched_for_s = 9.0\n")) == {"quorum.unmatched_for_s"}
     assert not warnings(QUORUM + "unmatched_for_s = 10.0\n")
+
+
+def test_a_quorum_that_survives_no_loss_is_warned_of():
+    two = QUORUM.replace(PEERS, TWO_PEERS)
+    assert "the loss of any one of gw1, gw2 stops all the others" in warnings(two)["quorum.arbitrators"]
+    for mended in ("arbitrators = { garbd1 = 1 }\n", "weights = { gw1 = 2 }\n"):
+        assert not warnings(two + mended)
+
+
+def test_who_stands_at_no_site_is_named():
+    found = warnings(QUORUM + 'arbitrators = { garbd1 = 1 }\nsites = { gw1 = "north", gw2 = "south" }\n')
+    assert found == {"quorum.sites": "say nothing of gw3, garbd1: what is foretold of a site leaves that out"}
+
+
+def test_a_node_that_no_other_gateway_can_dial_is_warned_of():
+    assert set(warnings(QUORUM.replace(ANY_GATEWAY, OPERATOR))) == {"operators[0].listen"}
+    assert not warnings(
+        QUORUM.replace(ANY_GATEWAY, OPERATOR.replace('"127.0.0.1:2775"', '{ shop = "127.0.0.1:2775" }'))
+    )
 
 
 def test_quorums_tables_of_names():

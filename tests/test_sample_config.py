@@ -131,3 +131,16 @@ def test_the_sample_fits_a_terminal():
 
 def test_no_line_of_prose_has_the_indentation_of_its_source():
     assert not [line for line in SAMPLE.splitlines() if line.startswith("#") and "  " in line]
+
+
+def test_the_sample_becomes_a_quorum_by_its_mode_and_what_the_cluster_needs():
+    text = uncommented().replace('#mode = "ring"', 'mode = "quorum"').replace("wss://10.0.0.", "ws://127.0.0.")
+    text = re.sub(r'#(\[\[peers\]\])\n#(name = "gw2")\n#(url = .*)', r"\1\n\2\n\3", text)
+    for example in ("stand_in", "weights", "arbitrators", "sites"):
+        text = re.sub(f"^#({example} = )", r"\1", text, flags=re.MULTILINE)
+    read = parse(text)
+    assert (read.node.mode, read.node_names, read.quorum.stand_in) == ("quorum", ("gw1", "gw2"), {"gw1": "gw2"})
+    assert (read.quorum.weight("gw1"), read.quorum.arbitrators) == (3, {"garbd1": 1})
+    assert {warning.path for warning in read.warnings} - {"node.data_dir"} == {
+        "join", "pair", "quorum.sites", "operators[0].listen",
+    }  # fmt: skip

@@ -12,6 +12,7 @@ from dlrproxy.config.database import Database, Pair, Quorum
 from dlrproxy.config.problems import Problem
 from dlrproxy.config.tables import Mode, Ring
 from dlrproxy.modes.cluster import RATE_MARGIN, RELEASE_S, fits
+from dlrproxy.modes.survival import survives
 
 _NEEDED: Final[Mapping[Mode, tuple[str, ...]]] = {
     "ring": (),
@@ -193,8 +194,8 @@ def _unused_tables(draft: Draft) -> Iterator[Problem]:
 
 
 def _short_search(draft: Draft) -> Iterator[Problem]:
-    quorum = draft.quorum
-    if quorum is None or draft.node is None or draft.node.mode != "quorum":
+    quorum = _quorum_of(draft)
+    if quorum is None:
         return
     if quorum.unmatched_for_s < quorum.fence_after_s:
         yield Problem(
@@ -222,6 +223,37 @@ def _unclaimed(draft: Draft) -> Iterator[Problem]:
             yield Problem(f"{path}.unclaimed", f'"{operator.unclaimed}" with mode = "{mode}": {why}')
 
 
+def _few_servers(draft: Draft) -> Iterator[Problem]:
+    quorum = _quorum_of(draft)
+    if quorum is None or draft.incomplete or not draft.peers:
+        return
+    weights = {peer.name: quorum.weight(peer.name) for peer in draft.peers.values()} | dict(quorum.arbitrators)
+    if not any(survives(weights, (name,)) for name in weights):
+        yield Problem(
+            "quorum.arbitrators",
+            f"the loss of any one of {', '.join(sorted(weights))} stops all the others: more than half must be left",
+        )
+    if quorum.sites and (strays := [name for name in weights if name not in quorum.sites]):
+        yield Problem("quorum.sites", f"say nothing of {', '.join(strays)}: what is foretold of a site leaves that out")
+
+
+def _one_gateway(draft: Draft) -> Iterator[Problem]:
+    """A gateway is known by the listener that it dials: where there is one for a single name no other can come here."""
+    if _quorum_of(draft) is None or draft.node is None or len(draft.peers) < 2:
+        return
+    for path, operator in draft.operators.items():
+        if set(operator.listen) == {draft.node.name}:
+            yield Problem(
+                f"{path}.listen",
+                "no gateway of another node can dial this one when its own is lost; give a listener for each gateway, "
+                "the same names on every node",
+            )
+
+
+def _quorum_of(draft: Draft) -> Quorum | None:
+    return draft.quorum if draft.node is not None and draft.node.mode == "quorum" else None
+
+
 def _unused_keys(draft: Draft) -> Iterator[Problem]:
     database, pair, ring = draft.database, draft.pair, draft.ring
     is_of_quorum = draft.node is not None and draft.node.mode == "quorum"
@@ -238,4 +270,11 @@ def _unused_keys(draft: Draft) -> Iterator[Problem]:
 
 
 ERRORS: Final[tuple[Check, ...]] = (_needed_tables, _passwords, _tls, _pair, _quorum)
-WARNINGS: Final[tuple[Check, ...]] = (_unused_tables, _unused_keys, _short_search, _unclaimed)
+WARNINGS: Final[tuple[Check, ...]] = (
+    _unused_tables,
+    _unused_keys,
+    _short_search,
+    _few_servers,
+    _one_gateway,
+    _unclaimed,
+)
