@@ -3,19 +3,18 @@
 import contextlib
 import random
 import ssl
-from contextlib import asynccontextmanager
 
 import attrs
 import pytest
 import structlog
 import trio
 import trustme
-from trio_websocket import ConnectionClosed, wrap_client_stream
+from scripted_peer import dialled
+from trio_websocket import ConnectionClosed
 
-from protocols.peer import frames, hello
+from protocols.peer import frames
 from protocols.peer.frames import Learned
 from ring import tls as ring_tls
-from ring.handshake import Channel, DiallerHandshake, Terms
 from ring.link import Links
 from ring.link_settings import LinkSettings
 from ring.peer_url import PeerUrl
@@ -387,23 +386,6 @@ async def test_the_same_failure_is_logged_once(fleet):
     assert one.status_of("gw2").failure.startswith("unreachable")
 
 
-@asynccontextmanager
-async def scripted_gw1(port, *, dial=1, boot=b"scripted", raw=False, **changes):
-    """A peer of our handshake and the bare library; what it does after that, or on the raw stream, a test says."""
-    terms = Terms(node="gw1", cluster="test", store_id=b"gw1.....", boot=boot, peers={"gw2": frozenset()}, **changes)
-    machine = DiallerHandshake(terms, Channel(), b"n" * hello.NONCE_BYTES, peer="gw2", dial=dial)
-    async with await trio.open_tcp_stream("127.0.0.1", port) as stream, trio.open_nursery() as nursery:
-        websocket = await wrap_client_stream(nursery, stream, "gw2", "/")
-        while True:
-            step = machine.receive(await websocket.get_message())
-            if step.send:
-                await websocket.send_message(step.send)
-            if step.outcome:
-                break
-        yield stream if raw else websocket, step.outcome
-        nursery.cancel_scope.cancel()
-
-
 async def closed_by_peer(websocket):
     """Read to the end, and say what the peer gave as its reason."""
     with trio.fail_after(100):
@@ -416,7 +398,7 @@ async def closed_by_peer(websocket):
 
 async def test_a_peer_of_another_version_is_told_ours_and_both_logs_name_both(fleet):
     two = await fleet.start("gw2", "gw1")
-    async with scripted_gw1(fleet.port("gw2"), oldest=8, newest=9) as (_, outcome):
+    async with dialled(fleet.port("gw2"), oldest=8, newest=9) as (_, _, outcome):
         assert outcome.reason == "no_common_version"
         assert outcome.detail == "gw1 speaks the versions 8 to 9, gw2 speaks 1 to 2"
         refused = await two.recorder.until_logged("peer.refused")
@@ -568,9 +550,9 @@ async def test_a_killed_dialler_comes_back_too(fleet):
 
 async def test_a_restarted_peer_displaces_the_link_of_its_former_life(fleet):
     two = await fleet.start("gw2", "gw1")
-    async with scripted_gw1(fleet.port("gw2"), boot=b"first") as (former, _):
+    async with dialled(fleet.port("gw2"), boot=b"first") as (_, former, _):
         await two.until_reaches("gw1")
-        async with scripted_gw1(fleet.port("gw2"), boot=b"second") as (latter, _):
+        async with dialled(fleet.port("gw2"), boot=b"second") as (_, latter, _):
             assert (await closed_by_peer(former)).reason == "replaced by a newer link"
             await two.recorder.until(lambda: len(two.recorder.ups) == 2)
             calls = [name for name, _ in two.recorder.calls if name in {"up", "down"}]
@@ -586,9 +568,9 @@ async def former_is_mute(two, latter):
 
 async def test_a_late_attempt_of_the_same_process_displaces_nothing(fleet):
     two = await fleet.start("gw2", "gw1")
-    async with scripted_gw1(fleet.port("gw2"), dial=5) as (newer, _):
+    async with dialled(fleet.port("gw2"), dial=5) as (_, newer, _):
         await two.until_reaches("gw1")
-        async with scripted_gw1(fleet.port("gw2"), dial=4) as (older, _):
+        async with dialled(fleet.port("gw2"), dial=4) as (_, older, _):
             await closed_by_peer(older)
             await former_is_mute(two, newer)
         assert two.recorder.downs == []
@@ -597,7 +579,7 @@ async def test_a_late_attempt_of_the_same_process_displaces_nothing(fleet):
 @pytest.mark.parametrize("junk", [b"junk", "text", b"\x91\x92\x01\xa1\xff", frames.encode([note(1)]) + b"x"])
 async def test_bad_frames_close_the_link_and_the_log_names_the_peer(fleet, junk):
     two = await fleet.start("gw2", "gw1")
-    async with scripted_gw1(fleet.port("gw2")) as (websocket, _):
+    async with dialled(fleet.port("gw2")) as (_, websocket, _):
         await websocket.send_message(junk)
         assert (await closed_by_peer(websocket)).reason.startswith("bad frames")
         event = await two.recorder.until_logged("peer.down", peer="gw1")
@@ -607,7 +589,7 @@ async def test_bad_frames_close_the_link_and_the_log_names_the_peer(fleet, junk)
 
 async def test_a_message_above_the_limit_closes_the_link(fleet):
     two = await fleet.start("gw2", "gw1")
-    async with scripted_gw1(fleet.port("gw2")) as (websocket, _):
+    async with dialled(fleet.port("gw2")) as (_, websocket, _):
         await two.until_reaches("gw1")
         await websocket.send_message(b"x" * (frames.MAX_MESSAGE_BYTES + 1))
         await two.recorder.until_logged("peer.down", peer="gw1")
@@ -755,7 +737,7 @@ async def test_a_host_that_is_no_name_is_a_peer_that_cannot_be_reached(fleet):
 async def test_a_message_that_takes_longer_than_silence_may_last_is_no_silence(fleet, mock_clock):
     two = await fleet.start("gw2", "gw1", settings=FAST)
     message = frames.encode([note(1)] * 100)
-    async with scripted_gw1(fleet.port("gw2"), raw=True) as (stream, _):
+    async with dialled(fleet.port("gw2")) as (stream, _, _):
         await two.until_reaches("gw1")
         await stream.send_all(b"\x82\xfe" + len(message).to_bytes(2, "big") + MASK)
         for byte in message[: len(message) // 2]:
@@ -771,7 +753,7 @@ async def test_a_message_that_takes_longer_than_silence_may_last_is_no_silence(f
 async def test_no_bytes_of_a_proven_peer_end_the_node(fleet, seed):
     chaos = random.Random(seed)
     two = await fleet.start("gw2", "gw1")
-    async with scripted_gw1(fleet.port("gw2"), raw=True) as (stream, _):
+    async with dialled(fleet.port("gw2")) as (stream, _, _):
         await two.until_reaches("gw1")
         try:
             for _ in range(20):

@@ -10,19 +10,19 @@ import pytest
 import structlog
 import trio
 from custody_world import World
-from trio_websocket import ConnectionClosed, wrap_client_stream
+from scripted_peer import dialled
+from trio_websocket import ConnectionClosed
 
 from dlrproxy.clock import NodeClock
 from dlrproxy.custody import Keeper
 from dlrproxy.custody_port import Accepted
 from dlrproxy.logs import RouteLog
 from dlrproxy.store.memory import MemoryStore
-from protocols.peer import frames, hello
+from protocols.peer import frames
 from protocols.peer.frames import Learned
 from protocols.smpp.message_ids import NoMatch
 from ring import tls
 from ring.custody import Custody as Machine
-from ring.handshake import Channel, DiallerHandshake, Terms
 from ring.link import Links
 from ring.link_settings import LinkSettings
 from ring.peer_url import PeerUrl
@@ -129,22 +129,9 @@ class Peer:
 
 @asynccontextmanager
 async def dialling(node, codec):
-    terms = Terms(
-        node="gw1", cluster="test", store_id=b"1" * 8, boot=b"boot", peers={"gw2": frozenset()},
-        oldest=codec.OLDEST_VERSION, newest=codec.VERSION,
-    )  # fmt: skip
-    machine = DiallerHandshake(terms, Channel(), b"n" * hello.NONCE_BYTES, peer="gw2", dial=1)
     port = node.links.listening[1]
-    async with await trio.open_tcp_stream("127.0.0.1", port) as stream, trio.open_nursery() as nursery:
-        websocket = await wrap_client_stream(nursery, stream, "gw2", "/")
-        while True:
-            step = machine.receive(await websocket.get_message())
-            if step.send:
-                await websocket.send_message(step.send)
-            if step.outcome:
-                break
+    async with dialled(port, store_id=b"1" * 8, oldest=codec.OLDEST_VERSION, newest=codec.VERSION) as (_, websocket, _):
         yield Peer(websocket, codec)
-        nursery.cancel_scope.cancel()
 
 
 async def test_a_node_of_version_1_claims_a_report_and_finishes_it(node):
