@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager, suppress
 import structlog
 import trio
 import trio.testing
-from relay_world import World, command_of, sequence_of
+from relay_world import World, command_of, deliver_sm_resp, receipt, sequence_of, submit_sm_resp
 from smpp_peer import Peer
 
 from dlrproxy.config.keys import Address
@@ -91,3 +91,16 @@ async def operator_side(smsc: Smsc | None = None, hosts: int = 1, **settings):
                 await trio.aclose_forcefully(peer.stream)
         await side.released.wait()
         nursery.cancel_scope.cancel()
+
+
+async def exchange(world, peer):
+    """A message and its report pass on this bind, and the answers to both."""
+    session = world.session()
+    world.submit(session, 5)
+    request = await peer.receive()
+    await peer.send(submit_sm_resp(sequence_of(request), b"id1"), receipt(3, b"id1"))
+    await trio.testing.wait_all_tasks_blocked(0.01)
+    response, report = session.connection.take()
+    assert response == submit_sm_resp(5, b"id1")
+    world.relay.from_gateway(session, [deliver_sm_resp(sequence_of(report))])
+    assert await peer.receive() == deliver_sm_resp(3)

@@ -4,7 +4,7 @@ import pytest
 import structlog
 import trio
 import trio.testing
-from operator_world import Smsc, operator_side
+from operator_world import Smsc, exchange, operator_side
 from relay_world import World, command_of, deliver_sm_resp, heads, receipt, sequence_of, submit_sm_resp
 
 from dlrproxy.binding import Ending
@@ -74,15 +74,7 @@ async def test_source_ip_is_where_we_dial_from():
 async def test_reports_and_answers_pass():
     async with operator_side() as side:
         peer = await side.smsc.bound()
-        session = side.world.session()
-        side.world.submit(session, 5)
-        request = await peer.receive()
-        await peer.send(submit_sm_resp(sequence_of(request), b"id1"), receipt(3, b"id1"))
-        await trio.testing.wait_all_tasks_blocked(0.01)
-        response, report = session.connection.take()
-        assert response == submit_sm_resp(5, b"id1")
-        side.world.relay.from_gateway(session, [deliver_sm_resp(sequence_of(report))])
-        assert await peer.receive() == deliver_sm_resp(3)
+        await exchange(side.world, peer)
 
 
 @pytest.mark.parametrize("status", [c.ESME_RBINDFAIL, c.ESME_RINVPASWD, c.ESME_RINVSYSID, c.ESME_RALYBND])

@@ -6,7 +6,8 @@ import pytest
 import structlog
 import trio
 import trio.testing
-from relay_world import World, command_of, deliver_sm_resp, heads, receipt, sequence_of, submit_sm_resp
+from operator_world import exchange
+from relay_world import World, command_of, heads, sequence_of
 from smpp_peer import Peer, bind_request
 
 from dlrproxy.config.keys import Address
@@ -101,15 +102,7 @@ async def test_the_bind_is_one_of_the_operators():
         peer = await side.bound()
         [slot] = side.operators.slots
         assert (slot.name, slot.why) == ("outbind1", "")
-        session = side.world.session()
-        side.world.submit(session, 5)
-        request = await peer.receive()
-        await peer.send(submit_sm_resp(sequence_of(request), b"id1"), receipt(3, b"id1"))
-        await trio.testing.wait_all_tasks_blocked(0.01)
-        response, report = session.connection.take()
-        assert response == submit_sm_resp(5, b"id1")
-        side.world.relay.from_gateway(session, [deliver_sm_resp(sequence_of(report))])
-        assert await peer.receive() == deliver_sm_resp(3)
+        await exchange(side.world, peer)
 
 
 async def test_it_is_unbound_when_the_node_lets_go():

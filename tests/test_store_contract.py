@@ -359,24 +359,12 @@ async def test_an_id_that_is_used_again_after_its_final_report_is_open_again(sto
 # --- durability and callbacks ----------------------------------------------------------------------------------------
 
 
-async def test_callbacks_come_in_the_order_of_registration_over_many_groups(store):
+@pytest.mark.parametrize("when", ["after_durable", "after_opened"])
+async def test_callbacks_come_in_the_order_of_registration_over_many_groups(store, when):
     calls = []
     for number in range(300):
         store.put_open(an_open(b"m-%d" % number))
-        store.after_durable(lambda number=number: calls.append(number))
-        if number % 7 == 0:
-            await trio.lowlevel.checkpoint()
-        if number % 50 == 0:
-            await trio.sleep(0.002)
-    await durable(store)
-    assert calls == list(range(300))
-
-
-async def test_those_who_wait_for_open_messages_are_called_in_the_order_of_registration(store):
-    calls = []
-    for number in range(300):
-        store.put_open(an_open(b"m-%d" % number))
-        store.after_opened(lambda number=number: calls.append(number))
+        getattr(store, when)(lambda number=number: calls.append(number))
         if number % 7 == 0:
             await trio.lowlevel.checkpoint()
         if number % 50 == 0:
@@ -409,12 +397,6 @@ async def test_nobody_is_called_for_an_open_message_in_the_same_step(store):
     assert calls == [1]
 
 
-async def test_with_nothing_to_write_who_waits_for_open_messages_is_called_at_once(store):
-    calls = []
-    store.after_opened(lambda: calls.append(1))
-    assert calls == [1]
-
-
 async def test_no_callback_before_the_write_is_durable(store):
     calls = []
     store.put(Table.CUSTODY, b"1", b"x")
@@ -424,9 +406,10 @@ async def test_no_callback_before_the_write_is_durable(store):
     assert calls == [1]
 
 
-async def test_with_nothing_to_write_the_callback_comes_at_once(store):
+@pytest.mark.parametrize("when", ["after_durable", "after_opened"])
+async def test_with_nothing_to_write_the_callback_comes_at_once(store, when):
     calls = []
-    store.after_durable(lambda: calls.append(1))
+    getattr(store, when)(lambda: calls.append(1))
     assert calls == [1]
 
 
