@@ -12,6 +12,7 @@ from dlrproxy.conversations import Conversations
 from dlrproxy.log_sink import Sink
 from dlrproxy.logs import RouteLog, logger
 from dlrproxy.node_view import View
+from dlrproxy.release import RELEASE
 from dlrproxy.store.rocks import open_rocks
 from dlrproxy.term import Term
 
@@ -95,6 +96,7 @@ class Node:
     def _say_that_it_runs(self) -> None:
         self._log.info(
             "node.running",
+            release=RELEASE,
             mode=self.config.node.mode,
             operators=sorted(self.term.fronts),
             nodes=list(self.config.node_names),

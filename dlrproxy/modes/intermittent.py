@@ -27,6 +27,7 @@ from dlrproxy.log_sink import Sink
 from dlrproxy.logs import RouteLog, logger
 from dlrproxy.modes.terms import Terms
 from dlrproxy.node_view import View
+from dlrproxy.release import RELEASE
 from dlrproxy.state_file import Service, StateFile
 from dlrproxy.store.directory import free_bytes
 from dlrproxy.store.grouped import GroupedStore
@@ -226,7 +227,8 @@ class IntermittentNode(ABC, Generic[D]):
                 nursery.start_soon(self._keep_state, self._driver)
                 for task in beside:
                     nursery.start_soon(task)
-                self._log.info("node.running", mode=self.config.node.mode, nodes=list(self.config.node_names))
+                node = self.config.node
+                self._log.info("node.running", release=RELEASE, mode=node.mode, nodes=list(self.config.node_names))
                 self.started.set()
                 task_status.started()
                 await self._stop.wait()
