@@ -7,7 +7,7 @@ import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 import trio
@@ -19,13 +19,12 @@ from dlrproxy.failures import leaves
 from dlrproxy.log_sink import Sink
 from dlrproxy.logs import configure, logger
 from dlrproxy.node import Node
-
-if TYPE_CHECKING:
-    from dlrproxy.modes.active_passive import PairNode
-    from dlrproxy.modes.quorum_node import QuorumNode
 from dlrproxy.store.port import StoreError
 
-RunningNode: TypeAlias = "Node | PairNode | QuorumNode"
+if TYPE_CHECKING:
+    from dlrproxy.modes.intermittent import IntermittentNode
+
+RunningNode: TypeAlias = "Node | IntermittentNode[Any]"
 
 # A worker thread that has made a group durable waits for the interpreter; at the default interval of 5 ms a commit of
 # 0.2 ms takes 8 to 28 (perf-notes).
