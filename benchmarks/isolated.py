@@ -61,6 +61,13 @@ _FILE_WIDTH: Final = 126
     type=click.FloatRange(1),
     help="Of each database server, as fast as a node's.",
 )
+@click.option(
+    "--reports-after",
+    default=0.5,
+    show_default=True,
+    type=click.FloatRange(0),
+    help="Seconds from a message's response to its report; 0: at once, while the message still waits for its commit.",
+)
 @click.option("--only", multiple=True, type=click.Choice(_NAMES), help="Measure only these (repeatable).")
 @click.option(
     "--directory",
@@ -69,7 +76,7 @@ _FILE_WIDTH: Final = 126
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output instead of a table.")
 def main(
-    messages: int, repeat: int, windows: tuple[int, ...], share: float, server_processors: float,
+    messages: int, repeat: int, windows: tuple[int, ...], reports_after: float, share: float, server_processors: float,
     only: tuple[str, ...], directory: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Throughput and CPU of active-passive and quorum against ring mode, as if each process had a machine.
@@ -82,7 +89,7 @@ def main(
     if not console.is_terminal:
         console.width = _FILE_WIDTH
     names = [name for name in _NAMES if name in (only or _NAMES)]
-    loads = [Load(window, messages) for window in windows]
+    loads = [Load(window, messages, hold_s=reports_after) for window in windows]
     try:
         with ExitStack() as stack:
             work = stack.enter_context(tempfile.TemporaryDirectory(prefix="dlrproxy-bench-", dir=directory))

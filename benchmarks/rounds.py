@@ -32,11 +32,13 @@ class Load:
     window: int
     messages: int
     per_s: float | None = None
+    hold_s: float = 0.0  # a receipt comes so long after its response
 
     @property
     def name(self) -> str:
         pace = "" if self.per_s is None else f" at {self.per_s:,.0f}/s"
-        return f"W={self.window}{pace}"
+        held = f", reports {self.hold_s:g} s later" if self.hold_s else ""
+        return f"W={self.window}{pace}{held}"
 
     def for_share(self, share: float) -> "Load":
         """The same with a part of its messages; a pace is kept, and so its messages."""
@@ -74,7 +76,7 @@ class Rig:
     def measure(self, contestant: Contestant, load: Load) -> Measured:
         """Raises RunFailedError when a message, receipt or answer is missing or too many."""
         warm_up = max(1, int(load.messages * WARM_UP_SHARE))
-        hold_s = None if load.per_s is None else PACED_HOLD_S
+        hold_s = load.hold_s or (None if load.per_s is None else PACED_HOLD_S)
         self._operator.send(Settings(window=load.window, hold_s=hold_s))
         before = self._counts(contestant.name)
         self._gateway.send(
@@ -95,7 +97,7 @@ class Rig:
             contestant=contestant.name,
             load=load,
             cpu_us=sum(nodes),
-            per_s=load.messages / outcome.seconds,
+            per_s=load.messages / (outcome.seconds - load.hold_s),
             outcome=outcome,
             database_us=sum(servers) if servers else None,
             node_us=max(nodes, default=0.0),

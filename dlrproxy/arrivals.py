@@ -140,11 +140,15 @@ class Arrivals:
     def _seek(self, arrival: Arrival, now: float) -> None:
         """It is first in its line."""
         record = self._store.recent(self._operator.name, arrival.message_id)
-        if record is None:
-            self.seeking.look_for(arrival)
-        else:
+        if record is not None:
             self._matching.exact += 1
             self.found(arrival, record, now)
+            return
+        remembered = self._store.remembered(self._operator.name, arrival.message_id)
+        if remembered is None or remembered.final_at:
+            self.seeking.look_for(arrival)
+        else:
+            self.seeking.confirm(arrival, remembered)
 
     # Outcomes of the search
 

@@ -1,15 +1,18 @@
 r"""Finding the message of a report that memory does not know: on disk, or in a response that is still to come.
 
     look_for --> the store --> found
-                          \--> held while responses that were outstanding at its arrival are --> missed
-                           \-> missed
+       ^                  \--> held while responses that were outstanding at its arrival are --> missed
+       |                   \-> missed
+    confirm --> the store --> found
 
-A response that comes meanwhile may be the one: then the store is asked again.
+A response that comes meanwhile may be the one: then the store is asked again. `confirm` is for a message that is
+remembered, where others may have changed it: what is not as it is remembered is looked for.
 """
 
 import heapq
 import itertools
 from collections import deque
+from collections.abc import Iterable
 from typing import Final, Protocol
 
 import trio
@@ -47,11 +50,13 @@ class Seeking:
         self._counters = around.counters
         self._now = around.now
         self._wrap_up = around.wrap_up
+        self._store = around.store
         self._submissions = submissions
         self._matching = matching
         self._outcome = outcome
         self._unknown: deque[Arrival] = deque()
-        self._unknown_added = trio.Event()
+        self._remembered: list[tuple[Arrival, OpenMessage]] = []
+        self._added = trio.Event()
         self._awaited: dict[bytes, list[Arrival]] = {}  # by normal form of a response id that would be its message's
         self._racing: list[tuple[int, int, Arrival]] = []  # by barrier
         self._count = itertools.count()
@@ -66,7 +71,13 @@ class Seeking:
         arrival.again = False
         arrival.stage = Stage.SEEKING
         self._unknown.append(arrival)
-        self._unknown_added.set()
+        self._added.set()
+
+    def confirm(self, arrival: Arrival, remembered: OpenMessage) -> None:
+        """Its message is remembered, without a final report. Ends like `look_for`."""
+        arrival.stage = Stage.SEEKING
+        self._remembered.append((arrival, remembered))
+        self._added.set()
 
     def forget(self, arrival: Arrival) -> None:
         """Nothing more is wanted for it."""
@@ -80,27 +91,56 @@ class Seeking:
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            await self._unknown_added.wait()
-            self._unknown_added = trio.Event()
+            await self._added.wait()
+            self._added = trio.Event()
             await self.look_up()
 
     async def look_up(self) -> None:
-        """Look for everything that waits for it now: one visit to the store, or a few."""
-        while self._unknown:
-            batch = [self._unknown.popleft() for _ in range(min(len(self._unknown), MAX_LOOKUPS))]
-            wanted = [Wanted(arrival.message_id, arrival.subscriber) for arrival in batch]
-            try:
-                verdicts = await self._matching.judge(wanted)
-            except StoreError:
-                for arrival in batch:
-                    if arrival.stage is Stage.SEEKING:
-                        self._outcome.unreadable(arrival)
+        """Confirm and look for everything that waits for it now: one visit to the store, or a few."""
+        while self._remembered or self._unknown:
+            if self._remembered:
+                await self._confirm_remembered()
+                self._wrap_up()
+            if self._unknown:
+                await self._look_up_unknown()
+                self._wrap_up()
+
+    async def _confirm_remembered(self) -> None:
+        batch, self._remembered = self._remembered[:MAX_LOOKUPS], self._remembered[MAX_LOOKUPS:]
+        try:
+            unchanged = await self._store.unchanged([remembered for _, remembered in batch])
+        except StoreError:
+            self._unreadable(arrival for arrival, _ in batch)
+            return
+        now = self._now()
+        for arrival, remembered in batch:
+            if arrival.stage is not Stage.SEEKING:
+                continue
+            if not arrival.bind.alive:
+                self._outcome.abandon(arrival)
+            elif unchanged:
+                self._matching.exact += 1
+                self._outcome.found(arrival, remembered, now)
             else:
-                now = self._now()
-                for arrival, verdict in zip(batch, verdicts, strict=True):
-                    if arrival.stage is Stage.SEEKING:
-                        self._judged(arrival, verdict, now)
-            self._wrap_up()
+                self.look_for(arrival)
+
+    async def _look_up_unknown(self) -> None:
+        batch = [self._unknown.popleft() for _ in range(min(len(self._unknown), MAX_LOOKUPS))]
+        wanted = [Wanted(arrival.message_id, arrival.subscriber) for arrival in batch]
+        try:
+            verdicts = await self._matching.judge(wanted)
+        except StoreError:
+            self._unreadable(batch)
+            return
+        now = self._now()
+        for arrival, verdict in zip(batch, verdicts, strict=True):
+            if arrival.stage is Stage.SEEKING:
+                self._judged(arrival, verdict, now)
+
+    def _unreadable(self, batch: Iterable[Arrival]) -> None:
+        for arrival in batch:
+            if arrival.stage is Stage.SEEKING:
+                self._outcome.unreadable(arrival)
 
     def _judged(self, arrival: Arrival, verdict: Verdict[OpenMessage], now: float) -> None:
         if not arrival.bind.alive:

@@ -4,12 +4,14 @@ Two relays over two stores in one database, on one server. An operator uses an i
 """
 
 import pytest
-from relay_world import World, deliver_sm_resp, receipt, sequence_of, submit_sm_resp
+from relay_world import World, deliver_sm_resp, receipt, sequence_of, status_of, submit_sm_resp
 from shared_world import running_stores
 from test_store_contract import a_lookup, an_open, durable, find_one
 
 from dlrproxy.custody_port import Wanted
+from dlrproxy.store.port import StoreError
 from dlrproxy.store.sql.backend import SqlBackend
+from dlrproxy.store.sql.statements import ROWS
 
 NOW = 1000.0  # on the clock of every world
 
@@ -127,3 +129,75 @@ async def test_memory_is_sure_of_what_waits_for_its_commit_alone(stores):
     await durable(a)
     assert a.recent("acme", b"7") is None
     assert a.remembered("acme", b"7") == message
+
+
+async def test_a_message_that_another_node_ends_or_replaces_or_deletes_is_not_unchanged(stores):
+    a, b = stores
+    messages = [an_open(b"%d" % number, submitted_at=900.0 + number % 3) for number in range(ROWS + 10)]
+    for message in messages:
+        a.put_open(message)
+    await durable(a)
+    assert await a.unchanged(messages)
+    b.close_open("acme", b"1", NOW, NOW + 10, messages[1])
+    b.put_open(an_open(b"2", owner="gw2", submitted_at=messages[2].submitted_at))
+    b.put_open(an_open(b"3", expires_at=NOW - 1))
+    b.put_open(an_open(b"4", submitted_at=950.0))
+    await durable(b)
+    await b.expire(NOW)
+    await durable(b)
+    for number in range(1, 5):
+        assert not await a.unchanged([messages[0], messages[number]])
+    assert not await a.unchanged(messages)
+    assert await a.unchanged([messages[0], *messages[5:]])
+
+
+async def test_what_this_node_changes_while_the_database_is_asked_is_not_unchanged(stores, monkeypatch):
+    a, _ = stores
+    message = an_open(b"7")
+    a.put_open(message)
+    await durable(a)
+    asked = SqlBackend.unchanged
+
+    async def unchanged(self, messages):
+        answer = await asked(self, messages)
+        a.close_open("acme", b"7", NOW, NOW + 10, message)
+        await durable(a)
+        return answer
+
+    monkeypatch.setattr(SqlBackend, "unchanged", unchanged)
+    assert not await a.unchanged([message])
+
+
+async def test_a_report_of_a_remembered_message_waits_for_one_question_and_no_row(worlds, monkeypatch):
+    a, _ = worlds
+    bind, session = await submitted(a, "gw1", b"7")
+
+    async def read_opens(self, keys, forms):
+        raise AssertionError("rows were read")
+
+    monkeypatch.setattr(SqlBackend, "read_opens", read_opens)
+    assert len(await reported(a, bind, session, receipt(1, b"7"))) == 1
+
+
+async def test_a_report_is_refused_for_a_while_when_the_database_cannot_be_asked(worlds, monkeypatch):
+    a, _ = worlds
+    bind, session = await submitted(a, "gw1", b"7")
+
+    async def unchanged(self, messages):
+        raise StoreError("gone")
+
+    monkeypatch.setattr(SqlBackend, "unchanged", unchanged)
+    assert await reported(a, bind, session, receipt(1, b"7")) == []
+    [answer] = bind.connection.take()
+    assert status_of(answer) == a.operator.retry_status
+    assert a.counters.refused_store_read == 1
+
+
+async def test_a_report_whose_bind_is_lost_while_the_database_is_asked_is_nobodys(worlds):
+    a, _ = worlds
+    bind, session = await submitted(a, "gw1", b"7")
+    a.relay.from_operator(bind, [receipt(1, b"7")])
+    a.relay.lost(bind)
+    await a.look_up()
+    assert session.connection.take() == []
+    assert a.custody.accepted == []

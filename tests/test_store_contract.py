@@ -215,6 +215,22 @@ async def test_a_record_is_found_before_and_after_it_is_durable(store):
     assert store.remembered("acme", b"abc-1") == message
 
 
+async def test_what_is_remembered_is_unchanged_until_it_is_closed_or_put_again(store):
+    first, second = an_open(b"7"), an_open(b"8", operator="other", owner="gw2", submitted_at=901.5)
+    for message in (first, second):
+        store.put_open(message)
+    await durable(store)
+    assert await store.unchanged([m for m in (first, second) if store.remembered(*m.key)])
+    store.put_open(an_open(b"7", owner="gw3", submitted_at=902.0))
+    assert not await store.unchanged([first, second])
+    await durable(store)
+    assert not await store.unchanged([first])
+    store.close_open("other", b"8", 1000.0, 2000.0)
+    assert not await store.unchanged([second])
+    await durable(store)
+    assert not await store.unchanged([second])
+
+
 async def test_an_unknown_id_finds_nothing(store):
     store.put_open(an_open(b"abc-1"))
     assert await find_one(store, a_lookup(b"abc-2")) == []

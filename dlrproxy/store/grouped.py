@@ -50,7 +50,10 @@ class GroupedStore:
         record: OpenMessage | None = None,
     ) -> None:
         key = operator, message_id
-        before = self._before_closing(key, record)
+        self._close(key, final_at, expires_at, self._recent.get(key))
+
+    def _close(self, key: Key, final_at: float, expires_at: float, before: OpenMessage | None) -> None:
+        """`before` is the message, where no visit to the disk is needed to know it."""
         self._commits.collecting.close_open(key, final_at, expires_at, before)
         if before is not None:
             self._recent.put(key, closed(before, final_at, expires_at))
@@ -58,11 +61,7 @@ class GroupedStore:
             self._recent.distrust_readers()
         self._commits.changed()
         if self._follower is not None and (before is None or before.destination != MANY):
-            self._follower.closed(operator, message_id)
-
-    def _before_closing(self, key: Key, record: OpenMessage | None) -> OpenMessage | None:
-        """The message that is closed, where no visit to the disk is needed to know it."""
-        return self._recent.get(key)
+            self._follower.closed(*key)
 
     def recent(self, operator: str, message_id: bytes) -> OpenMessage | None:
         return self.remembered(operator, message_id)
@@ -70,6 +69,10 @@ class GroupedStore:
     def remembered(self, operator: str, message_id: bytes) -> OpenMessage | None:
         message = self._recent.get((operator, message_id))
         return message if message is not None and message.expires_at > self._now() else None
+
+    async def unchanged(self, messages: Sequence[OpenMessage]) -> bool:
+        await trio.lowlevel.checkpoint()
+        return all(self._recent.get(message.key) == message for message in messages)
 
     async def find(self, lookups: Sequence[Lookup]) -> list[list[OpenMessage]]:
         if not lookups:

@@ -116,6 +116,10 @@ class MemoryStore:
         message = self._visible.opens.get((operator, message_id))
         return message if message is not None and message.expires_at > self._now() else None
 
+    async def unchanged(self, messages: Sequence[OpenMessage]) -> bool:
+        await trio.lowlevel.checkpoint()
+        return all(self._visible.opens.get(message.key) == message for message in messages)
+
     async def find(self, lookups: Sequence[Lookup]) -> list[list[OpenMessage]]:
         await trio.lowlevel.checkpoint()
         now = self._now()

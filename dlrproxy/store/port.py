@@ -133,7 +133,13 @@ class Store(Protocol):
         """
 
     def remembered(self, operator: str, message_id: bytes) -> OpenMessage | None:
-        """Likewise, though others may have changed it since: a hint, by which no owner is decided."""
+        """Likewise, though others may have changed it since: a hint, which decides nothing before `unchanged`."""
+
+    async def unchanged(self, messages: Sequence[OpenMessage]) -> bool:
+        """Whether each of these, which are remembered and have no final report, is certain to be so still.
+
+        False: look for them. Much cheaper than `find`. Raises StoreError.
+        """
 
     async def find(self, lookups: Sequence[Lookup]) -> list[list[OpenMessage]]:
         """For each lookup every live record whose id is `exact`, or whose normal form is among `normals`.

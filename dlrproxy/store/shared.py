@@ -63,6 +63,9 @@ class SharedBackend(Backend, Protocol):
     async def of_others(self, name: bytes) -> dict[str, bytes]:
         """The META row of that name of each other node that is not taken over from."""
 
+    async def unchanged(self, messages: Sequence[OpenMessage]) -> bool:
+        """Whether each of these, none of which has a final report, is stored just so."""
+
     async def catch_up(self) -> None:
         """Wait until what other nodes had committed at the time of the call can be read."""
 
@@ -122,12 +125,18 @@ class GroupedSharedStore(GroupedStore):
         expires_at: float,
         record: OpenMessage | None = None,
     ) -> None:
-        waiting = self._over((operator, message_id), None)
+        key = operator, message_id
+        waiting = self._over(key, None)
         if record is None or waiting is None or waiting.submitted_at == record.submitted_at:
-            super().close_open(operator, message_id, final_at, expires_at, record)
+            self._close(key, final_at, expires_at, waiting or record)
 
-    def _before_closing(self, key: Key, record: OpenMessage | None) -> OpenMessage | None:
-        return self._over(key, None) or record
+    async def unchanged(self, messages: Sequence[OpenMessage]) -> bool:
+        keys = {message.key for message in messages}
+        with self._commits.reading() as written:
+            if not await self._shared.unchanged(messages):
+                return False
+            changes = (changed for group in written for changed in (group.opens, group.closed, group.removed))
+            return all(keys.isdisjoint(changed) for changed in changes)
 
     def _newest(self, key: Key, stored: OpenMessage | None) -> OpenMessage | None:
         return self._over(key, stored)

@@ -49,6 +49,19 @@ class SqlBackend:
                 same[form].append(message_id)
         return records, {form: tuple(ids) for form, ids in same.items()}
 
+    async def unchanged(self, messages: Sequence[OpenMessage]) -> bool:
+        """Whether each of these, none of which has a final report, is stored just so. Raises SqlError."""
+        by_operator: dict[str, list[OpenMessage]] = defaultdict(list)
+        for message in messages:
+            by_operator[message.operator].append(message)
+        for own in by_operator.values():
+            for start in range(0, len(own), statements.ROWS):
+                some = own[start : start + statements.ROWS]
+                result = await self._pool.run(statements.count_unchanged(some))
+                if result.rows[0][0] != len(some):
+                    return False
+        return True
+
     async def read_due(self, now: float, limit: int, done: frozenset[bytes]) -> list[Due]:
         result = await self._pool.run(statements.due_opens(now, limit + len(done)))
         rows: list[Due] = []

@@ -202,6 +202,25 @@ def find_opens(keys: Sequence[Key], forms: Sequence[Key]) -> str | None:
     return " UNION ".join(parts) or None
 
 
+def count_unchanged(messages: Sequence[OpenMessage]) -> str:
+    """How many of these are stored as they are here, and without a final report. Of one operator, at most ROWS.
+
+    Another message with the same id has another owner or was submitted at another time. What one receive brought has
+    one time, and few owners.
+    """
+    same: dict[tuple[str, float], list[bytes]] = defaultdict(list)
+    for message in messages:
+        same[message.owner, message.submitted_at].append(message.message_id)
+    submitted = " OR ".join(
+        f"submitted_at={number(at)} AND owner={_name(owner)} AND message_id IN ({','.join(map(literal, ids))})"
+        for (owner, at), ids in same.items()
+    )
+    return (
+        f"SELECT COUNT(*) FROM open_messages WHERE operator={literal(messages[0].operator)} AND final_at=0 "
+        f"AND ({submitted})"
+    )
+
+
 def scan_opens(after: Key, limit: int, condition: str = "TRUE") -> str:
     operator, message_id = literal(after[0]), literal(after[1])
     return (
