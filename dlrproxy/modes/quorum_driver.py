@@ -231,11 +231,11 @@ class QuorumDriver:
                     self._log.info("quorum.master", epoch=taken, before=seen.holder)
             case Take(node, seen, heir):
                 if await self._own.take(node, seen, heir):
-                    self._log.warning("quorum.node_gone", node=node, epoch=seen.epoch, heir=heir)
+                    self._log.warning("quorum.node_gone", gone=node, epoch=seen.epoch, heir=heir)
                     self._look.set()
             case Move(node, epoch):
                 if rows := await self._own.move(node, epoch):
-                    self._log.warning("quorum.custody_moved", node=node, rows=rows)
+                    self._log.warning("quorum.custody_moved", gone=node, rows=rows)
 
     # Leases
 
