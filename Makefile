@@ -92,8 +92,8 @@ chaos: $(VENV)/.ready  ## Five nodes under load for MINUTES, and everything brea
 	$(BIN)/python -m chaos --minutes $(MINUTES) $(CHAOS)
 
 chaos-quorum: MINUTES ?= 10
-chaos-quorum: system $(VENV)/.ready  ## A quorum of three nodes and real Galera servers for MINUTES, and everything breaks (docs/quorum.md)
-	PYTHONPATH=tests $(BIN)/python -m quorum_chaos --minutes $(MINUTES) $(CHAOS)
+chaos-quorum: system $(VENV)/.ready  ## A quorum of three nodes and real Galera servers for MINUTES, and everything breaks (docs/chaos.md)
+	PYTHONPATH=tests $(BIN)/python -m chaos.quorum --minutes $(MINUTES) $(CHAOS)
 
 ROUNDS ?= 10
 

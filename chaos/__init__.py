@@ -11,5 +11,6 @@ scenario        load, faults, and the way back to rest
 told            what the ledgers say beside who has what
 judgement       what the ledgers prove, and what must be explained
 excuses         what the faults of a ring explain
+interruption    a run that a signal may end
 display         the schedule while it runs, the table and the traces after it
 """

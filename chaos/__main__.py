@@ -1,7 +1,6 @@
 """`python -m chaos`: one run. Exit status 1 if anything is found that must not be, 2 if the stage did not come up."""
 
 import shutil
-import signal
 import sys
 import tempfile
 from functools import partial
@@ -14,6 +13,7 @@ import trio
 from rich.console import Console
 
 from chaos import display
+from chaos.interruption import uninterrupted
 from chaos.judgement import Judgement
 from chaos.plan import FEWEST_NODES, MOST_NODES, Plan
 from chaos.scenario import NoStartError, play
@@ -90,28 +90,12 @@ def _play(plan: Plan, directory: Path, console: Console, *, mounts: bool) -> Jud
     """None when a signal ended it. Exits where the stage does not come up."""
     failures: list[str] = []
     try:
-        return trio.run(partial(_until_signal, plan, directory, console, mounts=mounts))
+        return trio.run(uninterrupted, partial(play, plan, directory, console.print, mounts=mounts))
     except* (NoStartError, OSError) as group:
         failures = [str(error) for error in leaves(group)]
     click.echo("\n".join(f"Error: {failure}" for failure in failures), err=True)
     click.echo(f"Configuration and logs are in {directory}", err=True)
     sys.exit(_BROKEN)
-
-
-async def _until_signal(plan: Plan, directory: Path, console: Console, *, mounts: bool) -> Judgement | None:
-    judgement: Judgement | None = None
-    async with trio.open_nursery() as nursery:
-        await nursery.start(_cancel_on_signal, nursery.cancel_scope)
-        judgement = await play(plan, directory, console.print, mounts=mounts)
-        nursery.cancel_scope.cancel()
-    return judgement
-
-
-async def _cancel_on_signal(scope: trio.CancelScope, task_status: trio.TaskStatus[None]) -> None:
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
-        task_status.started()
-        async for _ in signals:
-            scope.cancel()
 
 
 def _tidy(directory: Path, *, kept: bool) -> None:

@@ -118,13 +118,13 @@ def judged(evidence: Evidence, told: Told, excuses: Excuses) -> Judgement:
         for first, second in pairwise(case.received)
     ]
     late = [(case, excuses.disordered(case)) for case in cases.disordered]
-    mo = _Mo(evidence)
+    mo = _Mo(evidence, excuses)
     return Judgement(
         faults=evidence.faults,
         messages=len(set(_submitted(evidence))),
         verdict=verdict,
         parked=Counter(item.reason for items in evidence.rest.parked.values() for item in items),
-        kept=missing.kept,
+        kept=missing.kept + mo.kept,
         replayed=Counter(item.reason for item in evidence.rest.replayed),
         superseded=verdict.superseded + len(missing.superseded),
         repeated=Counter(why or "unexplained" for _, why in repeats),
@@ -186,8 +186,10 @@ def _reports(items: Iterable[ParkedItem]) -> Iterator[ParkedItem]:
 class _Mo:
     """What subscribers sent: each at the gateway that a rule names, and none nowhere."""
 
-    def __init__(self, evidence: Evidence) -> None:
-        self.parked = sum(item.kind == "mo" for items in evidence.rest.parked.values() for item in items)
+    def __init__(self, evidence: Evidence, excuses: Excuses) -> None:
+        parked = [item for items in evidence.rest.parked.values() for item in items if item.kind == "mo"]
+        self.parked = len(parked)
+        self.kept = Counter(filter(None, (excuses.parked(item, None) for item in parked)))
         self._rules = evidence.rules
         self._made: dict[str, events.Mo] = {}
         self._accepted: set[str] = set()
@@ -227,8 +229,8 @@ class _Mo:
             yield Finding(
                 "MO lost", f"{len(nowhere)} at no gateway, {self.parked} parked: {', '.join(nowhere[:_LINES])}"
             )
-        if self.parked:
-            yield Finding("MO parked for good", f"{self.parked}, though every gateway is there")
+        if for_good := self.parked - self.kept.total():
+            yield Finding("MO parked for good", f"{for_good}, though every gateway is there")
         for tag, gateways in self._at.items():
             mo = self._made.get(tag)
             wanted = self._rules.get(mo.destination, "") if mo is not None else ""

@@ -14,6 +14,7 @@ command -v rsync >/dev/null || missing="$missing rsync"
 command -v curl >/dev/null || missing="$missing curl"
 command -v keepalived >/dev/null || [ -x /usr/sbin/keepalived ] || missing="$missing keepalived"
 command -v ip >/dev/null || missing="$missing iproute2"
+ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || missing="$missing libfaketime"
 [ -n "$missing" ] || exit 0
 
 echo "installing:$missing"

@@ -1,6 +1,7 @@
 """`make chaos`: its schedule, the lines of its stage, what its judge lets pass, and a short run of it all."""
 
 import errno
+import signal
 import subprocess
 import sys
 from itertools import pairwise
@@ -11,6 +12,7 @@ import trio
 
 from chaos.disk import FileLimit, SmallDisk, disks
 from chaos.excuses import Episode, RingExcuses
+from chaos.interruption import uninterrupted
 from chaos.judgement import Evidence, Rest, judged
 from chaos.lines import Line, Way
 from chaos.plan import EXTENTS, Fault, Kind, Plan, held, schedule
@@ -176,6 +178,30 @@ def test_a_full_disk_fails_writes_until_there_is_room_again(tmp_path, mounts):
             disk.free(writer.pid)
             assert tried() == 0
             writer.stdin.close()
+
+
+# Signals
+
+
+def test_a_signal_ends_a_run_with_all_that_it_has_started():
+    ended = []
+
+    async def run():
+        signal.raise_signal(signal.SIGTERM)
+        try:
+            await trio.sleep_forever()
+        finally:
+            ended.append("run")
+
+    assert trio.run(uninterrupted, run) is None
+    assert ended == ["run"]
+
+
+def test_what_no_signal_ends_gives_its_result():
+    async def run():
+        return "result"
+
+    assert trio.run(uninterrupted, run) == "result"
 
 
 # The judge

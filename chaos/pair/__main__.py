@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import signal
 import statistics
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from typing import Final
 import click
 import trio
 
+from chaos.interruption import uninterrupted
 from chaos.pair.machine import CommandError
 from chaos.pair.rounds import NotInTimeError, Outcome, play
 from dlrproxy.demo.node_process import NodeFailedError
@@ -47,7 +47,6 @@ def main(
     os.environ["PATH"] += ":/usr/sbin:/sbin"  # of servers, which not every account has
     if keepalived and not inside:
         _enter_own_network()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: all processes are ended
     where = Path(tempfile.mkdtemp(prefix="dlrproxy-pair-")) if directory is None else directory.resolve()
     where.mkdir(parents=True, exist_ok=True)
     outcome = _play(partial(play, rounds, rate, where, _say, keepalived=keepalived, fence_after_s=fence_after_s))
@@ -86,8 +85,9 @@ def _enter_own_network() -> None:
 def _play(run: Callable[[], Awaitable[Outcome]]) -> Outcome | None:
     failures: list[str] = []
     try:
-        return trio.run(run)
-    except* KeyboardInterrupt:
+        outcome = trio.run(uninterrupted, run)
+        if outcome is not None:
+            return outcome
         failures = ["interrupted; all processes are ended"]
     except* (NotInTimeError, CommandError, NodeFailedError, OSError, subprocess.CalledProcessError) as group:
         failures = [str(error) for error in leaves(group)]

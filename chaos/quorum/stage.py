@@ -1,0 +1,304 @@
+"""Who plays: three servers of one cluster, three nodes, an operator, and three gateways with their turnstiles."""
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import galera_cluster
+import trio
+from attrs import define, field, frozen
+
+from chaos.nodes import Node
+from chaos.plan import UNRULED
+from chaos.quorum import configuration, skew
+from chaos.quorum.configuration import FENCE_AFTER_S, HEARTBEAT_S, NODES, PASSWORD, SYSTEM_ID, Ports
+from chaos.quorum.hearing import Hearing
+from chaos.quorum.inboxes import Inboxes
+from chaos.quorum.turnstile import Turnstile
+from dlrproxy.admin.client import AdminError
+from dlrproxy.admin.view import NodeStatus
+from dlrproxy.demo.ports import LOOPBACK, reserved
+from dlrproxy.simulator import ledger as events
+from dlrproxy.simulator.gateway import Gateway
+from dlrproxy.simulator.ledger import Ledger
+from dlrproxy.simulator.operator import Operator
+from dlrproxy.simulator.options import MOST_MESSAGES, GatewayOptions, MoOptions, OperatorOptions, Spread
+from dlrproxy.store.sql import schema
+from dlrproxy.store.sql.pool import Pool
+from protocols.smpp import constants as c
+
+SERVER_OF: Final = dict(zip(NODES, galera_cluster.NAMES, strict=True))
+# For anything; ten times what it takes on a machine that has nothing else to do.
+LONG_S: Final = 150.0
+_LOOK_S: Final = 0.1
+_MO_SHARE: Final = 0.2  # MO for each message
+_FLOWING: Final = 5  # messages of each gateway that are accepted
+_SKEWS_S: Final = (5.0, 0.0, -5.0)  # of the nodes' and servers' clocks, where they are skewed
+
+
+class NotInTimeError(Exception):
+    """What was waited for has not come about. The text says how things stood."""
+
+
+@define
+class Episode:
+    """A fault, in time.monotonic() seconds."""
+
+    what: str
+    touched: frozenset[str]  # nodes that were stopped, killed, or lost their server
+    began: float
+    ended: float = float("inf")
+    restarted: frozenset[str] = frozenset()  # nodes that were stopped in good order
+
+
+@frozen(eq=False, kw_only=True)
+class Stage:
+    """Everybody."""
+
+    directory: Path
+    cluster: galera_cluster.Cluster
+    nodes: dict[str, Node]
+    operator: Operator
+    gateways: dict[str, Gateway]
+    turnstiles: dict[str, Turnstile]
+    hearing: Hearing
+    inboxes: Inboxes
+    skewed: bool
+    episodes: list[Episode] = field(factory=list)
+
+    @property
+    def logs(self) -> list[Path]:
+        return [node.log.path for node in self.nodes.values()]
+
+    async def status(self, node: str) -> NodeStatus | None:
+        """None: it cannot be asked."""
+        with suppress(AdminError):
+            return await self.nodes[node].status()
+        return None
+
+    async def on(self, node: str, what: str, *arguments: object) -> None:
+        """Have something done to the server of a node: a method of `mariadb_server.Server`."""
+        await trio.to_thread.run_sync(partial(getattr(self.cluster.servers[SERVER_OF[node]], what), *arguments))
+
+    async def in_cluster(self, what: str, *arguments: object, **more: object) -> None:
+        """Likewise a method of `galera_cluster.Cluster`."""
+        await trio.to_thread.run_sync(partial(getattr(self.cluster, what), *arguments, **more))
+
+    async def server_ahead_s(self, node: str) -> float:
+        """The wall clock of a node's server, against this process's; never too much. Raises RuntimeError."""
+        sql = self.cluster.servers[SERVER_OF[node]].sql
+        said = float(await trio.to_thread.run_sync(sql, "SELECT UNIX_TIMESTAMP(NOW(6))"))
+        return said - time.time()
+
+    def skew_servers(self, *, on: bool) -> None:
+        """As the function, of this stage's cluster."""
+        skew_servers(self.cluster, on=on)
+
+    # What is waited for; all raise NotInTimeError
+
+    async def until(self, holds: Callable[[], Awaitable[bool]], what: str) -> None:
+        with trio.move_on_after(LONG_S):
+            while not await holds():
+                await trio.sleep(_LOOK_S)
+            return
+        raise NotInTimeError("\n".join([f"not within {LONG_S:g} s: {what}", *await self._state()]))
+
+    async def _state(self) -> list[str]:
+        said = []
+        for name in NODES:
+            status = await self.status(name)
+            said.append(f"{name}: {None if status is None else (status.quorum, status.custody)}")
+        gateways = [str(gateway.summary()) for gateway in self.gateways.values()]
+        return [*said, *gateways, str(self.operator.summary()), f"in inboxes: {self.inboxes.now()}"]
+
+    async def serving(self, *names: str) -> None:
+        """Until these, or all, serve, have their binds, and have written something just now."""
+
+        async def serve() -> bool:
+            return all([_serves(await self.status(name)) for name in names or NODES])
+
+        await self.until(serve, f"{', '.join(names or NODES)} serve")
+
+    async def silent(self, name: str) -> None:
+        """Until it has let go of everything."""
+
+        async def is_silent() -> bool:
+            status = await self.status(name)
+            return status is not None and status.quorum is not None and not status.quorum.serving
+
+        await self.until(is_silent, f"{name} has let go of everything")
+
+    async def flowing(self) -> None:
+        """Until each gateway has had answers to messages that it sent after now."""
+        since = {name: self.accepted(name) for name in NODES}
+
+        async def flows() -> bool:
+            return all(self.accepted(name) > since[name] + _FLOWING for name in NODES)
+
+        await self.until(flows, "messages flow")
+
+    def accepted(self, gateway: str) -> int:
+        ledger = self.gateways[gateway].ledger.events
+        return sum(isinstance(event, events.Responded) and event.status == c.ESME_ROK for event in ledger)
+
+
+def skew_servers(cluster: galera_cluster.Cluster, *, on: bool) -> None:
+    """From each one's next start. Raises NoFaketimeError."""
+    for server, seconds in zip(cluster.servers.values(), _SKEWS_S, strict=True):
+        server.prefix = skew.ahead(seconds) if on else ()
+
+
+def _serves(status: NodeStatus | None) -> bool:
+    if status is None or status.why_not_serving or status.quorum is None or status.quorum.serves_for_s is None:
+        return False
+    return status.quorum.serves_for_s > FENCE_AFTER_S - 4 * HEARTBEAT_S
+
+
+@asynccontextmanager
+async def set_up(
+    directory: Path, *, rate: float, seed: int, cluster: galera_cluster.Cluster, skewed: bool = False
+) -> AsyncIterator[Stage]:
+    """Everybody is up, and messages flow. No process outlives the block but the cluster's, which is given.
+
+    `directory` is empty. With `skewed` the nodes' clocks differ from the start, the servers' from each one's next.
+    Raises NotInTimeError, NoFaketimeError, OSError, in groups.
+    """
+    await _new_schema(cluster)
+    with ExitStack() as held:
+        ports = Ports.of(held.enter_context(reserved(configuration.COUNT)))
+        configuration.write(directory, ports, {name: cluster.servers[SERVER_OF[name]].socket for name in NODES})
+        ledgers = {name: Ledger(directory / f"{name}.jsonl") for name in ("operator", *NODES)}
+        for ledger in ledgers.values():
+            held.callback(ledger.close)
+        if skewed:
+            held.callback(skew.tidy)
+        async with trio.open_nursery() as nursery:
+            stage = _make(directory, ports, ledgers, nursery, rate, seed, cluster, skewed=skewed)
+            await _rise(stage, nursery)
+            try:
+                yield stage
+            finally:
+                stage.skew_servers(on=False)
+            nursery.cancel_scope.cancel()
+
+
+def _make(
+    directory: Path,
+    ports: Ports,
+    ledgers: Mapping[str, Ledger],
+    nursery: trio.Nursery,
+    rate: float,
+    seed: int,
+    cluster: galera_cluster.Cluster,
+    *,
+    skewed: bool,
+) -> Stage:
+    hearing = Hearing()
+    stage = Stage(
+        directory=directory,
+        cluster=cluster,
+        nodes={
+            name: Node(
+                name,
+                configuration.file(directory, name),
+                configuration.data_dir(directory, name),
+                directory / f"{name}.log",
+                nursery,
+                prefix=skew.ahead(seconds if skewed else 0.0),
+                heard=hearing.hear,
+            )
+            for name, seconds in zip(NODES, _SKEWS_S, strict=True)
+        },
+        operator=Operator(_operator_options(ports.operator, rate, seed), ledgers["operator"]),
+        gateways={
+            name: Gateway(_gateway_options(name, port, rate / len(NODES), seed), ledgers[name])
+            for name, port in ports.turnstiles.items()
+        },
+        turnstiles={
+            gateway: Turnstile(port, {node: ports.listen[node][gateway] for node in sorted(NODES, key=gateway.__ne__)})
+            for gateway, port in ports.turnstiles.items()
+        },
+        hearing=hearing,
+        inboxes=Inboxes([cluster.account(name) for name in cluster.names]),
+        skewed=skewed,
+    )
+    stage.skew_servers(on=skewed)
+    return stage
+
+
+async def _rise(stage: Stage, nursery: trio.Nursery) -> None:
+    await nursery.start(stage.operator.run)
+    for turnstile in stage.turnstiles.values():
+        await nursery.start(turnstile.run)
+    for node in stage.nodes.values():
+        node.start()
+    nursery.start_soon(_read_logs, stage)
+    nursery.start_soon(stage.inboxes.run)
+    await stage.serving()
+    for gateway in stage.gateways.values():
+        nursery.start_soon(gateway.run)
+    await stage.flowing()
+
+
+async def _read_logs(stage: Stage) -> None:
+    while True:
+        for node in stage.nodes.values():
+            node.log.read()
+        await trio.sleep(_LOOK_S)
+
+
+async def _new_schema(cluster: galera_cluster.Cluster) -> None:
+    await trio.to_thread.run_sync(cluster.wait_synced)
+    first = cluster.names[0]
+    make = "DROP DATABASE IF EXISTS dlrproxy; CREATE DATABASE dlrproxy"
+    await trio.to_thread.run_sync(cluster.servers[first].sql, make)
+    async with AsyncExitStack() as stack:
+        pool = Pool(cluster.account(first), 1, LONG_S)
+        stack.push_async_callback(pool.close)
+        await schema.init(pool)
+
+
+def _operator_options(port: int, rate: float, seed: int) -> OperatorOptions:
+    return OperatorOptions(
+        host=LOOPBACK,
+        port=port,
+        accounts={SYSTEM_ID: PASSWORD},
+        spread=Spread.OTHER,
+        misroute=0.7,
+        enroute=0.2,
+        delay_ms=(10.0, 2000.0),  # so that there is something in flight at any moment
+        window=100,
+        answer_timeout_s=10.0,
+        retry_ms=300.0,
+        max_retry_ms=2000.0,
+        mo=MoOptions(
+            rate=_MO_SHARE * rate,
+            after_binds=len(NODES),
+            destinations=(*configuration.NUMBERS, UNRULED),
+            answers=0.3,
+            concatenated=0.2,
+        ),
+        seed=seed,
+    )
+
+
+def _gateway_options(name: str, port: int, rate: float, seed: int) -> GatewayOptions:
+    return GatewayOptions(
+        host=LOOPBACK,
+        port=port,
+        name=name,
+        system_id=SYSTEM_ID,
+        password=PASSWORD,
+        messages=MOST_MESSAGES,  # until it is told that there are enough
+        rate=rate,
+        resubmit_ms=300.0,
+        response_timeout_s=15.0,
+        enquire_link_s=3.0,
+        reconnect_ms=(100.0, 500.0),
+        give_up_s=float("inf"),
+        linger_s=float("inf"),
+        seed=seed,
+    )
