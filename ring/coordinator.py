@@ -131,6 +131,8 @@ class Coordinator:
             for asker in pending.askers:
                 self._tell_later(asker, message, now)
             return
+        if self._settings.cluster is not None:
+            place = Place(place.gateway)  # wherever it is bound by then: a gateway of a cluster belongs to no node
         pending.deciding = True
         envelope = Envelope(
             self._next_key(), self._me, pending.operator, "mo", b"", b"", b"", pending.trace, False, place.gateway,

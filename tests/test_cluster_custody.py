@@ -7,6 +7,7 @@ from cluster_world import ANYBODY, CLUSTER, INBOX, SETTINGS, World
 from protocols.peer.frames import PartOf
 from protocols.smpp.constants import ESME_RSYSERR, ESME_RX_P_APPN
 from ring.items import State
+from ring.rows import Kind, decode_custody
 from ring.settings import OperatorPolicy
 from ring.sharing import MOVING_AT_ONCE
 
@@ -564,6 +565,33 @@ def test_parts_of_one_mo_go_to_one_gateway():
     world.advance(1000.0)  # the decision is forgotten
     world.settle_down()
     world.check()
+
+
+def test_parts_follow_their_gateway_to_the_node_where_it_binds_next():
+    world = World()
+    part = PartOf(b"message")
+    world.mo("n0", "s/0", part=part)
+    world.settle_down()
+    [(node, gateway)] = got(world, "s/0")
+    other = next(name for name in world.names if name != node)
+    world.unbind(node, gateway)
+    world.bind(other, gateway)
+    world.settle_down()
+    world.mo("n0", "s/1", part=part)
+    world.settle_down()
+    world.advance(20.0)
+    world.settle_down()
+    assert got(world, "s/1") == [(other, gateway)]
+
+
+def test_what_is_decided_for_parts_names_a_gateway_and_no_node():
+    """So two nodes that have decided apart contradict each other only by the gateway."""
+    world = World()
+    world.mo("n0", "s/0", part=PartOf(b"message"))
+    world.settle_down()
+    [(_, gateway)] = got(world, "s/0")
+    [decision] = [decode_custody(row) for place, row in world.database.rows.items() if place[1] == "custody"]
+    assert (decision.kind, decision.envelope.gateway, decision.envelope.node) == (Kind.DECISION, gateway, "")
 
 
 # --- a node that stops
