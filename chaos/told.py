@@ -13,6 +13,7 @@ class Told:
 
     def __init__(self, operator: Iterable[events.Event], gateways: Mapping[str, Iterable[events.Event]]) -> None:
         self.unanswered: dict[Delivery, list[events.Unanswered]] = {}
+        self.sent: dict[tuple[Delivery, str], float] = {}  # and bind: when it was sent there last
         self.put_off: set[Delivery] = set()  # answered with an error
         self.abandoned: list[tuple[Delivery, int | None]] = []
         self.acknowledged: dict[Delivery, list[float]] = {}  # when it was answered ESME_ROK
@@ -33,6 +34,8 @@ class Told:
                 self._names[event.n] = event.id, event.state
             case events.Mo():
                 self._names[event.n] = event.tag, "MO"
+            case events.Sent():
+                self.sent[self._names[event.n], event.bind] = event.t
             case events.Unanswered():
                 self.unanswered.setdefault(self._names[event.n], []).append(event)
             case events.Answered(status=c.ESME_ROK):

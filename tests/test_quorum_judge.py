@@ -11,6 +11,7 @@ from test_chaos import MO, OPERATOR, REPORT, RULES, SUBMITTED, TOLD, found, park
 
 from chaos.judgement import Evidence, Rest, judged
 from chaos.quorum.excuses import (
+    CROSSED,
     FINAL_FORGOTTEN,
     MAYBE_DELIVERED,
     PUT_OFF,
@@ -120,6 +121,15 @@ def test_what_the_operator_sends_again_may_come_again_once_for_each_time():
     assert found(verdict(again, gw1=twice)) == ["repeated without a reason"]  # why had it no answer?
     thrice = [*twice, received(10.0)]
     assert found(verdict(again, gw1=thrice, episodes=[fault("gw2")])) == ["repeated without a reason"]
+
+
+def test_what_crosses_an_unbind_may_come_again():
+    sent = [*OPERATOR[:3], events.Sent(4.0, 1, "b2", 1)]
+    crossed = [*sent, events.Unanswered(4.1, 1, "b2", "bind lost"), events.Sent(5.0, 1, "b3", 2)]
+    twice = [*TOLD, received(4.05), received(9.0)]
+    assert verdict(crossed, gw1=twice).repeated == {CROSSED: 1}
+    late = [*sent, events.Unanswered(4.8, 1, "b2", "bind lost"), events.Sent(5.0, 1, "b3", 2)]
+    assert found(verdict(late, gw1=twice)) == ["repeated without a reason"]
 
 
 def test_what_the_operator_is_told_to_send_again_may_come_again_if_the_node_failed():
@@ -254,6 +264,8 @@ def test_logs_are_heard_by_the_stages_own_clock():
     hearing = Hearing()
     line = {"timestamp": "2020-01-01T00:00:00.000+00:00", "level": "info", "node": "gw2", "message_id": REPORT}
     hearing.hear("gw2", {**line, "event": "dlr.arrived", "origin": "gw1"})
+    hearing.hear("gw3", {**line, "event": "mo.arrived", "message_id": "", "origin": "gw1"})
+    assert [step.node for step in hearing.arrived("")] == ["gw3"]
     hearing.hear("gw2", {**line, "event": "quorum.node_gone", "gone": "gw1"})
     (step,) = hearing.arrived(REPORT)
     assert (step.node, step.origin) == ("gw2", "gw1")

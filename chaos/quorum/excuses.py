@@ -27,6 +27,10 @@ REGROUPING_S: Final = 5.0
 # A node looks into its inbox every five seconds, if no word reaches it; docs/quorum.md has an alert above ten.
 LINGERING_S: Final = 10.0
 
+# A report that the operator sends just as its node unbinds is passed on, and its answer finds no bind any more.
+CROSSING_S: Final = 0.5
+
+CROSSED: Final = "the operator sent it as its bind ended, and sent it again"
 RESENT: Final = "the operator had no answer, and sent it again"
 PUT_OFF: Final = "the operator was told to send it again, as its node failed"
 SESSION_ENDED: Final = "the session ended with the answer on its way, as its node failed"
@@ -56,9 +60,12 @@ class QuorumExcuses:
         node = self._turnstiles[first.gateway].node_at(first.t)
         for unanswered in self._told.unanswered.get(name, ()):
             at, owing = unanswered.t, self._told.node_of_bind[unanswered.bind].partition("@")[0]
-            if at <= second.t and (name, at) not in self._resent and self._touched(owing, at - ON_ITS_WAY_S, at):
+            if at > second.t or (name, at) in self._resent:
+                continue
+            crossed = at - self._told.sent[name, unanswered.bind] <= CROSSING_S
+            if crossed or self._touched(owing, at - ON_ITS_WAY_S, at):
                 self._resent.add((name, at))
-                return RESENT
+                return CROSSED if crossed else RESENT
         until = self._durable_by(node, first.t)
         if not self._touched(node, first.t, until):
             return ""

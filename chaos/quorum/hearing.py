@@ -55,7 +55,7 @@ class Hearing:
         now = time.monotonic()
         ahead_s = datetime.fromisoformat(event["timestamp"]).timestamp() - time.time()
         self.ahead_s[node] = max(ahead_s, self.ahead_s.get(node, ahead_s))
-        if event["event"] == "dlr.arrived":
+        if event["event"] in {"dlr.arrived", "mo.arrived"}:
             self.steps[event["message_id"]].append(Step(now, node, event["origin"]))
         elif event["event"] == "quorum.node_gone":
             self.gone.append(Gone(now, event["gone"]))
@@ -63,7 +63,7 @@ class Hearing:
             self.released.append(Released(now, node))
 
     def arrived(self, message_id: str) -> list[Step]:
-        """All reports of the message: which of them a step is of, it does not say."""
+        """All reports of the message, of any MO where that is empty: which of them a step is of, it does not say."""
         return self.steps.get(message_id, [])
 
     def gone_between(self, node: str, first: float, last: float) -> Iterator[Gone]:
