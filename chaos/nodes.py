@@ -79,6 +79,10 @@ class Node:
         self._keeping = trio.CancelScope()
         self._ended = trio.Event()
 
+    def becomes(self, command: Sequence[str]) -> None:
+        """Another `dlrproxy`, from its next start."""
+        self._process.command = command
+
     @property
     def pid(self) -> int | None:
         return self._process.pid

@@ -180,7 +180,8 @@ def recovered(server):
     options = [f"--{name}={value}" for name, value in server.settings.items()]
     command = [
         mariadb_server.SERVER, "--no-defaults", f"--datadir={server.data}", "--wsrep-recover",
-        f"--socket={server.directory / 'r'}", f"--port={server.port}", "--bind-address=127.0.0.1", f"--pid-file={server.directory / 'r.pid'}", *options,
+        f"--socket={server.directory / 'r'}", f"--port={server.port}", "--bind-address=127.0.0.1",
+        f"--pid-file={server.directory / 'r.pid'}", *options,
     ]  # fmt: skip
     done = subprocess.run(
         mariadb_server._as_server_user(command), check=False, capture_output=True, text=True, timeout=100

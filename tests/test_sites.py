@@ -9,13 +9,16 @@ import pytest
 import trio
 from click.testing import CliRunner
 from galera_cluster import Cluster
-from quorum_scene import SERVER_OF, quorum_scene
 
+from chaos.quorum import faults
+from chaos.quorum.configuration import NODES, data_dir, file
+from chaos.quorum.scenario import ended
+from chaos.quorum.stage import SERVER_OF, set_up
 from dlrproxy.cli import main
 
 pytestmark = pytest.mark.processes
 
-PRIME, *OTHERS = ("gw1", "gw2", "gw3")
+PRIME, *OTHERS = NODES
 SETTINGS = {"weights": {PRIME: 3}, "sites": {PRIME: "north"} | dict.fromkeys(OTHERS, "south")}
 
 
@@ -27,21 +30,21 @@ async def command(*arguments):
     return await in_thread(CliRunner().invoke, main, [str(argument) for argument in arguments])
 
 
-async def predicted(scene):
+async def predicted(stage):
     """What `check-config` says of each site, and what `status` says."""
-    said = (await command("check-config", scene.nodes[PRIME].config)).output
+    said = (await command("check-config", file(stage.directory, PRIME))).output
     sites = ("site north", "site south")
     of_file = {site: f"  survives the loss of {site}" in said for site in sites}
     assert all(f"the loss of {site}" in said for site in sites)
-    losses = (await scene.status(PRIME)).quorum.losses
+    losses = (await stage.status(PRIME)).quorum.losses
     assert of_file == {loss.of: loss.survived for loss in losses if loss.of in sites}
     return of_file
 
 
-async def flows_through(scene, *names):
+async def flows_through(stage, *names):
     """Until every gateway is served, by these nodes alone."""
-    await scene.serving(*names)
-    await scene.flowing()
+    await stage.serving(*names)
+    await stage.flowing()
 
 
 def with_admin(file):
@@ -51,14 +54,14 @@ def with_admin(file):
     return made
 
 
-async def has_taken(scene, node, lost):
+async def has_taken(stage, node, lost):
     """Until `node` knows that the lost one is fenced, and has an heir."""
 
     async def taken():
-        status = await scene.status(node)
+        status = await stage.status(node)
         return status.quorum.members[lost].taken and not status.quorum.apart
 
-    await scene.until(taken, f"{lost} is taken over from")
+    await stage.until(taken, f"{lost} is taken over from")
 
 
 @pytest.mark.timeout(600)
@@ -66,37 +69,37 @@ async def test_each_site_is_lost_under_load_and_nothing_else_is(tmp_path):
     cluster = Cluster(weights={SERVER_OF[PRIME]: 3})
     try:
         await in_thread(cluster.start)
-        async with quorum_scene(tmp_path, cluster=cluster, quorum=SETTINGS) as scene:
-            assert await predicted(scene) == {"site north": False, "site south": True}
-            bootstrap = ("db", "bootstrap", with_admin(scene.nodes[OTHERS[0]].config))
+        async with set_up(tmp_path, rate=60.0, seed=1, cluster=cluster, settings=SETTINGS) as stage:
+            assert await predicted(stage) == {"site north": False, "site south": True}
+            bootstrap = ("db", "bootstrap", with_admin(file(stage.directory, OTHERS[0])))
             refused = await command(*bootstrap, "--yes")
             assert (refused.exit_code, "there is nothing to do" in refused.output) == (1, True)
 
-            async with scene._fault("the other site is lost"):
+            async with faults.fault(stage, "the other site is lost", *OTHERS):
                 for name in OTHERS:
                     cluster.servers[SERVER_OF[name]].kill()
                 for name in OTHERS:
-                    await scene.silent(name)
-                await flows_through(scene, PRIME)
+                    await stage.silent(name)
+                await flows_through(stage, PRIME)
                 await in_thread(cluster.restart_dead)
 
-            async with scene._fault("the prime site is lost"):
-                await scene.nodes[PRIME].kill()
+            async with faults.fault(stage, "the prime site is lost", *NODES):
+                await stage.nodes[PRIME].kill()
                 cluster.servers[SERVER_OF[PRIME]].kill()
                 for name in OTHERS:
-                    await scene.silent(name)
+                    await stage.silent(name)
                 made = await command(*bootstrap, "--yes")
                 assert made.exit_code == 0, made.output
                 assert "the cluster goes on, with 2 servers of weight 2" in made.output
-                await flows_through(scene, *OTHERS)
-                await has_taken(scene, OTHERS[0], PRIME)
+                await flows_through(stage, *OTHERS)
+                await has_taken(stage, OTHERS[0], PRIME)
                 await in_thread(cluster.restart_dead)
-                await scene.nodes[PRIME].start()
+                stage.nodes[PRIME].start()
 
-            shown = await command("status", "--data-dir", scene.data_dirs[PRIME], "--json")
+            shown = await command("status", "--data-dir", data_dir(stage.directory, PRIME), "--json")
             server = json.loads(shown.output)["quorum"]["server"]
             assert (server["primary"], server["size"], server["weight"]) == (True, 3, 5)
-            await scene.rest()
-            assert await scene.problems() == [], scene.outages()
+            judgement = (await ended(stage)).judgement
+        assert judgement.passed, judgement.findings
     finally:
         await in_thread(cluster.close)

@@ -7,22 +7,26 @@ that the release before does not know. Nothing is lost, nothing is at the wrong 
 from functools import partial
 from typing import Final
 
+import galera_cluster
 import pytest
 import trio
 from other_releases import LATER, LATER_RELEASE, RELEASE_BEFORE, before
-from quorum_scene import SERVER_OF, quorum_scene
+
+from chaos.quorum import faults
+from chaos.quorum.scenario import ended
+from chaos.quorum.stage import SERVER_OF, set_up
 
 SET_ASIDE: Final = "SELECT COUNT(*) FROM dlrproxy.items WHERE name LIKE 'unreadable/%' AND content IS NOT NULL"
 
 pytestmark = pytest.mark.processes
 
 
-async def until_it_says(scene, name, what):
+async def until_it_says(stage, name, what):
     async def says():
-        status = await scene.status(name)
+        status = await stage.status(name)
         return status is not None and what in status.quorum.why
 
-    await scene.until(says, f"{name} says {what}")
+    await stage.until(says, f"{name} says {what}")
 
 
 async def nothing_is_set_aside(server):
@@ -30,38 +34,48 @@ async def nothing_is_set_aside(server):
     return int(found) == 0
 
 
-async def replaced(scene, name, command):
+async def replaced(stage, name, command):
     """As docs/upgrading.md says, and its server restarted meanwhile; until it serves, linked to the others."""
-    await scene.replace(name, command, and_server=True)
-    await scene.serving(name)
-    for other in scene.nodes.keys() - {name}:
-        await scene.nodes[name].seen("peer.up", peer=other)
+    await faults.replace(stage, name, command, and_server=True)
+    await stage.serving(name)
+
+    async def is_linked():
+        status = await stage.status(name)
+        return status is not None and all(peer.state == "alive" for peer in status.ring)
+
+    await stage.until(is_linked, f"{name} is linked to the others")
 
 
 @pytest.mark.timeout(600)
 async def test_a_rolling_upgrade_and_a_way_back_lose_nothing(tmp_path):
     old = before()
-    async with quorum_scene(tmp_path, command=old) as scene:
-        server = scene.cluster.servers[SERVER_OF["gw1"]]
+    cluster = await trio.to_thread.run_sync(galera_cluster.shared_cluster)
+    async with set_up(tmp_path, rate=60.0, seed=1, cluster=cluster, command=old) as stage:
+        server = cluster.servers[SERVER_OF["gw1"]]
 
-        await scene.replace("gw1", LATER)  # too early
-        await until_it_says(scene, "gw1", "run `dlrproxy db migrate`")
-        await trio.run_process([*LATER, "db", "migrate", str(scene.nodes["gw1"].config)], capture_stdout=True)
-        await scene.serving("gw1")
-        await replaced(scene, "gw2", LATER)
-        of_peers = {peer.name: peer.release for peer in (await scene.status("gw2")).ring}
+        await faults.replace(stage, "gw1", LATER)  # too early
+        await until_it_says(stage, "gw1", "run `dlrproxy db migrate`")
+        await trio.run_process([*LATER, "db", "migrate", str(tmp_path / "gw1.toml")], capture_stdout=True)
+        await stage.serving("gw1")
+        await replaced(stage, "gw2", LATER)
+        of_peers = {peer.name: peer.release for peer in (await stage.status("gw2")).ring}
         assert of_peers == {"gw1": LATER_RELEASE, "gw3": RELEASE_BEFORE}
-        await replaced(scene, "gw1", old)  # back
-        await replaced(scene, "gw3", LATER)  # its gateway dials gw1, so that reports go there
-        await scene.nodes["gw1"].seen("custody.unreadable_set_aside")  # what only the later release can read
-        async with scene._fault("a schema that does not fit"):
-            server.sql("UPDATE dlrproxy.schema_version SET compatible_from=version")
-            await until_it_says(scene, "gw1", "upgrade this node")
-            await scene.silent("gw1")
-            server.sql("UPDATE dlrproxy.schema_version SET compatible_from=1")
-        await scene.replace("gw1", LATER)
-        await scene.until(partial(nothing_is_set_aside, server), "all is readable")  # there, or at its heir
+        await replaced(stage, "gw1", old)  # back
+        await replaced(stage, "gw3", LATER)  # its gateway dials gw1, so that reports go there
 
-        await scene.rest()
-        assert await scene.problems() == [], scene.outages()
-        assert [(await scene.status(name)).custody.unreadable for name in scene.nodes] == [0, 0, 0]
+        async def has_set_aside():  # what only the later release can read
+            return stage.nodes["gw1"].log.events["custody.unreadable_set_aside"] > 0
+
+        await stage.until(has_set_aside, "gw1 sets something aside")
+        async with faults.fault(stage, "a schema that does not fit", "gw1"):
+            server.sql("UPDATE dlrproxy.schema_version SET compatible_from=version")
+            await until_it_says(stage, "gw1", "upgrade this node")
+            await stage.silent("gw1")
+            server.sql("UPDATE dlrproxy.schema_version SET compatible_from=1")
+        await faults.replace(stage, "gw1", LATER)
+        await stage.until(partial(nothing_is_set_aside, server), "all is readable")  # there, or at its heir
+        await stage.serving()
+        assert [(await stage.status(name)).custody.unreadable for name in stage.nodes] == [0, 0, 0]
+
+        judgement = (await ended(stage)).judgement
+    assert judgement.passed, judgement.findings

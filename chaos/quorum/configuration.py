@@ -1,5 +1,6 @@
 """The nodes' TOML files."""
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
@@ -43,11 +44,14 @@ class Ports:
 COUNT: Final = 1 + len(NODES) * len(NODES) + 2 * len(NODES)
 
 
-def write(directory: Path, ports: Ports, sockets: Mapping[str, str]) -> None:
+Settings = Mapping[str, Mapping[str, str | int]]  # of [quorum], by node
+
+
+def write(directory: Path, ports: Ports, sockets: Mapping[str, str], settings: Settings) -> None:
     """The file of each node, and its data directory. `sockets`: by node, of its database server. Raises OSError."""
     for name in NODES:
         data_dir(directory, name).mkdir(parents=True)
-        lines = _lines(name, data_dir(directory, name), ports, sockets[name])
+        lines = _lines(name, data_dir(directory, name), ports, sockets[name], settings)
         file(directory, name).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -59,7 +63,7 @@ def data_dir(directory: Path, name: str) -> Path:
     return directory / "data" / name
 
 
-def _lines(name: str, data: Path, ports: Ports, socket: str) -> Iterator[str]:
+def _lines(name: str, data: Path, ports: Ports, socket: str, settings: Settings) -> Iterator[str]:
     listen = ", ".join(f'{gateway} = "{LOOPBACK}:{port}"' for gateway, port in ports.listen[name].items())
     yield from (
         "[node]",
@@ -103,3 +107,5 @@ def _lines(name: str, data: Path, ports: Ports, socket: str) -> Iterator[str]:
         f"takeover_after_s = {TAKEOVER_AFTER_S}",
         f"lease_s = {LEASE_S}",
     )
+    for key, by_node in settings.items():
+        yield f"{key} = {{ {', '.join(f'{node} = {json.dumps(value)}' for node, value in by_node.items())} }}"

@@ -13,10 +13,9 @@ import trio
 from attrs import evolve, frozen
 
 from chaos.judgement import Evidence, Finding, Judgement, Rest, judged
-from chaos.nodes import Node
 from chaos.quorum.configuration import NUMBERS
 from chaos.quorum.excuses import QuorumExcuses
-from chaos.quorum.faults import STOP_S
+from chaos.quorum.faults import stop
 from chaos.quorum.inboxes import Stay
 from chaos.quorum.schedule import drawn
 from chaos.quorum.stage import LONG_S, Stage, set_up
@@ -130,15 +129,10 @@ async def _fall(stage: Stage) -> None:
         gateway.stop()
     async with trio.open_nursery() as nursery:
         for node in stage.nodes.values():
-            nursery.start_soon(_stop, node)
+            nursery.start_soon(stop, node)
     await stage.operator.stop()
     for node in stage.nodes.values():
         node.log.read()
-
-
-async def _stop(node: Node) -> None:
-    if node.pid is not None and not await node.stop(STOP_S):
-        node.failures.append(f"Node {node.name} did not end within {STOP_S:.0f} s of SIGTERM.")
 
 
 # What there is to say

@@ -1,8 +1,8 @@
 """Who plays: three servers of one cluster, three nodes, an operator, and three gateways with their turnstiles."""
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -14,20 +14,19 @@ from attrs import define, field, frozen
 from chaos.nodes import Node
 from chaos.plan import UNRULED
 from chaos.quorum import configuration, skew
-from chaos.quorum.configuration import FENCE_AFTER_S, HEARTBEAT_S, NODES, PASSWORD, SYSTEM_ID, Ports
+from chaos.quorum.configuration import FENCE_AFTER_S, HEARTBEAT_S, NODES, PASSWORD, SYSTEM_ID, Ports, Settings
 from chaos.quorum.hearing import Hearing
 from chaos.quorum.inboxes import Inboxes
 from chaos.quorum.turnstile import Turnstile
 from dlrproxy.admin.client import AdminError
 from dlrproxy.admin.view import NodeStatus
+from dlrproxy.demo.node_process import THIS_DLRPROXY
 from dlrproxy.demo.ports import LOOPBACK, reserved
 from dlrproxy.simulator import ledger as events
 from dlrproxy.simulator.gateway import Gateway
 from dlrproxy.simulator.ledger import Ledger
 from dlrproxy.simulator.operator import Operator
 from dlrproxy.simulator.options import MOST_MESSAGES, GatewayOptions, MoOptions, OperatorOptions, Spread
-from dlrproxy.store.sql import schema
-from dlrproxy.store.sql.pool import Pool
 from protocols.smpp import constants as c
 
 SERVER_OF: Final = dict(zip(NODES, galera_cluster.NAMES, strict=True))
@@ -159,17 +158,26 @@ def _serves(status: NodeStatus | None) -> bool:
 
 @asynccontextmanager
 async def set_up(
-    directory: Path, *, rate: float, seed: int, cluster: galera_cluster.Cluster, skewed: bool = False
+    directory: Path,
+    *,
+    rate: float,
+    seed: int,
+    cluster: galera_cluster.Cluster,
+    skewed: bool = False,
+    settings: Settings | None = None,
+    command: Sequence[str] = THIS_DLRPROXY,
 ) -> AsyncIterator[Stage]:
     """Everybody is up, and messages flow. No process outlives the block but the cluster's, which is given.
 
     `directory` is empty. With `skewed` the nodes' clocks differ from the start, the servers' from each one's next.
+    `settings` are more of [quorum]. `command` is the `dlrproxy` that makes the schema, and that the nodes run.
     Raises NotInTimeError, NoFaketimeError, OSError, in groups.
     """
-    await _new_schema(cluster)
     with ExitStack() as held:
         ports = Ports.of(held.enter_context(reserved(configuration.COUNT)))
-        configuration.write(directory, ports, {name: cluster.servers[SERVER_OF[name]].socket for name in NODES})
+        sockets = {name: cluster.servers[SERVER_OF[name]].socket for name in NODES}
+        configuration.write(directory, ports, sockets, settings or {})
+        await _new_schema(cluster, command, configuration.file(directory, NODES[0]))
         ledgers = {name: Ledger(directory / f"{name}.jsonl") for name in ("operator", *NODES)}
         for ledger in ledgers.values():
             held.callback(ledger.close)
@@ -177,6 +185,8 @@ async def set_up(
             held.callback(skew.tidy)
         async with trio.open_nursery() as nursery:
             stage = _make(directory, ports, ledgers, nursery, rate, seed, cluster, skewed=skewed)
+            for node in stage.nodes.values():
+                node.becomes(command)
             await _rise(stage, nursery)
             try:
                 yield stage
@@ -250,15 +260,11 @@ async def _read_logs(stage: Stage) -> None:
         await trio.sleep(_LOOK_S)
 
 
-async def _new_schema(cluster: galera_cluster.Cluster) -> None:
+async def _new_schema(cluster: galera_cluster.Cluster, command: Sequence[str], config: Path) -> None:
     await trio.to_thread.run_sync(cluster.wait_synced)
-    first = cluster.names[0]
     make = "DROP DATABASE IF EXISTS dlrproxy; CREATE DATABASE dlrproxy"
-    await trio.to_thread.run_sync(cluster.servers[first].sql, make)
-    async with AsyncExitStack() as stack:
-        pool = Pool(cluster.account(first), 1, LONG_S)
-        stack.push_async_callback(pool.close)
-        await schema.init(pool)
+    await trio.to_thread.run_sync(cluster.servers[cluster.names[0]].sql, make)
+    await trio.run_process([*command, "db", "init", str(config)], capture_stdout=True)
 
 
 def _operator_options(port: int, rate: float, seed: int) -> OperatorOptions:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import trio
 
+THIS_DLRPROXY = (sys.executable, "-m", "dlrproxy")
 _TAIL_LINES = 12
 _TAIL_BYTES = 64 * 1024
 
@@ -22,6 +23,7 @@ class NodeProcess:
     def __init__(self, name: str, config: Path, log: Path, *, prefix: Sequence[str] = ()) -> None:
         """`prefix` is a command that runs the one which follows it, in its own place, such as nsenter."""
         self.name = name
+        self.command: Sequence[str] = THIS_DLRPROXY  # of the next start
         self.log = log
         self.starts = 0
         self._config = config
@@ -48,7 +50,7 @@ class NodeProcess:
         with self.log.open("ab") as log:
             # A session of its own: Ctrl-C is for the demo, which ends the nodes itself.
             process = self._process = await trio.lowlevel.open_process(
-                [*self._prefix, sys.executable, "-m", "dlrproxy", "run", str(self._config)],
+                [*self._prefix, *self.command, "run", str(self._config)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
