@@ -9,6 +9,7 @@ from dlrproxy.modes.cluster import (
     Claim,
     MasterRow,
     Member,
+    Move,
     Observation,
     Release,
     Role,
@@ -448,6 +449,47 @@ def test_a_lease_is_used_for_less_than_it_goes_from_when_its_last_renewal_was_se
     assert master.epoch == 5
     assert master.holds(10.0 + 0.89 * SETTINGS.lease_s)
     assert not master.holds(10.0 + 0.91 * SETTINGS.lease_s)
+
+
+def seen_by_a_master(master, members, now):
+    master.renewed(1, now)
+    rows = Rows(members={"a": Member(epoch=1, beat=int(now)), **members}, master=MasterRow(epoch=1, holder="a"))
+    return master.observe(rows, now, serving=True)
+
+
+def test_nobody_who_is_gone_is_an_heir():
+    master, after_s = Master(MINE), SETTINGS.takeover_after_s
+    gone, alive = Member(epoch=1, beat=1), Member(epoch=1, beat=9)
+    assert seen_by_a_master(master, {"b": gone, "c": gone, "d": alive}, 0.0) == []
+    d = evolve(alive, beat=10)
+    assert seen_by_a_master(master, {"b": gone, "c": gone, "d": d}, after_s) == [
+        Take("b", gone, "d"),
+        Take("c", gone, "d"),
+    ]
+    b = Member(epoch=2, beat=1, taken=True, heir="d")
+    assert seen_by_a_master(master, {"b": b, "d": d}, after_s + 1) == [Move("b", 2)]
+    assert seen_by_a_master(master, {"a1": gone, "b": b, "d": d}, after_s + 2) == [Move("b", 2)]
+    late = 2 * after_s + 2  # a1 and d are gone now: b's heir is another one, and a1's is not b
+    assert seen_by_a_master(master, {"a1": gone, "b": b, "d": d}, late) == [
+        Take("a1", gone, "a"),
+        Take("b", b, "a"),
+        Take("d", d, "a"),
+    ]
+
+
+def test_one_that_was_taken_a_moment_ago_is_no_heir_either():
+    master, after_s = Master(MINE), SETTINGS.takeover_after_s
+    b, c = Member(epoch=1, beat=1), Member(epoch=1, beat=1)
+    assert seen_by_a_master(master, {"aa": b, "b": c}, 0.0) == []
+    b = Member(epoch=2, beat=1, taken=True, heir="a")
+    assert seen_by_a_master(master, {"aa": c, "b": b}, after_s) == [Take("aa", c, "a"), Move("b", 2)]
+
+
+def test_a_row_that_was_away_and_is_back_counts_from_then():
+    master, after_s = Master(MINE), SETTINGS.takeover_after_s
+    b = Member(epoch=1, beat=1)
+    for members, now in (({"b": b}, 0.0), ({}, 1.0), ({"b": b}, after_s + 1)):
+        assert seen_by_a_master(master, members, now) == []
 
 
 def test_after_an_outage_of_its_own_a_node_counts_the_silence_of_others_anew():

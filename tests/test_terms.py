@@ -189,3 +189,26 @@ async def test_a_term_that_could_not_begin_is_tried_again_and_ends_without_waiti
         while scene.terms.term is not None:  # noqa: ASYNC110 - the end of a term
             await trio.sleep(0.01)
         await scene.terms.wind_down()
+
+
+async def test_terms_that_cannot_begin_are_tried_ever_more_slowly_also_from_turn_to_turn(scene, monkeypatch):
+    monkeypatch.setattr("dlrproxy.modes.terms.RETRY_MIN_S", 0.01)
+    monkeypatch.setattr("dlrproxy.modes.terms.RETRY_MAX_S", 0.05)
+    with structlog.testing.capture_logs() as logged:
+        for epoch in (1, 2):
+            scene.fails = [StoreError("away"), StoreError("away")]
+            await scene.terms.serve(epoch)
+            with trio.fail_after(LONG_S):
+                while scene.fails:  # noqa: ASYNC110 - two attempts
+                    await trio.sleep(0.001)
+            await scene.terms.release("it is over")
+        scene.fails = [StoreError("away")]
+        await scene.terms.serve(3)
+        await scene.started()
+        await scene.terms.release("it is over")
+        scene.fails = [StoreError("away")]
+        await scene.terms.serve(4)
+        await scene.started()
+    assert [each["wait_s"] for each in logged if each["event"] == "pair.cannot_serve"] == [
+        0.01, 0.02, 0.04, 0.05, 0.05, 0.01,
+    ]  # fmt: skip

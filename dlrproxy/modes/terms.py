@@ -27,6 +27,7 @@ from dlrproxy.term import Term
 
 RETRY_MIN_S: Final = 0.5
 RETRY_MAX_S: Final = 10.0
+_DOUBLINGS: Final = 10  # from the one to far beyond the other
 CLOSE_S: Final = 5.0  # for a last commit at a graceful end; what it was for stays with the operator and the gateways
 
 # What the surroundings do to a term: a database, a listener's address, certificates.
@@ -75,6 +76,8 @@ class Terms:
         self._expires = expires
         self._conversations = Conversations(config.mo.conversation_s)
         self._turn: _Turn | None = None
+        # Since a term has listened last. It counts on from turn to turn: in a quorum each attempt takes one of its own.
+        self._failures = 0
         self._nursery: trio.Nursery | None = None
         self._log = logger(name)
 
@@ -153,7 +156,6 @@ class Terms:
             turn.over.set()
 
     async def _keep_serving(self, turn: _Turn) -> None:
-        delay = RETRY_MIN_S
         while not _is_over(turn):
             problems: list[str] = []
             try:
@@ -164,11 +166,10 @@ class Terms:
                 if problems:
                     self._log.error(f"{self._name}.ended_badly", epoch=turn.epoch, detail="; ".join(problems))
                 return
-            if turn.term is not None and turn.term.started.is_set():
-                delay = RETRY_MIN_S
+            delay = min(RETRY_MIN_S * 2 ** min(self._failures, _DOUBLINGS), RETRY_MAX_S)
+            self._failures += 1
             self._log.error(f"{self._name}.cannot_serve", epoch=turn.epoch, detail="; ".join(problems), wait_s=delay)
             await trio.sleep(delay)
-            delay = min(2 * delay, RETRY_MAX_S)
 
     async def _serve_once(self, turn: _Turn) -> None:
         """Until the term has ended. Raises what makes one impossible, in a group."""
@@ -194,6 +195,7 @@ class Terms:
     async def _run_term(self, turn: _Turn, term: Term, store: GroupedStore) -> None:
         async with trio.open_nursery() as nursery:
             await nursery.start(partial(term.run, store, partial(_opened, turn)))
+            self._failures = 0
             self._log.info(
                 f"{self._name}.serving",
                 epoch=turn.epoch,
