@@ -161,7 +161,7 @@ class Cluster:
         return arbitrator
 
     def log(self, name):
-        return (self.servers[name].directory / "log").read_text()
+        return self.servers[name].log()
 
     def isolate(self, name, *, isolated=True):
         self.servers[name].sql(f"SET GLOBAL wsrep_provider_options='gmcast.isolate={int(isolated)}'")
@@ -197,7 +197,7 @@ def _wait_ready(server):
     while server.sql("SHOW GLOBAL STATUS LIKE 'wsrep_ready'").split()[1:] != ["ON"]:
         if time.monotonic() > deadline:
             server.kill()
-            raise RuntimeError(f"it is not ready:\n{(server.directory / 'log').read_text()}")
+            raise RuntimeError(f"it is not ready:\n{server.log()}")
         time.sleep(0.05)
 
 

@@ -76,7 +76,7 @@ class Server:
         command = [
             SERVER, self.defaults, f"--datadir={self.data}", f"--socket={self.socket}", f"--port={self.port}",
             "--bind-address=127.0.0.1", f"--pid-file={self.directory / 'pid'}",
-            f"--log-error={self.directory / 'log'}", f"--tmpdir={self.directory}", *options, *extra,
+            f"--log-error={self.directory / 'log.err'}", f"--tmpdir={self.directory}", *options, *extra,
         ]  # fmt: skip
         return [*self.prefix, *_as_server_user(command)]
 
@@ -91,8 +91,12 @@ class Server:
         deadline = time.monotonic() + 60
         while not self._answers():
             if self.process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"mariadbd did not start:\n{(self.directory / 'log').read_text()}")
+                raise RuntimeError(f"mariadbd did not start:\n{self.log()}")
             time.sleep(0.05)
+
+    def log(self):
+        """What it has said; without an extension to its name the server would give it one."""
+        return (self.directory / "log.err").read_text()
 
     def _answers(self):
         with socket.socket(socket.AF_UNIX) as probe:

@@ -14,6 +14,7 @@ from dlrproxy.admin import unix_socket
 from dlrproxy.config import parse
 from dlrproxy.config.accounts import ordinary
 from dlrproxy.config.changes import ReloadRefusedError
+from dlrproxy.config.tables import Peer
 from dlrproxy.demo.ports import LOOPBACK, reserved
 from dlrproxy.modes import quorum_node
 from dlrproxy.modes.agreement import settings_of
@@ -221,6 +222,16 @@ async def test_a_term_knows_other_clocks_before_it_looks_anything_up(tmp_path, m
         term = await scene.term_after(term)
         assert term.store.ahead_s > 1e6
         assert scene.node.quorum().clocks == {}  # for all that is known it is down
+
+
+async def test_the_others_are_told_what_a_reload_has_changed(tmp_path, monkeypatch):
+    async with running(tmp_path, monkeypatch) as scene:
+        await scene.term_after()
+        wanted = evolve(scene.config, peers=(*scene.config.peers, Peer(name="c", url=f"ws://{LOOPBACK}:2")))
+        await scene.node.reload(wanted)
+        with trio.fail_after(LONG_S):
+            while scene.galera.published.peers != ("a", "b", "c"):  # noqa: ASYNC110 - what a thread leads to
+                await trio.sleep(0.01)
 
 
 async def test_a_node_that_stops_takes_over_nothing(tmp_path, monkeypatch):
