@@ -12,7 +12,18 @@ from test_quorum_driver import SYNCED, running
 
 from dlrproxy.config import parse
 from dlrproxy.modes.agreement import Agreement, Difference, settings_of
-from dlrproxy.modes.cluster import Claim, MasterRow, Member, Observation, Publish, QuorumSettings, Role, Rows, Serve
+from dlrproxy.modes.cluster import (
+    Adopt,
+    Claim,
+    MasterRow,
+    Member,
+    Observation,
+    Publish,
+    QuorumSettings,
+    Role,
+    Rows,
+    Serve,
+)
 from dlrproxy.modes.node_settings import NodeSettings, decode, encode
 from dlrproxy.modes.quorum import Quorum
 
@@ -182,6 +193,16 @@ def test_a_node_tells_before_it_claims_and_while_it_serves_when_it_has_changed()
     assert quorum.observe(observation(mine), 1.0) == []
     quorum.agreement.own = SLOW
     assert quorum.observe(observation(mine), 2.0) == [Publish(SLOW)]
+
+
+def test_what_it_must_tell_keeps_nobody_from_his_custody():
+    """A command that fails ends the list that it came in."""
+    quorum = machine(ALIKE)
+    quorum.observe(observation(rows()), 0.0)
+    quorum.vouched(1, 0.0)
+    quorum.observe(observation(rows(gw2=there(home=b"1"))), 0.0)
+    moved = rows(gw1=there(taken=True, heir="gw2", moved=1), gw2=there(SLOW, home=b"1"))
+    assert quorum.observe(observation(moved), 1.0) == [Adopt(), Publish(ALIKE)]
 
 
 def test_a_node_that_does_not_fit_tells_and_does_not_claim():

@@ -131,7 +131,7 @@ class Quorum:
             return self._stop(role, self._out_of_time())
         if seen.misfit:
             return self._stop(Role.JOINING, seen.misfit)
-        return [] if seen.rows is None else [*self._publish(seen.rows), *self._adopt(seen.rows)]
+        return [] if seen.rows is None else [*self._adopt(seen.rows), *self._publish(seen.rows)]
 
     def _out_of_time(self) -> str:
         return f"nothing that it wrote was certified for {self._settings.fence_after_s:g} s"
