@@ -120,21 +120,28 @@ class ClusterStore(DiskStore):
             super().finish()
 
     async def find(self, lookups: Sequence[Lookup]) -> list[list[OpenMessage]]:
-        """What memory knows of a message is older than what the database says, or not yet there."""
-        found = await super().find(lookups)
-        now = self._now()
-        for lookup, records in zip(lookups, found, strict=True):
-            known = {record.key for record in records}
-            records.extend(record for record in self._stored(lookup, now) if record.key not in known)
-            records.sort(key=lambda record: record.message_id != lookup.exact)
-        return found
+        await self._read()
+        return [self._found(lookup) for lookup in lookups]
 
-    def _stored(self, lookup: Lookup, now: float) -> list[OpenMessage]:
-        shared = self._part.database.opens
-        same = (shared.forms.get((lookup.operator, form), ()) for form in lookup.normals)
+    def _found(self, lookup: Lookup) -> list[OpenMessage]:
+        """The record with the exact id first."""
+        places = [self._part.database.opens.forms, *(group.forms for group in self._uncommitted)]
+        same = (place.get((lookup.operator, form), ()) for place in places for form in lookup.normals)
         ids = dict.fromkeys((lookup.exact, *(message_id for ids in same for message_id in ids)))
-        records = (shared.opens.get((lookup.operator, message_id)) for message_id in ids)
-        return [record for record in records if record is not None and record.expires_at > now]
+        records = (self.recent(lookup.operator, message_id) for message_id in ids)
+        return [record for record in records if record is not None]
+
+    def recent(self, operator: str, message_id: bytes) -> OpenMessage | None:
+        """What the database says, and this node has yet to write. Without the moment that the product waits for it."""
+        key = operator, message_id
+        record = self._part.database.opens.opens.get(key)
+        for group in self._uncommitted:
+            record = group.over(key, record)
+        return record if record is not None and record.expires_at > self._now() else None
+
+    @property
+    def _uncommitted(self) -> list[Group]:
+        return [group for group in (self._committing, self._collecting) if group is not None]
 
     async def finished(self, keys: Sequence[Key]) -> set[Key]:
         await self._read()

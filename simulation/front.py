@@ -119,9 +119,11 @@ class Front:
             self._keep(arrival, answer)
             return
         finished = self._finals.finished(arrival.message_id, record) or record.finished
-        gateway = self._gateways[record.owner]
+        gateway = self._gateways.get(record.owner)
         if matched(final=arrival.final, finished=finished) is Step.SWALLOW:
             answer(True)
+        elif gateway is None:  # of another node of a cluster
+            self._keep(arrival, answer, designated=record.owner)
         elif self._keeper.holds(OPERATOR, arrival.message_id) or not gateway.has_room:
             self._keep(arrival, answer, owner=record.owner)
         elif arrival.message_id in self._unwritten:
@@ -142,11 +144,16 @@ class Front:
             self._end(arrival)
 
     def _keep(
-        self, arrival: Arrival, answer: Callable[[bool], None], owner: str | None = None, session: int | None = None
+        self,
+        arrival: Arrival,
+        answer: Callable[[bool], None],
+        owner: str | None = None,
+        session: int | None = None,
+        designated: str = "",
     ) -> None:
         kept = Accepted(
-            OPERATOR, arrival.kind, arrival.message_id, arrival.destination, pdu_of(arrival.trace),
-            arrival.final, arrival.trace, owner, arrival.designated if owner is None else "", arrival.part, session,
+            OPERATOR, arrival.kind, arrival.message_id, arrival.destination, pdu_of(arrival.trace), arrival.final,
+            arrival.trace, owner, designated or (arrival.designated if owner is None else ""), arrival.part, session,
         )  # fmt: skip
         self._keeper.accept(kept, answer)
 
