@@ -8,12 +8,14 @@ import pytest
 import trustme
 from attrs import evolve
 from click.testing import CliRunner
+from cryptography.hazmat.primitives import serialization
 from test_config import OPERATOR, PEERS, problems, warnings
 
 from dlrproxy.cli import main
 from dlrproxy.config import Address, Secret, accounts, parse
 from dlrproxy.modes.ring import custody_settings
 from ring.settings import ClusterSettings
+from ring.tls import TlsError
 
 NODE = '[node]\nname = "gw1"\nmode = "{}"\ndata_dir = "data"\n'
 TWO_PEERS = PEERS.partition('[[peers]]\nname = "gw3"')[0]
@@ -206,6 +208,14 @@ def test_tls_by_tcp_and_not_by_socket(tmp_path):
     context = accounts.peer_ordinary(read).tls
     assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
     assert len(context.get_ca_certs()) == 1
+    key = serialization.load_pem_private_key((tmp_path / "own.key").read_bytes(), None)
+    phrase = serialization.BestAvailableEncryption(b"phrase")
+    pem, kind = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    (tmp_path / "own.key").write_bytes(key.private_bytes(pem, kind, phrase))  # which nobody is asked for
+    with pytest.raises(
+        TlsError, match=r"^database\.cert_file .*own\.pem and database\.key_file .*own\.key cannot be used"
+    ):
+        accounts.peer_ordinary(read)
 
 
 def test_a_configuration_without_the_tables_has_no_accounts():
