@@ -208,6 +208,37 @@ def test_their_order_outlives_a_crash_of_the_node_that_they_have_come_to():
     assert [one.trace for one in world.delivered] == ["t0", "t1", "t2"]
 
 
+def test_an_older_report_that_comes_back_from_a_gone_node_goes_before_one_that_waits():
+    world = World()
+    unbind(world, "n2", "gw2")
+    world.submit(b"m", "gw2")
+    world.report("n0", b"m", "older", final=False)
+    pass_time(world, 1.0)
+    world.report("n1", b"m", "later")
+    world.settle_down()
+    world.crash("n0")
+    world.take_over("n0", "n1")
+    world.settle_down()
+    bind(world, "n1", "gw2")
+    pass_time(world, 2.0)
+    assert [one.trace for one in world.delivered] == ["older", "later"]
+    world.check_now()
+
+
+@pytest.mark.parametrize(("final", "delivered"), [(False, []), (True, [("n1", "gw1")])])
+def test_whose_message_is_found_late_and_is_over_gets_no_intermediate_report_any_more(final, delivered):
+    world = World()
+    world.report("n0", b"late", "t", final=final)
+    world.settle_down()
+    world.submit(b"late", "gw1")
+    world.owners["t"] = "gw1"
+    world.database.finished.add(b"late")
+    pass_time(world, 10.0)
+    assert got(world, "t") == delivered
+    assert ("superseded" in events(world, "t")) is not final
+    world.check()
+
+
 def test_after_claim_for_s_it_is_parked():
     world = World()
     unbind(world, "n2", "gw2")

@@ -216,10 +216,28 @@ async def test_a_node_that_was_taken_over_ends_its_term_and_begins_another(autoj
 
 async def test_a_write_of_custody_that_is_refused_ends_the_term_as_well(autojump_clock):
     async with running() as node:
-        await trio.sleep(10)
+        await trio.sleep(10.5)  # between two looks
+        at = trio.current_time()
         node.driver.refused(1)
         await trio.sleep(3)
         assert [what for _, what, _ in node.service.calls] == ["serve", "release", "serve"]
+        assert node.service.calls[1][0] == at
+
+
+async def test_while_it_lets_go_it_does_nothing_as_master(autojump_clock, monkeypatch):
+    async with running() as node:
+        await trio.sleep(10)
+        there, go_on = trio.Event(), trio.Event()
+
+        async def release(why):
+            there.set()
+            await go_on.wait()
+
+        monkeypatch.setattr(node.service, "release", release)
+        node.own.server = attrs.evolve(SYNCED, primary=False)
+        await there.wait()
+        assert not node.driver.is_master
+        go_on.set()
 
 
 async def test_the_master_takes_over_from_a_node_that_is_silent_and_moves_its_rows(autojump_clock):

@@ -259,6 +259,7 @@ def seen(server=SYNCED, master=None, **members):
 
 def a_serving_machine(now=0.0):
     machine = Quorum(MINE)
+    assert not machine.may_act(machine.epoch, now)
     own = Member(epoch=3, beat=7, home=b"1")
     assert machine.observe(seen(a=own), now) == [Claim(own)]
     machine.vouched(4, now)
