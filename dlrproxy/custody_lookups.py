@@ -14,14 +14,17 @@ from dlrproxy.custody_port import Deliveries, Wanted
 from dlrproxy.logs import logger
 from dlrproxy.store.port import OpenMessage, Store, StoreError, Table
 from dlrproxy.store.shared import SharedStore
-from protocols.peer.frames import Envelope, EnvelopeKey
+from protocols.peer.frames import EnvelopeKey
 from protocols.smpp.message_ids import Inexact, Match, Verdict, digits
 from ring import commands
 from ring.commands import Ask, Closed, Finding, Recall
 from ring.custody import Custody as Machine
-from ring.rows import encode_key, read_parked
+from ring.rows import ParkedRow, encode_key, read_parked
 
 LOOK_AGAIN_S: Final = 0.5  # after the store could not be read
+# A report that came so long before a message was submitted is of another one, which had its id before. Reports come in
+# moments before their response does; the rest is for the clocks of two nodes.
+_BEFORE_MESSAGE_S: Final = 3600.0
 
 Lookup = Ask | Recall | Closed
 Do = Callable[[list[commands.Command]], None]
@@ -138,14 +141,22 @@ class Lookups:
         finished = await self._shared.finished(list(asked.values())) if asked else set()
         return {key for key, message in asked.items() if message in finished}
 
-    async def owned(self, sought: Mapping[bytes, Envelope]) -> list[bytes]:
-        """The names of those whose open message is here. Raises StoreError."""
+    async def owned(self, parked: Mapping[bytes, ParkedRow]) -> list[bytes]:
+        """The names of those whose open message is here, not another one that has its id since. Raises StoreError."""
         found = []
         for operator, relay in self._relays.items():
-            names = [name for name, envelope in sought.items() if envelope.operator == operator and envelope.is_sought]
-            wanted = [Wanted(sought[name].message_id, sought[name].destination) for name in names]
+            sought = {
+                name: row
+                for name, row in parked.items()
+                if row.envelope.operator == operator and row.envelope.is_sought
+            }
+            wanted = [Wanted(row.envelope.message_id, row.envelope.destination) for row in sought.values()]
             verdicts = await relay.find_owners(wanted)
-            found += [name for name, verdict in zip(names, verdicts, strict=True) if isinstance(verdict, Match)]
+            found += [
+                name
+                for (name, row), verdict in zip(sought.items(), verdicts, strict=True)
+                if isinstance(verdict, Match) and verdict.record.submitted_at < row.accepted_at + _BEFORE_MESSAGE_S
+            ]
         return found
 
     def bound_gateway(self, ask: Ask) -> Finding | None:

@@ -89,8 +89,9 @@ class Parked:
         count, after = 0, b""
         while rows := await self._store.scan(Table.PARKED, after, _PAGE):
             parked = {name: read_parked(value) for name, value in rows}
-            sought = {name: row.envelope for name, row in parked.items() if row and row.reason in _NOT_OWNED}
-            owned = await self._lookups.owned(sought)
+            owned = await self._lookups.owned(
+                {name: row for name, row in parked.items() if row and row.reason in _NOT_OWNED}
+            )
             for begin in range(0, len(owned), _AT_ONCE):
                 count += await self.replay(owned[begin : begin + _AT_ONCE], "")
             after = rows[-1][0]

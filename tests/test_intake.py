@@ -4,6 +4,7 @@ import attrs
 import pytest
 import trio
 import trio.testing
+from msgspec import structs
 from test_keeper import FakeRelay, open_message
 
 from dlrproxy.clock import NodeClock
@@ -154,6 +155,15 @@ async def test_a_report_that_nobody_owned_goes_to_its_owner_once_when_its_messag
     assert await node.intake.look_again() == 0
     await node.settle()
     assert len(node.relay.delivered) == 1
+
+
+async def test_a_report_is_not_that_of_a_message_which_got_its_id_long_after_it_came():
+    node = Node()
+    parked_for_want_of_owners(node, b"id1")
+    node.relay.owned[b"id1"] = structs.replace(open_message(b"id1", "gw1"), submitted_at=1e9)
+    node.store.put(Table.META, CAME_HOME + b"1", b"1")
+    assert await node.intake.look_again() == 0
+    assert node.keeper.machine.count().parked == 1
 
 
 async def test_a_note_that_comes_while_it_looks_again_is_for_the_next_time(monkeypatch):
