@@ -14,6 +14,7 @@ from test_sql_connection import SWITCH_TO_SHA2, scripted
 
 from dlrproxy.cli import main
 from dlrproxy.config import accounts, load
+from dlrproxy.modes.node_settings import NodeSettings, encode
 from dlrproxy.modes.pair import Alone, GoPaired, TakeOver
 from dlrproxy.store.sql import schema
 from dlrproxy.store.sql.replication import Replication
@@ -304,6 +305,13 @@ def test_a_node_that_is_gone_is_forgotten_by_every_server_of_a_cluster(tmp_path)
     db("init", file)
     assert "the database knows no node gw9; it knows none" in db("forget", file, "gw9", code=1)
     cluster.servers["b"].sql("INSERT INTO dlrproxy.members VALUES ('gw9',1,1,'',0,'',0)")
+    told = encode(NodeSettings(fence_after_s=10.0, takeover_after_s=12.0)).hex()
+    cluster.servers["b"].sql(f"INSERT INTO dlrproxy.items VALUES ('gw9','settings','',x'{told}')")  # noqa: S608
+    found = {each["setting"]: each for each in json.loads(db("check", file, "--json", code=1))["findings"]}
+    assert (found["takeover_after_s of gw9"]["value"], found["takeover_after_s of gw9"]["should"]) == ("12", "15")
+    assert found["peers of gw9"]["value"] == "in the database"
+    assert "does not fit quorum.takeover_after_s of gw9, 12" in found["fence_after_s"]["value"]
+    assert [each["setting"] for each in found.values() if each["fatal"]] == ["fence_after_s"]
     assert "gw9 lives" in db("forget", file, "gw9", code=1)
     cluster.servers["b"].sql("UPDATE dlrproxy.members SET epoch=2,taken=1,heir='gw1'")
     assert db("forget", file, "gw9") == "gw9 is forgotten\n"

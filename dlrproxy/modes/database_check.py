@@ -3,12 +3,16 @@
 import attrs
 
 from dlrproxy.config import Config, accounts
+from dlrproxy.modes.agreement import Agreement, settings_of
+from dlrproxy.modes.cluster import RATE_MARGIN, RELEASE_S, MasterRow, Rows
 from dlrproxy.modes.database import PAIR, connected, database_of, needs
 from dlrproxy.store.port import StoreError
 from dlrproxy.store.sql import galera_check, replication_check, rights, schema
 from dlrproxy.store.sql.connection import Account
 from dlrproxy.store.sql.dialect import dialect_of, is_mariadb
 from dlrproxy.store.sql.errors import RefusedError, SqlError
+from dlrproxy.store.sql.galera import members_of
+from dlrproxy.store.sql.pool import Pool
 from dlrproxy.store.sql.rights import Need, Task
 from dlrproxy.store.sql.schema import Finding
 
@@ -58,7 +62,23 @@ async def _schema(config: Config) -> list[Finding]:
             await schema.ready(pool)
         except StoreError as error:
             return [Finding("schema", str(error), f"of version {schema.VERSION}", "the node cannot start", fatal=True)]
-    return []
+        return await _other_nodes(config, pool) if config.node.mode == "quorum" else []
+
+
+async def _other_nodes(config: Config, pool: Pool) -> list[Finding]:
+    """What the other nodes of a quorum have told of themselves, against this configuration."""
+    rows = Rows(members=await members_of(pool), master=MasterRow())
+    agreement = Agreement(config.node.name, settings_of(config))
+    agreement.observe(rows, 0.0)
+    found = [
+        Finding(f"{each.key} of {each.node}", each.there, each.here, "the nodes are not set alike", fatal=False)
+        for each in agreement.differences
+        if each.node in rows.members
+    ]
+    if why := agreement.objection(rows, 0.0):
+        should = f"{RELEASE_S:g} s below {RATE_MARGIN:g} of it"
+        found.append(Finding("fence_after_s", why, should, "the node does not serve beside it", fatal=True))
+    return found
 
 
 async def _accounts(config: Config, version: str) -> list[Finding]:
