@@ -15,7 +15,7 @@ import trio
 
 from dlrproxy.custody import Keeper
 from dlrproxy.logs import logger
-from dlrproxy.modes.merging import CAME_HOME, INTAKE, OF_CUSTODY, OF_PARKED, letter_of
+from dlrproxy.modes.merging import CAME_HOME, INTAKE, OF_CUSTODY, OF_OPENS, OF_PARKED, letter_of
 from dlrproxy.store.port import Store, StoreError, Table
 from ring.rows import RowError, decode_custody, decode_parked
 
@@ -44,13 +44,11 @@ class Intake:
             await step()
         except StoreError as error:  # the store decides itself when it is lost (`Store.run`)
             self._log.warning("custody.merge_put_off", detail=str(error))
-        except RowError as error:
-            self._log.error("custody.merge_unreadable", detail=str(error))
 
     async def look_again(self) -> int:
         """Look for the owners of what is parked, if open messages have come home; how many have one now.
 
-        Raises StoreError, RowError.
+        Raises StoreError.
         """
         notes = await self._notes()
         if not notes:
@@ -67,13 +65,18 @@ class Intake:
         return [name for name, _ in rows if name.startswith(CAME_HOME)]
 
     async def take_in(self) -> int:
-        """Returns how many rows were taken in. Raises StoreError, RowError: at a row that stays where it is."""
+        """Returns how many rows were taken in. One that cannot be read stays where it is. Raises StoreError."""
         count, after = 0, INTAKE
         while rows := await self._store.scan(Table.META, after, PAGE):
             for name, content in rows:
                 if not name.startswith(INTAKE):
                     return count
-                if not await self._take(name, content):
+                try:
+                    taken = await self._take(name, content)
+                except RowError as error:
+                    self._log.error("custody.merge_unreadable", name=name.hex(), detail=str(error))
+                    continue
+                if not taken:
                     self._log.warning("custody.merge_put_off", detail="custody, or the parked quota, is full")
                     return count
                 count += 1
@@ -81,15 +84,18 @@ class Intake:
         return count
 
     async def _take(self, name: bytes, content: bytes) -> bool:
+        """False: there is no room. Raises StoreError, RowError."""
         match letter_of(name):
             case letter if letter == OF_CUSTODY:
                 taken = self._keeper.take_in(decode_custody(content))
             case letter if letter == OF_PARKED:
                 taken = self._keeper.parked.take_in(decode_parked(content))
-            case _:
+            case letter if letter == OF_OPENS:
                 found = await self._keeper.parked.look_again()
                 self._log.info("custody.merged", owned_now=found)
                 taken = True
+            case letter:
+                raise RowError(f"a merged row of kind {letter!r}, of a later release")
         if taken:
             self._store.delete(Table.META, name)  # in the same commit: nothing was awaited since
         return taken

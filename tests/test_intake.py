@@ -2,6 +2,7 @@
 
 import attrs
 import pytest
+import structlog
 import trio
 import trio.testing
 from msgspec import structs
@@ -21,7 +22,7 @@ from dlrproxy.term import Term
 from protocols.peer.frames import Envelope, EnvelopeKey
 from protocols.smpp.constants import ESME_ROK
 from ring.custody import Custody as Machine
-from ring.rows import CustodyRow, Kind, ParkedRow, RowError, decode_parked, encode_key, encode_row
+from ring.rows import CustodyRow, Kind, ParkedRow, decode_parked, encode_key, encode_row
 from ring.settings import CustodySettings, OperatorPolicy
 from ring.topology import Topology
 
@@ -242,13 +243,18 @@ async def test_what_there_is_no_room_for_waits_where_it_is(settings, letter, row
     assert await node.waiting() == [intake_name(MERGE, letter, encode_key(envelope(2).key))]
 
 
-async def test_a_row_that_cannot_be_read_stays():
+@pytest.mark.parametrize("letter", [OF_CUSTODY, b"later"])
+async def test_a_row_that_cannot_be_read_stays_and_holds_up_no_other(letter):
     node = Node()
-    node.store.put(Table.META, intake_name(MERGE, OF_CUSTODY, b"x"), b"nothing of the kind")
+    name = intake_name(MERGE, letter, b"\0")
+    node.store.put(Table.META, name, b"nothing of the kind")
     node.store.put(Table.META, b"rule/acme", b"exact 9")
-    with pytest.raises(RowError):
-        await node.intake.take_in()
-    assert len(await node.waiting()) == 2
+    node.merge(OF_PARKED, of_parked(1))
+    with structlog.testing.capture_logs() as logged:
+        assert await node.intake.take_in() == 1
+    assert await node.waiting() == [name, b"rule/acme"]
+    [said] = [entry for entry in logged if entry["event"] == "custody.merge_unreadable"]
+    assert (said["log_level"], said["name"]) == ("error", name.hex())
 
 
 TERM = """
