@@ -45,7 +45,7 @@ async def wind_down(fronts: Fronts, keeper: Keeper, ring: RingMode, drain_s: flo
     deadline = trio.current_time() + drain_s
     await quiet(fronts, deadline)
     unfinished = {name: front.relay.in_flight for name, front in fronts.items() if front.relay.in_flight}
-    if unfinished:
+    if unfinished and trio.current_time() >= deadline:  # else the operators have sent more meanwhile
         log.warning("node.drain_time_over", in_flight=unfinished)
     with trio.move_on_after(_RELEASE_S):
         await _release_binds(fronts)

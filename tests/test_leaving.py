@@ -1,9 +1,15 @@
 """A node that is told to stop hands its custody on: with real processes, under load."""
 
+from collections import Counter
 from typing import Final
+from unittest.mock import AsyncMock, Mock
 
 import pytest
+import structlog
+import trio
 from test_kill import play
+
+from dlrproxy.leaving import wind_down
 
 pytestmark = pytest.mark.processes
 
@@ -63,3 +69,16 @@ async def test_the_last_node_that_goes_keeps_what_nobody_is_there_for(tmp_path):
         assert TO_BE_HANDED_ON & end["left"].keys()
         await job.fleet.start()
         await job.done(300)
+
+
+@pytest.mark.parametrize(("waits_s", "said"), [(5.0, ["node.drain_time_over"]), (0.0, [])])
+async def test_the_time_is_over_only_when_it_is_and_not_when_operators_send_more(autojump_clock, waits_s, said):
+    async def quiet(deadline):
+        await trio.sleep(waits_s)
+
+    front = AsyncMock(quiet=quiet, relay=Mock(in_flight=2))
+    keeper = Mock(handed_on=AsyncMock(), counts=Counter())
+    keeper.machine.by_state.return_value = {}
+    with structlog.testing.capture_logs() as logs:
+        await wind_down({"acme": front}, keeper, Mock(), drain_s=5.0)
+    assert [line["event"] for line in logs if line["event"] == "node.drain_time_over"] == said
