@@ -70,6 +70,7 @@ class Cluster:
         self.ports = {name: base + 10 * number for number, name in enumerate(names)}
         self.weights = weights or {}
         self.servers = {name: self._server(name) for name in names}
+        self.arbitrators = []  # that were started
 
     def _server(self, name):
         port = self.ports[name]
@@ -157,6 +158,7 @@ class Cluster:
             SETTINGS["wsrep_cluster_name"], ",".join(f"127.0.0.1:{port}" for port in self.ports.values())
         )
         arbitrator.start()
+        self.arbitrators.append(arbitrator)
         self.wait_size(self.names[0], len(self.names) + 1)
         return arbitrator
 
@@ -173,6 +175,8 @@ class Cluster:
         for server in self.servers.values():
             if server.process is not None and server.process.poll() is None:
                 server.kill()
+        for arbitrator in self.arbitrators:
+            arbitrator.kill()
 
 
 def recovered(server):

@@ -22,11 +22,10 @@ def test_the_loss_of_any_one_is_survived_and_of_another_one_after_it_is_not(tmp_
     said = CliRunner().invoke(main, ["check-config", str(tmp_path / "gw1.toml")]).output
     for name in ("gw1", "gw2", "garbd1"):
         assert f"  survives the loss of {name}\n" in said
-    cluster = Cluster(names=("a", "b")).start()
-    arbitrator = None
+    cluster = Cluster(names=("a", "b"))
     try:
-        arbitrator = cluster.arbitrator()
-        arbitrator.kill()
+        cluster.start()
+        cluster.arbitrator().kill()
         cluster.wait_size("a", 2)
         assert goes_on(cluster.servers["a"])
         arbitrator = cluster.arbitrator()
@@ -37,6 +36,4 @@ def test_the_loss_of_any_one_is_survived_and_of_another_one_after_it_is_not(tmp_
         arbitrator.kill()
         cluster.wait_size("b", 0)
     finally:
-        if arbitrator is not None:
-            arbitrator.kill()
         cluster.close()

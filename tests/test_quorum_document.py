@@ -156,6 +156,13 @@ def _give_state(server):
     assert given.stdout
 
 
+def test_an_arbitrator_is_set_as_the_servers_are():
+    servers = dict(re.findall(r"^(\w+) = (\S+)", block("[mariadb]"), re.MULTILINE))
+    arbitrators = dict(re.findall(r'^(\w+)="(.*)"$', block("GALERA_NODES"), re.MULTILINE))
+    assert arbitrators["GALERA_GROUP"] == servers["wsrep_cluster_name"]
+    assert arbitrators["GALERA_OPTIONS"] == servers["wsrep_provider_options"].strip('"').partition(";")[2]
+
+
 # Words
 
 
