@@ -49,7 +49,7 @@ _FILE_WIDTH: Final = 126
 )
 @click.option(
     "--share",
-    default=LEAST_SHARE,
+    default=0.3,
     show_default=True,
     type=click.FloatRange(LEAST_SHARE, 1),
     help="Of a processor, for each node.",
@@ -113,7 +113,8 @@ def main(
     if why_not:
         console.print(f"[bold red]The processes share this machine's processors:[/] {why_not}")
     limits = "" if why_not else f"{share:g} of a processor for a node, {share * server_processors:g} for a server. "
-    console.print(_table(found, f"Medians of {repeat} rounds, {os.cpu_count()} cores. {limits}"))
+    run_so = f"Medians of {repeat} rounds, {os.cpu_count()} cores. {limits}Reports come {reports_after:g} s later. "
+    console.print(_table(found, run_so))
 
 
 def _controlled(stack: ExitStack) -> tuple[Processors | None, str]:

@@ -37,8 +37,7 @@ class Load:
     @property
     def name(self) -> str:
         pace = "" if self.per_s is None else f" at {self.per_s:,.0f}/s"
-        held = f", reports {self.hold_s:g} s later" if self.hold_s else ""
-        return f"W={self.window}{pace}{held}"
+        return f"W={self.window}{pace}"
 
     def for_share(self, share: float) -> "Load":
         """The same with a part of its messages; a pace is kept, and so its messages."""

@@ -117,11 +117,10 @@ def merge_opens(messages: Iterable[OpenMessage]) -> str:
 
 def _open_values(message: OpenMessage) -> str:
     operator, message_id, owner, destination, source, session, submitted_at, expires_at, final_at = astuple(message)
-    written = literal(message_id)
-    form = normal(message_id)
+    # `literal`, without its calls: two rows a message are written.
     return (
-        f"({written if form == message_id else literal(form)},{_name(operator)},{written},{_name(owner)},"
-        f"{literal(destination)},{literal(source)},{session},"
+        f"(x'{normal(message_id).hex()}',{_name(operator)},x'{message_id.hex()}',{_name(owner)},"
+        f"x'{destination.hex()}',x'{source.hex()}',{session},"
         f"{number(submitted_at)},{number(expires_at)},{number(final_at)})"
     )
 
