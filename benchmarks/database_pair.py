@@ -21,6 +21,7 @@ from benchmarks.contestants import (
     start,
 )
 from benchmarks.mariadb import found, made, run
+from dlrproxy.store.sql.store import JOURNAL_AFTER_S
 
 _SHARE: Final = 0.2  # a commit that waits for the other server is dearer by an order than a flush
 
@@ -56,6 +57,7 @@ name = "gw2"
 [database]
 socket = "{socket}"
 password = "{password}"
+journal_after_s = {journal_after_s}
 admin_user = "dlrproxy_admin"
 admin_password = "{password}"
 
@@ -76,7 +78,7 @@ START SLAVE;
 """
 
 
-def active_passive(work: Path, smsc: int) -> Contestant:
+def active_passive(work: Path, smsc: int, journal_after_s: float = JOURNAL_AFTER_S) -> Contestant:
     """Raises AbsentError where MariaDB is not installed, StartFailedError."""
     server, install, client = (found(name) for name in ("mariadbd", "mariadb-install-db", "mariadb"))
     if os.geteuid() == 0:
@@ -88,7 +90,7 @@ def active_passive(work: Path, smsc: int) -> Contestant:
     try:
         for number, port in enumerate(ports[:2], start=1):
             servers.append(_start_server(place / str(number), server, install, number, port))
-        node = _start_node(place, client, servers, ports[2], smsc)
+        node = _start_node(place, client, servers, ports[2], smsc, journal_after_s)
     except (StartFailedError, subprocess.SubprocessError) as error:
         for started in servers:
             started.stop()
@@ -107,7 +109,9 @@ def _start_server(place: Path, server: str, install: str, number: int, port: int
     return start(command, place.with_suffix(".log"), port)
 
 
-def _start_node(place: Path, client: str, servers: Sequence[Started], port: int, smsc: int) -> Started:
+def _start_node(
+    place: Path, client: str, servers: Sequence[Started], port: int, smsc: int, journal_after_s: float
+) -> Started:
     sockets = [place / str(number) / "s" for number in (1, 2)]
     config = place / "gw1.toml"
     password = secrets.token_hex(16)  # of all accounts at the servers
@@ -115,6 +119,7 @@ def _start_node(place: Path, client: str, servers: Sequence[Started], port: int,
         _NODE.format(
             work=place, smsc=smsc, smpp_password=messages.PASSWORD.decode(), port=port, window=PROXY_WINDOW,
             socket=sockets[0], password=password, peer_port=servers[1].port,
+            journal_after_s=journal_after_s,
         )
     )  # fmt: skip
     config.chmod(0o600)

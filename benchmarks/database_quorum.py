@@ -24,6 +24,7 @@ from benchmarks.contestants import (
     start,
 )
 from benchmarks.mariadb import found, made, run
+from dlrproxy.store.sql.store import JOURNAL_AFTER_S
 
 _SHARE: Final = 0.2  # as for the pair
 _PROVIDER: Final = Path("/usr/lib/galera/libgalera_smm.so")
@@ -55,6 +56,7 @@ gateway_window = {window}
 [database]
 socket = "{socket}"
 password = "{password}"
+journal_after_s = {journal_after_s}
 
 [ring]
 secret_file = "{work}/ring.secret"
@@ -63,17 +65,17 @@ secret_file = "{work}/ring.secret"
 """
 
 
-def quorum(work: Path, smsc: int) -> Contestant:
+def quorum(work: Path, smsc: int, journal_after_s: float = JOURNAL_AFTER_S) -> Contestant:
     """One node: every report comes to the node where its gateway is bound. Raises AbsentError, StartFailedError."""
-    return _quorum("quorum", ("gw1",), work, smsc)
+    return _quorum("quorum", ("gw1",), work, smsc, journal_after_s)
 
 
-def quorum_hop(work: Path, smsc: int) -> Contestant:
+def quorum_hop(work: Path, smsc: int, journal_after_s: float = JOURNAL_AFTER_S) -> Contestant:
     """Two nodes, a gateway at each; every report comes down the other one's bind. Raises as `quorum`."""
-    return _quorum("quorum-hop", ("gw1", "gw2"), work, smsc)
+    return _quorum("quorum-hop", ("gw1", "gw2"), work, smsc, journal_after_s)
 
 
-def _quorum(name: str, nodes: Sequence[str], work: Path, smsc: int) -> Contestant:
+def _quorum(name: str, nodes: Sequence[str], work: Path, smsc: int, journal_after_s: float) -> Contestant:
     """Raises AbsentError where MariaDB or Galera is not installed, StartFailedError."""
     server, install, client = (found(name) for name in ("mariadbd", "mariadb-install-db", "mariadb"))
     if not _PROVIDER.exists():
@@ -89,7 +91,7 @@ def _quorum(name: str, nodes: Sequence[str], work: Path, smsc: int) -> Contestan
         for number in range(_SERVERS):
             one = _start_server(place / str(number + 1), server, install, number, groups)
             started.append(one)  # one by one: those that have started are stopped when the next one fails
-        configs = _configured(place, name, nodes, smsc)
+        configs = _configured(place, name, nodes, smsc, journal_after_s)
         _prepare(place, client, next(iter(configs)))
         started += [_start_node(config, port) for config, port in configs.items()]
     except (StartFailedError, subprocess.SubprocessError) as error:
@@ -119,7 +121,9 @@ def _start_server(place: Path, server: str, install: str, number: int, groups: S
     return start(command, place.with_suffix(".log"), sql)
 
 
-def _configured(place: Path, system_id: str, nodes: Sequence[str], smsc: int) -> dict[Path, int]:
+def _configured(
+    place: Path, system_id: str, nodes: Sequence[str], smsc: int, journal_after_s: float
+) -> dict[Path, int]:
     """The configuration of each node, and the port where it listens for gateways. Each has a server of its own."""
     secret = place / "ring.secret"
     secret.write_text(secrets.token_urlsafe(32) + "\n")
@@ -134,6 +138,7 @@ def _configured(place: Path, system_id: str, nodes: Sequence[str], smsc: int) ->
             _NODE.format(
                 name=name, work=place, smsc=smsc, system_id=system_id, smpp_password=messages.PASSWORD.decode(),
                 port=port, window=PROXY_WINDOW, socket=place / str(number) / "s", password=password,
+                journal_after_s=journal_after_s,
             )
             + peers
         )  # fmt: skip

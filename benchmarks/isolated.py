@@ -25,7 +25,7 @@ from benchmarks.isolation import BASES, Compared, Ratios, compared
 from benchmarks.load import RunFailedError
 from benchmarks.processors import LEAST_SHARE, NoControlError, Processors, processors
 from benchmarks.rounds import Load, field_of, rig, run
-from benchmarks.starters import CROSSED
+from benchmarks.starters import CROSSED, STARTERS, slowed
 
 _NAMES: Final = tuple(dict.fromkeys((*BASES.values(), *BASES)))
 _HOP_SHARE: Final = 0.25  # of the messages: a hop is dearer by an order than a match
@@ -94,9 +94,10 @@ def main(
         with ExitStack() as stack:
             work = stack.enter_context(tempfile.TemporaryDirectory(prefix="dlrproxy-bench-", dir=directory))
             given, why_not = _controlled(stack)
+            starters = STARTERS if given is None else slowed(1 / share)
             status = stack.enter_context(console.status("starting"))
             ends = stack.enter_context(rig())
-            contestants, absent = stack.enter_context(field_of(names, Path(work), ends.port))
+            contestants, absent = stack.enter_context(field_of(names, Path(work), ends.port, starters))
             if given is not None:
                 _share_out(given, contestants, share, server_processors)
             fair = [evolve(each, share=_HOP_SHARE if each.name in CROSSED else 1.0) for each in contestants]

@@ -15,7 +15,7 @@ from benchmarks.contestants import AbsentError, Contestant
 from benchmarks.cpu import cpu_ns, settled_cpu_ns
 from benchmarks.load import Order, Outcome, RunFailedError
 from benchmarks.smsc import Counts, Settings
-from benchmarks.starters import CROSSED, STARTERS
+from benchmarks.starters import CROSSED, STARTERS, Starter
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -170,14 +170,16 @@ def rig() -> Iterator[Rig]:
 
 
 @contextmanager
-def field_of(names: Sequence[str], work: Path, port: int) -> Iterator[tuple[list[Contestant], Mapping[str, str]]]:
+def field_of(
+    names: Sequence[str], work: Path, port: int, starters: Mapping[str, Starter] = STARTERS
+) -> Iterator[tuple[list[Contestant], Mapping[str, str]]]:
     """The contestants of these names, started; and why those are absent that are."""
     started: list[Contestant] = []
     absent: dict[str, str] = {}
     try:
         for name in names:
             try:
-                started.append(STARTERS[name](work, port))
+                started.append(starters[name](work, port))
             except AbsentError as error:
                 absent[name] = str(error)
         yield started, absent
