@@ -2,7 +2,7 @@
 
 The machine decides; this file writes, sends, delivers and logs. It is the one place in which the relays, the store and
 the ring meet, all on one event loop, so nothing here waits. What does, because it reads the store, is beside it:
-`custody_lookups.py`, `inbox.py`, `parked.py`.
+`keeping/lookups.py`, `keeping/inbox.py`, `keeping/parked.py`.
 """
 
 from collections import Counter, deque
@@ -14,11 +14,11 @@ from typing import Final, assert_never
 import trio
 
 from dlrproxy.clock import NodeClock
-from dlrproxy.custody_lookups import Lookups
 from dlrproxy.custody_port import Accepted, Deliveries
-from dlrproxy.inbox import Inbox
+from dlrproxy.keeping.inbox import Inbox
+from dlrproxy.keeping.lookups import Lookups
+from dlrproxy.keeping.parked import Parked
 from dlrproxy.logs import RouteLog, logger
-from dlrproxy.parked import Parked
 from dlrproxy.store.port import OpenMessage, Store, Table
 from dlrproxy.store.shared import SharedStore
 from protocols.peer.frames import EnvelopeKey, Finished, Forgotten, Frame

@@ -14,7 +14,8 @@ import trio
 from structlog.typing import FilteringBoundLogger
 
 from dlrproxy.config.keys import Address
-from dlrproxy.connection import (
+from dlrproxy.relay import Relay
+from dlrproxy.sessions.connection import (
     CROWDED_OUT,
     GOODBYE_S,
     Connection,
@@ -25,9 +26,8 @@ from dlrproxy.connection import (
     peer_of,
     secured,
 )
-from dlrproxy.links import GatewaySession
-from dlrproxy.listen_tls import ListenTls, to_gateways
-from dlrproxy.relay import Relay
+from dlrproxy.sessions.links import GatewaySession
+from dlrproxy.sessions.listen_tls import ListenTls, to_gateways
 from protocols.smpp import constants as c
 from protocols.smpp.framing import HEADER, FramingError
 from protocols.smpp.pdu import Bind, BodyError, encode_tlvs, pack, parse_bind

@@ -13,12 +13,12 @@ from typing import Final
 
 import trio
 
-from dlrproxy.connection import GOODBYE_S
 from dlrproxy.custody import Keeper
 from dlrproxy.failures import leaves
 from dlrproxy.front import Front
 from dlrproxy.logs import logger
 from dlrproxy.modes.ring import RingMode
+from dlrproxy.sessions.connection import GOODBYE_S
 from ring.tls import TlsError
 
 _RELEASE_S: Final = 10.0  # unbinding from the operators, and again from the gateways; each is bounded on its own

@@ -8,9 +8,9 @@ from dlrproxy.admin.server import serve
 from dlrproxy.admin.view import Drain
 from dlrproxy.clock import NodeClock
 from dlrproxy.config import Config
-from dlrproxy.conversations import Conversations
 from dlrproxy.log_sink import Sink
 from dlrproxy.logs import RouteLog, logger
+from dlrproxy.mo.conversations import Conversations
 from dlrproxy.node_view import View
 from dlrproxy.release import RELEASE
 from dlrproxy.store.rocks import open_rocks

@@ -10,12 +10,12 @@ from dlrproxy.admin import view
 from dlrproxy.admin.pair_view import PairStatus
 from dlrproxy.admin.problems import RequestError
 from dlrproxy.admin.quorum_view import QuorumStatus
-from dlrproxy.binding import Slot
 from dlrproxy.clock import NodeClock
 from dlrproxy.config import Config
 from dlrproxy.front import Front
-from dlrproxy.links import Bind, GatewaySession
 from dlrproxy.release import RELEASE
+from dlrproxy.sessions.binding import Slot
+from dlrproxy.sessions.links import Bind, GatewaySession
 from dlrproxy.store.directory import free_bytes
 from dlrproxy.store.port import Lookup, OpenMessage, Table
 from dlrproxy.term import Term

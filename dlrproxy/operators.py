@@ -7,7 +7,7 @@
     lost                 the same, but for a bind that lived for STABLE_S: the same host again, after the shortest wait
     refused              after refused_bind_s, with an error in the log: hammering gets accounts blocked
     refused, held        ESME_RALYBND: three times after half a minute, since it may be a dead session of ours
-    ended                never before rebind_wait_s is over, whatever else; over restarts too (last_binds.py)
+    ended                never before rebind_wait_s is over, whatever else; over restarts too (sessions/last_binds.py)
 """
 
 import random
@@ -18,14 +18,14 @@ import trio
 from attrs import frozen
 from structlog.typing import FilteringBoundLogger
 
-from dlrproxy.binding import Attempt, Ending, Slot, refused_wait_s
 from dlrproxy.config.keys import Address
 from dlrproxy.config.operator import Operator
-from dlrproxy.connection import connection_over
-from dlrproxy.dialling import UnreachableError, dial
-from dlrproxy.last_binds import UP_EVERY_S, LastBinds
-from dlrproxy.outbind import Outbinds
 from dlrproxy.relay import Relay
+from dlrproxy.sessions.binding import Attempt, Ending, Slot, refused_wait_s
+from dlrproxy.sessions.connection import connection_over
+from dlrproxy.sessions.dialling import UnreachableError, dial
+from dlrproxy.sessions.last_binds import UP_EVERY_S, LastBinds
+from dlrproxy.sessions.outbind import Outbinds
 from dlrproxy.store.port import StoreError
 from protocols.smpp import constants as c
 

@@ -4,11 +4,11 @@ It is synchronous. Whoever reads a socket hands over all PDUs of one receive (`f
 they make us send is collected per link, and written once per link at the end (`wrap_up`). No task, await, event or log
 call for a PDU (perf-notes). What takes time ends in a callback: the store's `after_durable`, custody's answer, a tick.
 
-    submissions.py   gateway -> operator, and the responses back      responses.py   responses that wait for the disk
-    arrivals.py      reports and MO from the operator                 seeking.py     those whose message is not known
-    owed.py          their answers, and custody                       matching.py    ids, by the operator's rule
-    passing.py       what is written to gateway sessions              renaming.py    the id that the gateway knows
-    hand_over.py     what comes from custody
+    mt/submissions.py    gateway -> operator, and the responses back  mt/responses.py      that wait for the disk
+    reports/arrivals.py  reports and MO from the operator             reports/seeking.py   whose message is not known
+    reports/owed.py      their answers, and custody                   reports/matching.py  ids, by the operator's rule
+    reports/passing.py   what is written to gateway sessions          reports/renaming.py  the id that the gateway knows
+    reports/hand_over.py what comes from custody
 """
 
 import itertools
@@ -19,24 +19,24 @@ from typing import Any, Final
 import trio
 from structlog.typing import FilteringBoundLogger
 
-from dlrproxy.arrivals import Arrivals
 from dlrproxy.config.operator import Operator
 from dlrproxy.config.tables import Mo
-from dlrproxy.conversations import Conversations
 from dlrproxy.counters import Counters
 from dlrproxy.custody_port import Custody
-from dlrproxy.finals import Finals
-from dlrproxy.hand_over import HandOver
-from dlrproxy.licence import Licence
-from dlrproxy.links import Bind, GatewaySession, Link, Output
 from dlrproxy.logs import RouteLog
-from dlrproxy.matching import Matching
-from dlrproxy.mo_routing import MoRouting
-from dlrproxy.passing import Passing
-from dlrproxy.renaming import Renaming
-from dlrproxy.responses import Responses
+from dlrproxy.mo.conversations import Conversations
+from dlrproxy.mo.routing import MoRouting
+from dlrproxy.mt.responses import Responses
+from dlrproxy.mt.submissions import Submissions
+from dlrproxy.reports.arrivals import Arrivals
+from dlrproxy.reports.finals import Finals
+from dlrproxy.reports.hand_over import HandOver
+from dlrproxy.reports.matching import Matching
+from dlrproxy.reports.passing import Passing
+from dlrproxy.reports.renaming import Renaming
+from dlrproxy.sessions.licence import Licence
+from dlrproxy.sessions.links import Bind, GatewaySession, Link, Output
 from dlrproxy.store.port import OpenMessage, Store
-from dlrproxy.submissions import Submissions
 from dlrproxy.surroundings import Surroundings
 from protocols.smpp import constants as c
 from protocols.smpp.framing import HEADER

@@ -1,6 +1,6 @@
 """What to do with a report or an MO from the operator. Pure: every decision is a value, from values given to it.
 
-report   unanswered earlier report of its message     queue behind it                    (arrivals.py)
+report   unanswered earlier report of its message     queue behind it                    (reports/arrivals.py)
          its message is known here                    `matched`: PASS or SWALLOW
          it is, and its gateway is not bound here     `without_session`: ANSWER or KEEP
          it is not                                    `unmatched`: LOCAL or KEEP

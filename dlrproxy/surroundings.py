@@ -8,7 +8,7 @@ from dlrproxy.config.operator import Operator
 from dlrproxy.counters import Counters
 from dlrproxy.custody_port import Custody
 from dlrproxy.logs import RouteLog
-from dlrproxy.mo_routing import MoRouting
+from dlrproxy.mo.routing import MoRouting
 from dlrproxy.store.port import Store
 
 

@@ -24,17 +24,17 @@ from dlrproxy.collector import at_rest
 from dlrproxy.config import Config
 from dlrproxy.config.changes import Changes, ReloadRefusedError, changes, check_identity, taken_over
 from dlrproxy.config.operator import Operator
-from dlrproxy.conversations import Conversations
 from dlrproxy.custody import Keeper
 from dlrproxy.failures import leaves
 from dlrproxy.front import Front
 from dlrproxy.housekeeping import Housekeeping, always, learned_rules, next_run, read_clock, write_rule
-from dlrproxy.intake import Intake
-from dlrproxy.licence import Licence
+from dlrproxy.keeping.intake import Intake
 from dlrproxy.logs import RouteLog, logger
-from dlrproxy.mo_routing import MoRouting
+from dlrproxy.mo.conversations import Conversations
+from dlrproxy.mo.routing import MoRouting
 from dlrproxy.modes import ring
 from dlrproxy.relay import Relay
+from dlrproxy.sessions.licence import Licence
 from dlrproxy.store.counting import count_rows
 from dlrproxy.store.port import Store, Table
 from dlrproxy.store.shared import GroupedSharedStore

@@ -11,7 +11,7 @@ from typing import Final
 from relay_world import Wire, World, deliver_sm_resp, receipt, sequence_of, submit_sm, submit_sm_resp
 
 from dlrproxy.config.tables import Mo, MoRule
-from dlrproxy.links import Bind, GatewaySession
+from dlrproxy.sessions.links import Bind, GatewaySession
 from dlrproxy.store.port import Lookup, OpenMessage
 from fuzz import pdus
 from protocols.smpp import constants as c

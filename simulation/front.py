@@ -12,9 +12,9 @@ from typing import Final
 from attrs import define, evolve
 from msgspec.structs import replace
 
-from dlrproxy import finals
 from dlrproxy.custody import Keeper
 from dlrproxy.custody_port import Accepted, Wanted
+from dlrproxy.reports import finals
 from dlrproxy.routing import Step, after_answer, matched
 from dlrproxy.store.port import Lookup, OpenMessage, Store
 from protocols.smpp.constants import ESME_ROK

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 _TICK_S: Final = 0.1  # dlrproxy/custody.py
 _LEAST_TICKS_S: Final = 1.0  # what machines do now and then without an alarm (ring/presence.py)
 _CLOCK_EVERY_S: Final = 10.0  # dlrproxy/housekeeping.py
-_COLLECT_EVERY_S: Final = 5.0  # dlrproxy/inbox.py
-_LOOK_AGAIN_S: Final = 0.5  # dlrproxy/custody_lookups.py
+_COLLECT_EVERY_S: Final = 5.0  # dlrproxy/keeping/inbox.py
+_LOOK_AGAIN_S: Final = 0.5  # dlrproxy/keeping/lookups.py
 _REBIND_S: Final = 1.0
 _TELL_S: Final = 0.5  # ring/summary_telling.py says 0.1; it is the half of a seed's events then, and shows no more
 _START_AGAIN_S: Final = 5.0  # by whatever supervises it

@@ -8,13 +8,13 @@ import structlog
 from dlrproxy.config.keys import Address
 from dlrproxy.config.operator import Operator
 from dlrproxy.config.tables import Mo
-from dlrproxy.conversations import Conversations
 from dlrproxy.custody_port import Accepted
-from dlrproxy.links import Bind, GatewaySession
 from dlrproxy.logs import RouteLog
-from dlrproxy.mo_routing import MoRouting
+from dlrproxy.mo.conversations import Conversations
+from dlrproxy.mo.routing import MoRouting
 from dlrproxy.relay import Relay
 from dlrproxy.secret import Secret
+from dlrproxy.sessions.links import Bind, GatewaySession
 from dlrproxy.store.memory import MemoryStore
 from dlrproxy.store.port import Store
 from protocols.smpp import constants as c

@@ -7,7 +7,7 @@ import structlog
 import trio
 
 from dlrproxy.custody import Keeper
-from dlrproxy.set_aside import SetAside
+from dlrproxy.keeping.set_aside import SetAside
 from dlrproxy.store.memory import MemoryStore
 from dlrproxy.store.port import StoreError, Table
 from dlrproxy.store.shared import UNREADABLE
@@ -149,7 +149,7 @@ async def test_a_term_that_can_read_it_takes_it_in(monkeypatch):
     store.rows = []
     later = [a_row(number) for number in range(250)]  # as if written by a release that this one does not know yet
     with monkeypatch.context() as patched:
-        patched.setattr("dlrproxy.set_aside.decode_custody", Mock(side_effect=RowError("of a later release")))
+        patched.setattr("dlrproxy.keeping.set_aside.decode_custody", Mock(side_effect=RowError("of a later release")))
         store.rows = later[:]
         keeper, taken = keeper_of(store)
         await collect_all(keeper)

@@ -4,7 +4,7 @@ import pytest
 import trio
 import trio.testing
 
-from dlrproxy.connection import HIGH_WATER, MAX_BUFFERED, Connection, Incoming, PlainConnection, converse
+from dlrproxy.sessions.connection import HIGH_WATER, MAX_BUFFERED, Connection, Incoming, PlainConnection, converse
 from protocols.smpp import constants as c
 from protocols.smpp.framing import FramingError
 from protocols.smpp.pdu import pack

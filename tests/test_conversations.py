@@ -1,4 +1,4 @@
-from dlrproxy.conversations import Conversations
+from dlrproxy.mo.conversations import Conversations
 
 
 def test_the_gateway_that_last_wrote_to_the_subscriber_from_the_number_is_answered():

@@ -10,10 +10,10 @@ from test_keeper import FakeRelay, open_message
 
 from dlrproxy.clock import NodeClock
 from dlrproxy.config import parse
-from dlrproxy.conversations import Conversations
 from dlrproxy.custody import Keeper
-from dlrproxy.intake import LOOK_S, Intake
+from dlrproxy.keeping.intake import LOOK_S, Intake
 from dlrproxy.logs import RouteLog
+from dlrproxy.mo.conversations import Conversations
 from dlrproxy.modes.merging import CAME_HOME, INTAKE, OF_CUSTODY, OF_OPENS, OF_PARKED, intake_name
 from dlrproxy.store.counting import count_rows
 from dlrproxy.store.memory import MemoryStore

@@ -8,9 +8,9 @@ from one_node import GOES_ON, one_node, submit
 from operator_world import Smsc, operator_side
 from relay_world import World, command_of, sequence_of
 
-from dlrproxy.binding import HELD_TRIES
-from dlrproxy.last_binds import UP_EVERY_S, LastBinds
 from dlrproxy.operators import Operators
+from dlrproxy.sessions.binding import HELD_TRIES
+from dlrproxy.sessions.last_binds import UP_EVERY_S, LastBinds
 from dlrproxy.store.port import StoreError, Table
 from protocols.smpp import constants as c
 from protocols.smpp.pdu import pack
@@ -140,7 +140,7 @@ async def refuse(smsc, status):
 
 
 async def test_a_session_that_the_operator_still_holds_is_not_waited_for_by_the_minute(monkeypatch):
-    monkeypatch.setattr("dlrproxy.binding.HELD_WAIT_S", 0.01)
+    monkeypatch.setattr("dlrproxy.sessions.binding.HELD_WAIT_S", 0.01)
     async with operator_side(refused_bind_s=300) as side:
         with structlog.testing.capture_logs() as logs:
             for _ in range(HELD_TRIES):
@@ -153,7 +153,7 @@ async def test_a_session_that_the_operator_still_holds_is_not_waited_for_by_the_
 
 
 async def test_one_that_it_holds_for_good_is(monkeypatch):
-    monkeypatch.setattr("dlrproxy.binding.HELD_WAIT_S", 0.01)
+    monkeypatch.setattr("dlrproxy.sessions.binding.HELD_WAIT_S", 0.01)
     async with operator_side(refused_bind_s=300) as side:
         with structlog.testing.capture_logs() as logs:
             for _ in range(HELD_TRIES + 1):
@@ -166,7 +166,7 @@ async def test_one_that_it_holds_for_good_is(monkeypatch):
 
 
 async def test_another_refusal_in_between_is_as_long_as_ever(monkeypatch):
-    monkeypatch.setattr("dlrproxy.binding.HELD_WAIT_S", 0.01)
+    monkeypatch.setattr("dlrproxy.sessions.binding.HELD_WAIT_S", 0.01)
     async with operator_side(refused_bind_s=0.05) as side:
         with structlog.testing.capture_logs() as logs:
             await refuse(side.smsc, c.ESME_RALYBND)

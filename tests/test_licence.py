@@ -9,8 +9,8 @@ import trio.testing
 import trustme
 from test_connection import read_all
 
-from dlrproxy.connection import LICENCE_LAPSED, PlainConnection, connection_over, converse
-from dlrproxy.licence import Licence
+from dlrproxy.sessions.connection import LICENCE_LAPSED, PlainConnection, connection_over, converse
+from dlrproxy.sessions.licence import Licence
 
 GOODBYE = b"goodbye"
 

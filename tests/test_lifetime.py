@@ -7,10 +7,10 @@ from relay_world import World, deliver_sm_resp, receipt, sequence_of, submit_sm,
 
 from dlrproxy.clock import NodeClock
 from dlrproxy.custody_port import Wanted
-from dlrproxy.finals import KEPT_S, MAX_KEPT, Finals
 from dlrproxy.housekeeping import Housekeeping
 from dlrproxy.log_sink import Sink
 from dlrproxy.logs import RouteLog
+from dlrproxy.reports.finals import KEPT_S, MAX_KEPT, Finals
 from protocols.smpp import constants as c
 from protocols.smpp.message_ids import NoMatch, Rule
 from protocols.smpp.pdu import pack

@@ -5,7 +5,7 @@ from relay_world import World, command_of, deliver_sm_resp, mo, receipt, sequenc
 
 from dlrproxy.config.keys import Address
 from dlrproxy.config.tables import Mo, MoRule
-from dlrproxy.conversations import Conversations
+from dlrproxy.mo.conversations import Conversations
 from protocols.peer.frames import PartOf
 from protocols.smpp import constants as c
 from protocols.smpp.pdu import Message, pack

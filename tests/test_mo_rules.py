@@ -1,7 +1,7 @@
 import pytest
 
 from dlrproxy.config.tables import MoRule
-from dlrproxy.mo_rules import Choice, MoRules, keyword_of
+from dlrproxy.mo.rules import Choice, MoRules, keyword_of
 
 
 def rules(*some, operator="acme"):

@@ -28,7 +28,7 @@ from protocols.smpp.pdu import Message, pack
 def no_long_farewell(monkeypatch):
     """The gateways here neither answer an unbind nor close, and what a node owes them is waited for before it stops."""
     monkeypatch.setattr("dlrproxy.gateways.PARTING_S", 0.1)
-    monkeypatch.setattr("dlrproxy.connection.GOODBYE_S", 0.1)
+    monkeypatch.setattr("dlrproxy.sessions.connection.GOODBYE_S", 0.1)
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ import trio.testing
 from operator_world import Smsc, exchange, operator_side
 from relay_world import World, command_of, deliver_sm_resp, heads, receipt, sequence_of, submit_sm_resp
 
-from dlrproxy.binding import Ending
 from dlrproxy.config.keys import Address
-from dlrproxy.dialling import TlsRefusedError, UnreachableError, dial
 from dlrproxy.operators import Operators, Waits
+from dlrproxy.sessions.binding import Ending
+from dlrproxy.sessions.dialling import TlsRefusedError, UnreachableError, dial
 from protocols.smpp import constants as c
 from protocols.smpp.pdu import pack, parse_bind
 
@@ -183,7 +183,7 @@ async def test_release_unbinds_and_handles_what_comes_before_the_answer():
 
 
 async def test_release_does_not_wait_for_ever_for_the_answer(monkeypatch):
-    monkeypatch.setattr("dlrproxy.binding.UNBIND_S", 0.05)
+    monkeypatch.setattr("dlrproxy.sessions.binding.UNBIND_S", 0.05)
     async with operator_side() as side:
         peer = await side.smsc.bound()
         side.release()

@@ -12,8 +12,8 @@ from smpp_peer import Peer, bind_request
 
 from dlrproxy.config.keys import Address
 from dlrproxy.operators import Operators
-from dlrproxy.outbind import MAX_CONNECTIONS
 from dlrproxy.secret import Secret
+from dlrproxy.sessions.outbind import MAX_CONNECTIONS
 from protocols.smpp import constants as c
 from protocols.smpp.pdu import pack, parse_bind
 

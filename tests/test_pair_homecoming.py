@@ -6,7 +6,7 @@ from one_node import receive, submit, take
 from pair_scene import pair_scene
 from relay_world import heads, receipt, submit_sm, submit_sm_resp
 
-from dlrproxy import intake
+from dlrproxy.keeping import intake
 from dlrproxy.modes.merging import CAME_HOME
 from dlrproxy.store.port import Table
 from dlrproxy.store.sql import homecoming

@@ -19,7 +19,7 @@ from test_sql_replication import LONG_S, a_pair, promote
 
 from dlrproxy.clock import NodeClock
 from dlrproxy.custody import Keeper
-from dlrproxy.intake import Intake
+from dlrproxy.keeping.intake import Intake
 from dlrproxy.logs import RouteLog
 from dlrproxy.modes import rejoin as r
 from dlrproxy.modes.clone import CloneError, CloneSite

@@ -17,8 +17,8 @@ from relay_world import (
     submit_sm_resp,
 )
 
-from dlrproxy.connection import HIGH_WATER
-from dlrproxy.mt_queue import MAX_QUEUED
+from dlrproxy.mt.queue import MAX_QUEUED
+from dlrproxy.sessions.connection import HIGH_WATER
 from dlrproxy.store.port import MANY, StoreError
 from protocols.smpp import constants as c
 from protocols.smpp.framing import resequence

@@ -11,7 +11,7 @@ from dlrproxy.config import Peer as PeerTable
 from dlrproxy.config.changes import ReloadRefusedError
 from dlrproxy.custody_port import Accepted
 from dlrproxy.demo.ports import LOOPBACK, reserved
-from dlrproxy.mo_routing import Why
+from dlrproxy.mo.routing import Why
 from dlrproxy.node import Node as RunningNode
 from dlrproxy.routing import Step
 from dlrproxy.simulator.operator import Operator as SimulatedOperator

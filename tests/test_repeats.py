@@ -3,7 +3,7 @@
 import pytest
 from relay_world import World, deliver_sm_resp, mo, receipt, sequence_of
 
-from dlrproxy.repeats import KEPT_S
+from dlrproxy.reports.repeats import KEPT_S
 from protocols.smpp import constants as c
 from protocols.smpp.pdu import Message, pack
 
@@ -191,7 +191,7 @@ def test_after_a_while_it_is_another_report(long):
 
 
 def test_what_is_remembered_is_bounded(monkeypatch):
-    monkeypatch.setattr("dlrproxy.repeats.MAX_KEPT", 3)
+    monkeypatch.setattr("dlrproxy.reports.repeats.MAX_KEPT", 3)
     world, one, two, _ = world_of(gateway_window=10)
     for number in range(5):
         world.relay.from_operator(one, [receipt(number, b"id1", b"STATE%02d" % number)])

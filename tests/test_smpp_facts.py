@@ -28,11 +28,11 @@ from relay_world import (
 )
 from smpp_peer import Peer, bind_request
 
-from dlrproxy.binding import REFUSALS
 from dlrproxy.config.keys import Address
-from dlrproxy.connection import PlainConnection
 from dlrproxy.gateways import Gateways
 from dlrproxy.operators import Operators
+from dlrproxy.sessions.binding import REFUSALS
+from dlrproxy.sessions.connection import PlainConnection
 from protocols.smpp import constants as c
 from protocols.smpp.concat import part_of
 from protocols.smpp.framing import MAX_PDU_SIZE, resequence

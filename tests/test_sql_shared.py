@@ -11,8 +11,8 @@ import trio
 from attrs import evolve
 from test_store_contract import a_lookup, an_open, durable, find_one
 
+from dlrproxy.keeping.set_aside import SetAside
 from dlrproxy.modes.merging import CAME_HOME
-from dlrproxy.set_aside import SetAside
 from dlrproxy.store.directory import free_bytes
 from dlrproxy.store.group import Group
 from dlrproxy.store.journal import open_journal

@@ -30,9 +30,9 @@ from dlrproxy.admin.view import NodeView
 from dlrproxy.config import Config
 from dlrproxy.config.keys import Address
 from dlrproxy.config.tables import Admin
-from dlrproxy.connection import TlsStream, peer_of, secured
 from dlrproxy.failures import leaves
-from dlrproxy.listen_tls import ListenTls, to_administrators
+from dlrproxy.sessions.connection import TlsStream, peer_of, secured
+from dlrproxy.sessions.listen_tls import ListenTls, to_administrators
 
 MAX_CONNECTIONS: Final = 50  # on TCP, and as many on each unix socket: strangers cannot lock the commands out
 _BACKLOG: Final = 100

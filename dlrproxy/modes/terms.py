@@ -16,11 +16,11 @@ from attrs import define, field
 from dlrproxy.clock import NodeClock
 from dlrproxy.config import Config
 from dlrproxy.config.changes import ReloadRefusedError
-from dlrproxy.conversations import Conversations
 from dlrproxy.failures import leaves
 from dlrproxy.housekeeping import always
-from dlrproxy.licence import Licence
 from dlrproxy.logs import RouteLog, logger
+from dlrproxy.mo.conversations import Conversations
+from dlrproxy.sessions.licence import Licence
 from dlrproxy.store.grouped import GroupedStore
 from dlrproxy.store.port import StoreError
 from dlrproxy.term import Term

@@ -21,8 +21,8 @@ from dlrproxy.store.port import Expired, Lookup, OpenMessage, Store
 
 Rows = list[tuple[bytes, bytes]]
 
-# What the names of META rows begin with that are rows of custody which could not be read (`dlrproxy.set_aside`). They
-# go where custody goes.
+# What the names of META rows begin with that are rows of custody which could not be read
+# (`dlrproxy.keeping.set_aside`). They go where custody goes.
 UNREADABLE: Final = b"unreadable/"
 
 

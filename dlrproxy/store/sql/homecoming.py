@@ -5,7 +5,7 @@ interrupted anywhere, and done again by either way.
 
 A report may have come before its message did, and be parked, for nobody owned it. So after the messages, and before the
 journal forgets them, comes a META row that has the active node, or each node of a cluster, look again at what is
-parked (`dlrproxy/intake.py`).
+parked (`dlrproxy/keeping/intake.py`).
 """
 
 import secrets

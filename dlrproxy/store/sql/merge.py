@@ -1,8 +1,9 @@
 """Writes to the new primary what only the old one has. What is merged is decided in `modes/merging.py`.
 
 Custody and parked items are not written where they stand in the old server: the active node has its own in memory, and
-may use the same names. They are put down as META rows under `modes.merging.INTAKE`, and `dlrproxy/intake.py` takes them
-in: the active node gives each a name of its own and takes the row away, in one commit.
+may use the same names. They are put down as META rows under `modes.merging.INTAKE`, and
+`dlrproxy/keeping/intake.py` takes them in: the active node gives each a name of its own and takes the row away, in
+one commit.
 
 A batch is written in one statement with a mark (`MERGED`), which cannot be written twice: a merge that is interrupted
 goes on, and brings nothing twice, also when the active node has taken in and delivered the first rows long ago. The

@@ -13,10 +13,10 @@ from attrs import define
 from structlog.typing import FilteringBoundLogger
 
 from dlrproxy.config.operator import Operator
-from dlrproxy.connection import Connection, Incoming, converse
-from dlrproxy.last_binds import LastBinds
-from dlrproxy.links import Bind
 from dlrproxy.relay import Relay
+from dlrproxy.sessions.connection import Connection, Incoming, converse
+from dlrproxy.sessions.last_binds import LastBinds
+from dlrproxy.sessions.links import Bind
 from protocols.smpp import constants as c
 from protocols.smpp.framing import HEADER, FramingError
 from protocols.smpp.pdu import Bind as BindBody

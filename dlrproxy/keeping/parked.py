@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from dlrproxy.clock import NodeClock
-from dlrproxy.custody_lookups import Do, Lookups
+from dlrproxy.keeping.lookups import Do, Lookups
 from dlrproxy.store.port import Store, Table
 from ring.commands import Reason
 from ring.custody import Custody as Machine

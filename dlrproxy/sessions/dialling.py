@@ -10,7 +10,7 @@ import trio
 
 from dlrproxy.config.keys import Address
 from dlrproxy.config.operator import Operator
-from dlrproxy.connection import TlsStream
+from dlrproxy.sessions.connection import TlsStream
 from ring.tls import MINIMUM_VERSIONS, TlsError, client_context
 
 

@@ -16,8 +16,8 @@ from attrs import frozen
 
 from dlrproxy.config.operator import Operator
 from dlrproxy.config.tables import Mo
-from dlrproxy.conversations import Conversations
-from dlrproxy.mo_rules import MoRules, address, keyword_of
+from dlrproxy.mo.conversations import Conversations
+from dlrproxy.mo.rules import MoRules, address, keyword_of
 from dlrproxy.routing import Step
 from protocols.peer.frames import PartOf
 from protocols.smpp.concat import Part, part_of

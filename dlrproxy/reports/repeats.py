@@ -17,8 +17,8 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Final
 
-from dlrproxy.arrival import Arrival, Stage
-from dlrproxy.links import Bind
+from dlrproxy.reports.arrival import Arrival, Stage
+from dlrproxy.sessions.links import Bind
 
 KEPT_S: Final = 300.0  # from the loss of the bind or the answer; operators and we are back within a minute or so
 ANSWERED_S: Final = 30.0  # how long before the loss an answer may have been lost with it: TCP had it, the peer did not

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from dlrproxy.links import GatewaySession
+from dlrproxy.sessions.links import GatewaySession
 
 MAX_QUEUED: Final = 1_000  # of one gateway; more than the windows that gateways use
 

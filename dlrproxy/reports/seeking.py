@@ -17,11 +17,11 @@ from typing import Final, Protocol
 
 import trio
 
-from dlrproxy.arrival import Arrival, Stage
 from dlrproxy.custody_port import Wanted
-from dlrproxy.matching import Matching
+from dlrproxy.mt.submissions import Submissions
+from dlrproxy.reports.arrival import Arrival, Stage
+from dlrproxy.reports.matching import Matching
 from dlrproxy.store.port import OpenMessage, StoreError
-from dlrproxy.submissions import Submissions
 from dlrproxy.surroundings import Surroundings
 from protocols.smpp.message_ids import Match, NoMatch, Verdict, normal
 

@@ -7,12 +7,12 @@ from functools import partial
 from attrs import evolve
 from msgspec.structs import replace
 
-from dlrproxy.arrivals import Arrivals
 from dlrproxy.custody_port import Wanted
-from dlrproxy.finals import KEPT_S, Finals, close
-from dlrproxy.matching import Matching
-from dlrproxy.passing import Passing
-from dlrproxy.renaming import Renaming
+from dlrproxy.reports.arrivals import Arrivals
+from dlrproxy.reports.finals import KEPT_S, Finals, close
+from dlrproxy.reports.matching import Matching
+from dlrproxy.reports.passing import Passing
+from dlrproxy.reports.renaming import Renaming
 from dlrproxy.store.port import OpenMessage
 from dlrproxy.surroundings import Surroundings
 from protocols.smpp.message_ids import Inexact, Match, Verdict

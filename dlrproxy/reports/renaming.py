@@ -14,8 +14,8 @@ from typing import Final, NamedTuple
 import trio
 
 from dlrproxy.custody_port import Wanted
-from dlrproxy.matching import Matching
-from dlrproxy.passing import Passing
+from dlrproxy.reports.matching import Matching
+from dlrproxy.reports.passing import Passing
 from dlrproxy.store.port import OpenMessage, StoreError
 from dlrproxy.surroundings import Surroundings
 from protocols.smpp.message_ids import Inexact, Match, Verdict

@@ -5,9 +5,9 @@ from typing import Final
 import trio
 
 from dlrproxy.clock import NodeClock
-from dlrproxy.custody_lookups import LOOK_AGAIN_S, Do
+from dlrproxy.keeping.lookups import LOOK_AGAIN_S, Do
+from dlrproxy.keeping.set_aside import SetAside
 from dlrproxy.logs import logger
-from dlrproxy.set_aside import SetAside
 from dlrproxy.store.counting import count_rows
 from dlrproxy.store.port import StoreError, Table
 from dlrproxy.store.shared import SharedStore

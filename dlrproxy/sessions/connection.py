@@ -18,7 +18,7 @@ from typing import Final
 import trio
 
 from dlrproxy.config.keys import Address
-from dlrproxy.licence import Licence
+from dlrproxy.sessions.licence import Licence
 from protocols.smpp.framing import FramingError, split_until_error
 
 RECEIVE_SIZE: Final = 0x10000

@@ -14,10 +14,10 @@ from functools import partial
 from typing import Final
 
 from dlrproxy import routing
-from dlrproxy.arrival import Arrival, Stage
 from dlrproxy.custody_port import Accepted
-from dlrproxy.finals import close
-from dlrproxy.repeats import Repeats
+from dlrproxy.reports.arrival import Arrival, Stage
+from dlrproxy.reports.finals import close
+from dlrproxy.reports.repeats import Repeats
 from dlrproxy.routing import Step
 from dlrproxy.surroundings import Surroundings
 from protocols.peer.frames import PartOf

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from typing import Final
 
 from dlrproxy.counters import Counters
-from dlrproxy.finals import Finals
-from dlrproxy.links import Bind, GatewaySession
-from dlrproxy.responses import Responses
+from dlrproxy.mt.responses import Responses
+from dlrproxy.reports.finals import Finals
 from dlrproxy.routing import choose
+from dlrproxy.sessions.links import Bind, GatewaySession
 from dlrproxy.store.port import OpenMessage
 from dlrproxy.surroundings import Surroundings
 from protocols.smpp import constants as c

@@ -9,7 +9,7 @@ from collections.abc import Callable, Container
 from functools import partial
 from typing import Final
 
-from dlrproxy.links import GatewaySession
+from dlrproxy.sessions.links import GatewaySession
 from dlrproxy.surroundings import Surroundings
 
 Follower = Callable[[float], None]  # is given the time

@@ -9,11 +9,11 @@ import sys
 from collections.abc import Callable
 from typing import Final
 
-from dlrproxy.connection import HIGH_WATER
-from dlrproxy.links import Bind, GatewaySession, Outstanding
-from dlrproxy.mt_pace import THROTTLED, MtPace
-from dlrproxy.mt_queue import MtQueue, Queued
-from dlrproxy.responses import MAX_WAITING, Responses
+from dlrproxy.mt.pace import THROTTLED, MtPace
+from dlrproxy.mt.queue import MtQueue, Queued
+from dlrproxy.mt.responses import MAX_WAITING, Responses
+from dlrproxy.sessions.connection import HIGH_WATER
+from dlrproxy.sessions.links import Bind, GatewaySession, Outstanding
 from dlrproxy.store.port import MANY, OpenMessage
 from dlrproxy.surroundings import Surroundings
 from protocols.smpp import constants as c

@@ -3,7 +3,7 @@
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Final, Protocol
 
-from dlrproxy.links import Bind
+from dlrproxy.sessions.links import Bind
 from protocols.smpp.message_ids import Verdict, digits
 from protocols.smpp.receipts import Report, read_body
 

@@ -12,12 +12,12 @@ from typing import Final
 import trio
 from structlog.typing import FilteringBoundLogger
 
-from dlrproxy.binding import Attempt, Slot
 from dlrproxy.config.keys import Address
-from dlrproxy.connection import Connection, Incoming, TlsConnection, connection_over, peer_of, secured
-from dlrproxy.links import Bind
-from dlrproxy.listen_tls import ListenTls, to_operator
 from dlrproxy.relay import Relay
+from dlrproxy.sessions.binding import Attempt, Slot
+from dlrproxy.sessions.connection import Connection, Incoming, TlsConnection, connection_over, peer_of, secured
+from dlrproxy.sessions.links import Bind
+from dlrproxy.sessions.listen_tls import ListenTls, to_operator
 from protocols.smpp import constants as c
 from protocols.smpp.framing import HEADER
 from protocols.smpp.pdu import BodyError, pack, parse_outbind

@@ -14,19 +14,19 @@ from functools import partial
 from typing import Final
 
 from dlrproxy import routing
-from dlrproxy.arrival import Arrival, Stage
-from dlrproxy.finals import Finals
-from dlrproxy.links import Bind, GatewaySession
-from dlrproxy.matching import Matching
-from dlrproxy.mo_routing import Why
-from dlrproxy.owed import Owed
-from dlrproxy.passing import Passing
-from dlrproxy.renaming import Renaming
-from dlrproxy.responses import Responses
+from dlrproxy.mo.routing import Why
+from dlrproxy.mt.responses import Responses
+from dlrproxy.mt.submissions import Submissions
+from dlrproxy.reports.arrival import Arrival, Stage
+from dlrproxy.reports.finals import Finals
+from dlrproxy.reports.matching import Matching
+from dlrproxy.reports.owed import Owed
+from dlrproxy.reports.passing import Passing
+from dlrproxy.reports.renaming import Renaming
+from dlrproxy.reports.seeking import Seeking
 from dlrproxy.routing import Step
-from dlrproxy.seeking import Seeking
+from dlrproxy.sessions.links import Bind, GatewaySession
 from dlrproxy.store.port import OpenMessage
-from dlrproxy.submissions import Submissions
 from dlrproxy.surroundings import Surroundings
 from protocols.smpp import constants as c
 from protocols.smpp.message_ids import Ambiguous, Inexact, Verdict
