@@ -279,3 +279,16 @@ async def test_the_log_says_what_lasts_once_and_when_it_is_over(autojump_clock):
     (agree,) = [entry for entry in logged if entry["event"] == "quorum.settings_agree"]
     assert (agree["node"], agree["key"]) == ("b", "lease_s")
     assert node.own.published.peers == ("a", "b")
+
+
+async def test_a_node_that_does_not_serve_for_it_says_so_as_an_error(autojump_clock):
+    with structlog.testing.capture_logs() as logged:
+        async with running(Agreement("a", SLOW)) as node:
+            node.own.members["b"] = there()
+            await trio.sleep(5)
+            node.own.members["b"] = there(taken=True)
+            await trio.sleep(5)
+    roles = [entry for entry in logged if entry["event"] == "quorum.role"]
+    assert [entry["log_level"] for entry in roles if "does not fit" in entry["why"]] == ["error"]
+    assert roles[-1]["log_level"] == "info"
+    assert roles[-1]["role"] == "serving"

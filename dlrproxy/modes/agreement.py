@@ -61,6 +61,7 @@ class Agreement:
     def __init__(self, me: str, own: NodeSettings) -> None:
         self.own = own
         self.differences: tuple[Difference, ...] = ()  # as it was seen last
+        self.objected = ""  # the last objection
         self._me = me
         self._watches: dict[str, Watch] = {}
         self._since: dict[Difference, float] = {}
@@ -85,12 +86,15 @@ class Agreement:
 
     def objection(self, rows: Rows, now: float) -> str:
         """Why this node must not begin to serve; empty: it may."""
+        self.objected = next(self._objections(rows, now), "")
+        return self.objected
+
+    def _objections(self, rows: Rows, now: float) -> Iterator[str]:
         for node, member in sorted(rows.members.items()):
             if node == self._me or member.taken or member.settings is None:
                 continue
             if (why := _unsafe(self.own, node, member.settings)) and not self._is_gone(node, member, now):
-                return why
-        return ""
+                yield why
 
     def _is_gone(self, node: str, member: Member, now: float) -> bool:
         """Whether nobody serves under that name, though nobody has taken over from it yet."""

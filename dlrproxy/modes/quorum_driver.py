@@ -315,7 +315,9 @@ class QuorumDriver:
         told = self.machine.role, self.machine.why
         if told != self._told:
             self._told = told
-            log = self._log.error if self.seen.misfit else self._log.info  # a person has to do something about that
+            # A person has to do something about these.
+            serious = self.seen.misfit or (self.machine.agreement and self.machine.agreement.objected)
+            log = self._log.error if serious else self._log.info
             log("quorum.role", role=told[0].value, why=told[1], epoch=self.machine.epoch)
         if self.seen.trouble != self._told_trouble:
             self._told_trouble = self.seen.trouble
