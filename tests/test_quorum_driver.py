@@ -6,7 +6,7 @@ import attrs
 import structlog.testing
 import trio
 
-from dlrproxy.modes.cluster import MasterRow, Member, Observation, QuorumSettings, Role, Rows, Server
+from dlrproxy.modes.cluster import RATE_MARGIN, MasterRow, Member, Observation, QuorumSettings, Role, Rows, Server
 from dlrproxy.modes.quorum_driver import QuorumDriver
 from dlrproxy.store.sql.errors import UnknownOutcomeError, UnreachableError
 
@@ -175,6 +175,26 @@ async def test_a_stall_shorter_than_the_fence_ends_nothing(autojump_clock):
         node.own.certifies = True
         await trio.sleep(20)
         assert [what for _, what, _ in node.service.calls] == ["serve"]
+
+
+async def test_what_it_serves_on_counts_from_when_it_was_sent(autojump_clock, monkeypatch):
+    took_s = 2.0
+
+    async def write():
+        await trio.sleep(took_s)
+
+    async with running() as node:
+        monkeypatch.setattr(node.own, "_write", write)
+        served = ruled = 0
+        for _ in range(300):
+            await trio.sleep(0.1)
+            now = trio.current_time()
+            assert node.driver.machine.serve_until - now <= SETTINGS.fence_after_s - took_s + 1e-6
+            assert node.driver.master.hold_until - now <= RATE_MARGIN * SETTINGS.lease_s - took_s + 1e-6
+            served += node.service.epoch
+            ruled += node.driver.is_master
+        assert served > 200
+        assert ruled > 200
 
 
 async def test_a_connection_that_swallows_a_beat_ends_nothing_where_another_one_answers(autojump_clock):

@@ -384,6 +384,13 @@ def test_a_term_that_was_refused_is_followed_by_another_at_once_where_nobody_els
     assert machine.observe(seen(a=claimed), 2.0) == [Claim(claimed)]
 
 
+def test_an_answer_to_a_former_term_says_nothing_of_who_has_the_present_one():
+    machine, own = a_serving_machine(), Member(epoch=4, beat=8, home=b"1")
+    machine.refused(3)  # its last beat, which was slow
+    assert isinstance(machine.observe(seen(evolve(SYNCED, ready=False)), 1.0)[0], Release)
+    assert machine.observe(seen(a=own), 2.0) == [Claim(own)]
+
+
 def test_only_writes_under_the_present_epoch_count_and_the_one_that_was_sent_last():
     machine = a_serving_machine(now=10.0)
     machine.vouched(4, 12.0)
