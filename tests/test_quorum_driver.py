@@ -177,6 +177,37 @@ async def test_a_stall_shorter_than_the_fence_ends_nothing(autojump_clock):
         assert [what for _, what, _ in node.service.calls] == ["serve"]
 
 
+async def test_it_ends_in_time_also_while_what_it_does_as_master_hangs_and_serves_only_under_a_new_epoch(
+    autojump_clock, monkeypatch
+):
+    hangs = trio.Event()
+
+    async def take(node, seen, heir):
+        hangs.set()
+        await trio.sleep(40)
+        return False
+
+    async with running() as node:
+        monkeypatch.setattr(node.own, "take", take)
+        node.own.members["b"] = Member(epoch=4, beat=9)
+        await hangs.wait()
+        last, node.own.swallowed = trio.current_time(), 4
+        await trio.sleep(SETTINGS.fence_after_s)
+        assert [what for _, what, _ in node.service.calls] == ["serve", "release"]
+        assert node.service.calls[1][0] < last + SETTINGS.fence_after_s
+        await trio.sleep(60)
+        assert node.service.calls[2][1:] == ("serve", 2)
+
+
+async def test_a_term_whose_time_is_over_before_it_can_begin_does_not_begin(autojump_clock):
+    async with running() as node:
+        async with node.driver._changing:  # a former term is being ended
+            node.own.swallowed = 4
+            await trio.sleep(SETTINGS.fence_after_s + 1)
+        await trio.sleep(20)
+        assert node.service.calls[0][1:] == ("serve", 2)
+
+
 async def test_what_it_serves_on_counts_from_when_it_was_sent(autojump_clock, monkeypatch):
     took_s = 2.0
 
