@@ -29,6 +29,7 @@ from benchmarks.starters import CROSSED, STARTERS, slowed
 
 _NAMES: Final = tuple(dict.fromkeys((*BASES.values(), *BASES)))
 _HOP_SHARE: Final = 0.25  # of the messages: a hop is dearer by an order than a match
+_WINDOWS: Final = 30  # at least, in a run: filling the first and emptying the last one is no throughput
 _END_SHARE: Final = 0.5  # of a processor, for the load generator and the SMSC each: they need a tenth of a node's
 _FILE_WIDTH: Final = 126
 
@@ -89,7 +90,7 @@ def main(
     if not console.is_terminal:
         console.width = _FILE_WIDTH
     names = [name for name in _NAMES if name in (only or _NAMES)]
-    loads = [Load(window, messages, hold_s=reports_after) for window in windows]
+    loads = [Load(window, max(messages, _WINDOWS * window), hold_s=reports_after) for window in windows]
     try:
         with ExitStack() as stack:
             work = stack.enter_context(tempfile.TemporaryDirectory(prefix="dlrproxy-bench-", dir=directory))
