@@ -234,6 +234,7 @@ class Keeper:
             row = decode_custody(value)
         except RowError as error:
             self._unread += 1
+            self._machine.leave_unread(name)
             self._log.error("custody.unreadable", name=name.hex(), bytes=len(value), detail=str(error))
         else:
             self._machine.restore(row, self._clock.now())

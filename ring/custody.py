@@ -91,6 +91,7 @@ from ring.rows import CustodyRow, Kind, ParkedRow
 from ring.settings import CustodySettings
 from ring.shelf import Alarm, Shelf
 from ring.topology import Topology
+from ring.unread import Unread
 
 _RUN_BITS = 32  # an envelope's number is the run in the upper half and a count in the lower: never reused
 
@@ -130,6 +131,7 @@ class Custody:
         self._count = 0
         self._versions: Mapping[str, int] = {}
         self._shelf = Shelf()
+        self._unread = Unread()
         self._placing = Placing(self._shelf, settings, topology, run, owners, self._next_key, self._finished)
         self._delivery = self._placing.delivery
         self._delivery.parked = parked
@@ -233,6 +235,8 @@ class Custody:
 
         `taking` False: the store takes no writes for others now.
         """
+        if self._unread.is_meant(frame):
+            return []
         match frame:
             case Forward():
                 self._passing.forward(frame, now)
@@ -397,6 +401,10 @@ class Custody:
             self._shelf.lines.join(item)
         if row.kind is Kind.ORIGIN and not row.gateway:
             self._shelf.watch.add(row.envelope)
+
+    def leave_unread(self, name: bytes) -> None:
+        """Instead of `restore`, of a row that cannot be read: it is there, and other nodes may speak of it."""
+        self._unread.add(name)
 
     def resume(self, now: float) -> list[Command]:
         """Go on with everything that `restore` brought back.

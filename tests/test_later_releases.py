@@ -19,7 +19,7 @@ from dlrproxy.store.database import database_options
 from dlrproxy.store.memory import MemoryStore
 from dlrproxy.store.port import Table
 from protocols.peer import frames, hello
-from protocols.peer.frames import Envelope, EnvelopeKey, Forward, HandOver
+from protocols.peer.frames import Claimed, Envelope, EnvelopeKey, Finished, Forward, HandOver, Settled
 from protocols.smpp.constants import ESME_ROK, ESME_RX_P_APPN
 from protocols.smpp.message_ids import Rule
 from ring.custody import Custody as Machine
@@ -27,6 +27,7 @@ from ring.rows import CustodyRow, Kind, ParkedRow, RowError, decode_custody, dec
 from ring.topology import Topology
 
 MORE = b"\x81\x01\xa5later"  # as an envelope of a later release might have it
+OWN, OTHERS = EnvelopeKey(b"a" * 8, 1), EnvelopeKey(b"b" * 8, 1)
 
 
 def envelope(number=1, **changes):
@@ -92,10 +93,10 @@ def test_it_is_kept_when_another_node_of_the_cluster_takes_the_report_over():
 # Rows that cannot be read
 
 
-async def restarted(pair):
+async def restarted(pair, send=lambda peer, frame: True):
     machine = Machine(topology=Topology(("a", "b"), "a"), store_id=b"a" * 8, run=2)
     keeper = Keeper(machine, pair.stores["a"], pair.keepers["a"]._clock, RouteLog("a"))
-    keeper.attach({"acme": pair.relays["a"]}, lambda peer, frame: True)
+    keeper.attach({"acme": pair.relays["a"]}, send)
     await keeper.restore()
     return keeper
 
@@ -116,6 +117,32 @@ async def test_a_node_starts_on_custody_that_it_cannot_read_and_leaves_that_wher
     said = [entry for entry in logged if entry["event"] == "custody.unreadable"]
     assert [entry["name"] for entry in said] == [names[0].hex(), names[2].hex()]
     assert {entry["log_level"] for entry in said} == {"error"}
+
+
+@pytest.mark.parametrize(
+    ("key", "frame"),
+    [
+        (OWN, Claimed(OWN, "b", 1, 1)),
+        (OWN, Finished(OWN, "b")),
+        (OTHERS, Settled(OTHERS, granted=True, claim=-1)),  # "is it still there?"
+        (OTHERS, Forward(envelope(key=OTHERS, origin="b"), 1, 1, ("b",), inexact=False, age_s=1.0)),
+        (OTHERS, HandOver((envelope(key=OTHERS, origin="b"),), (1.0,))),
+    ],
+)
+async def test_nothing_is_answered_to_what_other_nodes_say_of_a_row_that_cannot_be_read(key, frame):
+    """The answer of a node that has nothing would have them let go of it."""
+    pair = Pair()
+    store, sent = pair.stores["a"], []
+    store.put(Table.CUSTODY, encode_key(key), b"of a later release")
+    pair.relays["a"].owned[b"id1"] = open_message(b"id1", "gw-a")
+    keeper = await restarted(pair, lambda peer, frame: sent.append(frame))
+    keeper.reachable({"b": frames.VERSION})
+    for _ in range(2):
+        keeper.frames("b", [frame])
+        assert await keeper.lookups.look_up()
+        keeper.tick()  # some frames wait for it
+    assert (sent, pair.relays["a"].delivered) == ([], [])
+    assert await store.scan(Table.CUSTODY) == [(encode_key(key), b"of a later release")]
 
 
 async def parked_at(pair, *contents):
