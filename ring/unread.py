@@ -1,8 +1,8 @@
 """Rows of custody that this release cannot read: what other nodes say of them gets no answer.
 
-A later release has written such a row, and it may be a grant, a claim or an heir's. A node that answered as one that has
-nothing would have the other one let go of what it keeps for this row, or would write another row over it. Without an
-answer the other node goes on saying it, until this one runs a release that can read the row.
+A later release has written such a row, and it may be a grant, a claim or an heir's. A node that answered as one which
+has nothing would have the other one let go of what it keeps for this row, or would write another row over it. Without
+an answer the other node goes on saying it, until this one runs a release that can read the row.
 """
 
 from protocols.peer.frames import Claimed, EnvelopeKey, Finished, Forgotten, Forward, Frame, HandOver, Settled
