@@ -35,11 +35,12 @@ types: $(VENV)/.ready
 imports: $(VENV)/.ready
 	$(BIN)/lint-imports --no-cache
 
-# Two at a time, whole files each: much of a test of processes or databases is waiting.
+# Two at a time, whole files each: much of a test of processes or databases is waiting. The order is tests/conftest.py's;
+# pytest-xdist would put the files with the fewest tests last, which are the longest ones here.
 WORKERS ?= 2
 
 unit: $(VENV)/.ready $(TOOLS)/npm/.ready
-	$(BIN)/pytest --numprocesses=$(WORKERS) --dist=loadfile $(PYTEST)
+	$(BIN)/pytest --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder $(PYTEST)
 
 # What tests need besides Python: Node.js for an SMPP server, and tshark for a decoder, that none of us wrote.
 system:
