@@ -1,10 +1,9 @@
 """What explains a report that came twice, late, or stays parked, in a quorum: what docs/quorum-custody.md allows.
 
 A report may come twice if it was in flight when a fault touched the node that had sent it (by the schedule, or by its
-own log): a gateway had it, and its
-answer was not durable. The ledgers show that. Either the operator had no answer and sent it again; or the gateway's
-session ended with the answer on its way, and the same node sent it again, or gave it to another one by itself. Whoever
-takes over from a node parks such a report, and never sends it.
+own log): a gateway had it, and its answer was not durable. The ledgers show that. Either the operator had no answer and
+sent it again; or the gateway's session ended with the answer on its way, and the same node sent it again, or gave it to
+another one by itself. Whoever takes over from a node parks such a report, and never sends it.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
