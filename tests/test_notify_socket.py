@@ -4,6 +4,7 @@ import errno
 import grp
 import os
 import pwd
+import socket
 import stat
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -109,6 +110,48 @@ async def test_a_group_that_the_nodes_user_is_no_member_of_is_named(monkeypatch)
         async with running(SERVER_USER):
             raise AssertionError
     assert raised.group_contains(OSError, match="this user is not a member of the group mysql")
+
+
+def refused(path):
+    """Why nothing can be made there; what is there stays."""
+    before = sorted(path.parent.iterdir())
+    with pytest.raises(OSError, match="there") as raised:
+        unix_socket.listener(path)
+    assert sorted(path.parent.iterdir()) == before
+    return raised.value.strerror
+
+
+def test_a_file_in_its_place_is_left_there(tmp_path):
+    path = tmp_path / "notify.sock"
+    path.write_text("of somebody else")
+    assert "no socket" in refused(path)
+    assert path.read_text() == "of somebody else"
+
+
+def test_the_socket_of_another_process_is_left_to_that(tmp_path):
+    path = tmp_path / "mysqld.sock"
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(path))
+        other.listen(0)
+        assert "another process listens there" in refused(path)
+        assert "another process listens there" in refused(path)  # whose queue is full now
+    unix_socket.listener(path).close()
+
+
+def test_nothing_is_left_of_one_that_could_not_be_made(tmp_path):
+    with pytest.raises(OSError, match="no group"):
+        unix_socket.listener(tmp_path / "notify.sock", "no-such-group")
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_without_a_quorum_there_is_none(tmp_path):
+    config = parse(QUORUM)
+    quorum = evolve(config.quorum, notify_socket=tmp_path / "notify.sock")
+    config = evolve(config, node=evolve(config.node, mode="ring", data_dir=tmp_path), quorum=quorum)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(serve, FakeNode(), config, logger("admin"))
+        assert list(tmp_path.iterdir()) == [tmp_path / "admin.sock"]
+        nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,8 @@ async def serve(
     with ExitStack() as sockets:
         unix = sockets.enter_context(_unix_listener(config.node.data_dir / unix_socket.NAME, "the admin socket"))
         served = [(_Front(api.app, log), [unix])]
-        if (quorum := config.quorum) is not None and quorum.notify_socket is not None:
+        quorum = config.quorum if config.node.mode == "quorum" else None
+        if quorum is not None and quorum.notify_socket is not None:
             told = _unix_listener(quorum.notify_socket, "quorum.notify_socket:", quorum.notify_group)
             served.append((_Front(api.look_app, log), [sockets.enter_context(told)]))
         address = None

@@ -9,6 +9,7 @@ import errno
 import os
 import shutil
 import socket
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,11 +25,11 @@ _BACKLOG: Final = 16
 
 def listener(path: Path, group: str | None = None) -> socket.socket:
     """A socket that listens at `path`, for this user alone, or for `group` too; one left by a process that died is
-    replaced.
+    replaced, and nothing else is.
 
-    It has its mode before anybody can connect, and its name only then. The caller holds the data directory's lock.
-    Raises OSError.
+    It has its mode before anybody can connect, and its name only then. Raises OSError.
     """
+    _need_free(path)
     unfinished = path.with_name(f"{path.name}.new")
     unfinished.unlink(missing_ok=True)
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -42,9 +43,25 @@ def listener(path: Path, group: str | None = None) -> socket.socket:
         unfinished.replace(path)
     except BaseException:
         listening.close()
+        unfinished.unlink(missing_ok=True)
         raise
     listening.setblocking(False)
     return listening
+
+
+def _need_free(path: Path) -> None:
+    """Raises OSError: FileExistsError when no socket is there, EADDRINUSE when somebody listens at it."""
+    try:
+        if not stat.S_ISSOCK(path.stat(follow_symlinks=False).st_mode):
+            raise FileExistsError(errno.EEXIST, "something else is there, which is no socket")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe, _address(path) as address:
+            probe.setblocking(False)
+            probe.connect(address)
+    except (FileNotFoundError, ConnectionRefusedError):
+        return
+    except BlockingIOError:
+        pass  # so many wait there that there is no room for one more
+    raise OSError(errno.EADDRINUSE, "another process listens there")
 
 
 def _give_to(path: Path, group: str) -> None:
