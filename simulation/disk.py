@@ -1,6 +1,6 @@
 """A node's disk, and the store on it. The disk outlives the process; it is slow, full, failing, or torn at a crash.
 
-The store's promises are those of `dlrproxy/store/port.py`, in the way the real one keeps them (`store/rocks.py`): one
+The store's promises are those of `dlrproxy/store/port.py`, in the way the real one keeps them (`store/commits.py`): one
 group at a time, whole or not at all, called back only when the disk says so; after a failed write or sync the same
 group is written again to files opened anew, and meanwhile nothing new is accepted. A group that was being written at a
 crash is found whole, or torn and therefore not at all: its record carries a checksum, as those of RocksDB's log do.
@@ -18,7 +18,7 @@ from dlrproxy.store.memory import MemoryStore, Rows
 from dlrproxy.store.port import Lookup, OpenMessage, StoreError, Table
 from simulation.tasks import pause
 
-_STALLED_S: Final = 2.0  # store/rocks.py: a write that takes longer stands still
+_STALLED_S: Final = 2.0  # store/commits.py: a write that takes longer stands still
 _REOPEN_S: Final = (0.1, 5.0)  # least and most between two tries of a group that failed
 _GIVE_UP_S: Final = 60.0  # a disk with room that cannot be written for so long is lost: the node stops
 _CHECKSUM_BYTES: Final = 4

@@ -118,7 +118,8 @@ class Database:
         default=None,
         validator=optional(not_empty),
         metadata=key(
-            "The account that may look at the replication and change it; without one the ordinary account looks.",
+            "In a pair: the account that may look at the replication and change it; without one the ordinary account "
+            "looks. In a quorum: the one of `dlrproxy db bootstrap`.",
             example="dlrproxy_admin",
         ),
     )

@@ -2,7 +2,7 @@
 
     role          binds, listeners   own database server
     UNREACHABLE   no                 gives no answer
-    NO_QUORUM     no                 belongs to less than half of the cluster, or nothing that it writes is certified
+    NO_QUORUM     no                 belongs to half of the cluster or less, or nothing that it writes is certified
     JOINING       no                 in the quorum, but not synced yet, or the node has not claimed its part of custody
     SERVING       yes                in the quorum, and the node's last beat is not older than `fence_after_s`
 
@@ -221,7 +221,7 @@ def _out_of(server: Server | None) -> tuple[Role, str] | None:
     if server is None:
         return Role.UNREACHABLE, "its database server cannot be reached"
     if not server.primary:
-        return Role.NO_QUORUM, "its database server is with less than half of the cluster"
+        return Role.NO_QUORUM, "its database server is with half of the cluster or less"
     if not server.ready:
         return Role.NO_QUORUM, "its database server takes no statements"
     if not server.certifies:
