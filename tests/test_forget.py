@@ -144,6 +144,21 @@ async def test_what_could_not_be_read_is_custody_too(cluster):
     assert await cluster.kinds("old") == [FENCE]
 
 
+async def test_what_a_later_release_has_written_stays_and_custody_that_comes_at_that_moment(cluster, monkeypatch):
+    await cluster.put("later")
+    await cluster.take_old()
+    counted = partition.unmoved
+
+    async def given_meanwhile(pool, node):
+        found = await counted(pool, node)
+        await cluster.put(INBOX)
+        return found
+
+    monkeypatch.setattr(partition, "unmoved", given_meanwhile)
+    await cluster.forget()
+    assert await cluster.kinds("old") == sorted((FENCE, INBOX, "later"))
+
+
 async def test_one_that_comes_back_at_that_moment_is_left_alone(cluster, monkeypatch):
     await cluster.take_old()
     counted = partition.unmoved

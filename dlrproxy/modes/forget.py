@@ -1,8 +1,9 @@
 """Removes what the database keeps of a node that was taken out of the configuration, and is gone.
 
 Nothing that is to be delivered is lost by it: the master has given the node's custody to another one before, or it is
-refused. What stays is the row that fences its part (`store.sql.fence`): a process of that node which is frozen
-somewhere writes nothing when it wakes up, and should the node be set up again it begins with a later epoch.
+refused; and only rows that say something of the node are deleted, never custody, nor what a later release has written
+(docs/upgrading.md). What stays is the row that fences its part (`store.sql.fence`): a process of that node which is
+frozen somewhere writes nothing when it wakes up, and should the node be set up again it begins with a later epoch.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,14 +13,17 @@ import attrs
 from msgspec import UNSET
 
 from dlrproxy.config import Config, accounts
+from dlrproxy.modes import node_settings
 from dlrproxy.modes.cluster import Member
 from dlrproxy.modes.database import connected
+from dlrproxy.store.port import Table
 from dlrproxy.store.sql import partition
 from dlrproxy.store.sql.backend import CAUSAL
 from dlrproxy.store.sql.errors import FencedError, SqlError
 from dlrproxy.store.sql.galera import members_of, status_of
 
 _AGAIN: Final = "nothing was removed; try again"
+_OF_THE_NODE: Final = (Table.META.value, node_settings.ROW)  # kinds of rows
 
 
 class NotForgottenError(SqlError):
@@ -44,7 +48,7 @@ async def forget(config: Config, node: str) -> None:
             raise NotForgottenError(
                 f"{left:,} reports or MO of {node} are not given to {member.heir} yet: the master does that; try again"
             )
-        if not await partition.remove(pool, node, member.epoch):
+        if not await partition.remove(pool, node, member.epoch, _OF_THE_NODE):
             raise NotForgottenError(f"{node} is back: {_AGAIN}")
 
 

@@ -128,13 +128,14 @@ def _moves(node: str) -> str:
     return f"node={literal(node)} AND (kind IN ({kinds}) OR ({set_aside})) AND content IS NOT NULL"
 
 
-def removed(node: str, epoch: int) -> str:
-    """Delete the row in `members` of a node that was taken over from, under `epoch`, and its rows that do not move.
+def removed(node: str, epoch: int, kinds: Sequence[str]) -> str:
+    """Delete the row in `members` of a node that was taken over from, under `epoch`, and its rows of these kinds.
 
-    The fence stays.
+    What has no content goes as well. All else stays: the fence, and what this release does not know.
     """
+    named = ",".join(map(literal, kinds))
     return (
-        f"DELETE m,i FROM members m LEFT JOIN items i ON i.node=m.node AND i.kind<>{literal(FENCE)} "
+        f"DELETE m,i FROM members m LEFT JOIN items i ON i.node=m.node AND (i.kind IN ({named}) OR i.content IS NULL) "
         f"WHERE m.node={literal(node)} AND m.epoch={epoch} AND m.taken=1"
     )
 

@@ -2,6 +2,7 @@
 
 import secrets
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from typing import Final, cast
 
 from dlrproxy.store.directory import STORE_ID_KEY, STORE_ID_SIZE
@@ -110,9 +111,9 @@ async def unmoved(pool: Pool, node: str) -> int:
     return cast("int", (await pool.run(counted_to_move(node))).rows[0][0])
 
 
-async def remove(pool: Pool, node: str, epoch: int) -> bool:
-    """Delete what is left of a node that was taken over from, but for its fence. Raises SqlError.
+async def remove(pool: Pool, node: str, epoch: int, kinds: Sequence[str]) -> bool:
+    """Delete what is left of these kinds of a node that was taken over from. Raises SqlError.
 
     In one statement. False: its row is another one by now, and nothing was deleted.
     """
-    return bool((await pool.run(removed(node, epoch))).affected)
+    return bool((await pool.run(removed(node, epoch, kinds))).affected)
