@@ -159,11 +159,13 @@ async def test_without_a_quorum_there_is_none(tmp_path):
     [
         ('notify_group = "mysql"', "quorum.notify_group", "needs notify_socket"),
         ('notify_socket = "data/admin.sock"', "quorum.notify_socket", "everything can be done"),
+        ('notify_socket = "/run/server.sock"', "quorum.notify_socket", "this node's own server"),
         ('notify_socket = "/run/a.sock"\nnotify_group = "no-such-group"', "quorum.notify_group", "has no group"),
     ],
 )
 def test_what_cannot_be_is_said_before_the_start(keys, path, text):
-    assert text in problems(QUORUM + keys + "\n")[path]
+    config = QUORUM.replace("[database]", '[database]\nsocket = "/run/server.sock"')
+    assert text in problems(config + keys + "\n")[path]
 
 
 def test_who_is_no_member_is_warned_by_check_config(monkeypatch):

@@ -149,6 +149,12 @@ def _quorum(draft: Draft) -> Iterator[Problem]:
         yield Problem("quorum.notify_group", "needs notify_socket")
     if quorum.notify_socket == draft.node.data_dir / ADMIN_SOCKET:
         yield Problem("quorum.notify_socket", "is the socket by which everything can be done to the node")
+    if (
+        quorum.notify_socket is not None
+        and draft.database is not None
+        and quorum.notify_socket == draft.database.socket
+    ):
+        yield Problem("quorum.notify_socket", "is the socket of this node's own server")
     if not draft.incomplete:
         yield from _stand_ins(quorum, draft)
         yield from _nodes(quorum, draft)
