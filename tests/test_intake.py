@@ -252,6 +252,7 @@ async def test_a_row_that_cannot_be_read_stays_and_holds_up_no_other(letter):
     node.merge(OF_PARKED, of_parked(1))
     with structlog.testing.capture_logs() as logged:
         assert await node.intake.take_in() == 1
+        assert await node.intake.take_in() == 0  # a few seconds later; nothing is said again
     assert await node.waiting() == [name, b"rule/acme"]
     [said] = [entry for entry in logged if entry["event"] == "custody.merge_unreadable"]
     assert (said["log_level"], said["name"]) == ("error", name.hex())

@@ -29,6 +29,7 @@ class Intake:
     def __init__(self, store: Store, keeper: Keeper) -> None:
         self._store = store
         self._keeper = keeper
+        self._unreadable: set[bytes] = set()  # names of rows of which it was said
         self._log = logger("custody")
 
     async def run(self) -> None:
@@ -74,7 +75,7 @@ class Intake:
                 try:
                     taken = await self._take(name, content)
                 except RowError as error:
-                    self._log.error("custody.merge_unreadable", name=name.hex(), detail=str(error))
+                    self._say_unreadable(name, error)
                     continue
                 if not taken:
                     self._log.warning("custody.merge_put_off", detail="custody, or the parked quota, is full")
@@ -82,6 +83,12 @@ class Intake:
                 count += 1
             after = rows[-1][0]
         return count
+
+    def _say_unreadable(self, name: bytes, error: RowError) -> None:
+        """Once, though it is looked at every few seconds."""
+        if name not in self._unreadable:
+            self._unreadable.add(name)
+            self._log.error("custody.merge_unreadable", name=name.hex(), detail=str(error))
 
     async def _take(self, name: bytes, content: bytes) -> bool:
         """False: there is no room. Raises StoreError, RowError."""
