@@ -1,8 +1,10 @@
 """ring/link.py over real loopback sockets: links come up, carry frames in order, and survive what happens to links."""
 
 import contextlib
+import itertools
 import random
 import ssl
+from functools import partial
 
 import attrs
 import pytest
@@ -384,6 +386,26 @@ async def test_the_same_failure_is_logged_once(fleet):
     await one.recorder.until(lambda: len(one.recorder.logged("peer.dial_failed")) >= 4)
     assert [event["level"] for event in one.recorder.logged("peer.dial_failed")][:4] == ["warning"] + ["debug"] * 3
     assert one.status_of("gw2").failure.startswith("unreachable")
+
+
+async def test_a_web_server_that_never_says_the_same_is_logged_once(fleet):
+    dates = itertools.count()
+
+    async def answer(stream):
+        async with stream:
+            await stream.receive_some()
+            await stream.send_all(b"HTTP/1.1 404 Not Found\r\nDate: %d\r\nContent-Length: 0\r\n\r\n" % next(dates))
+
+    async with trio.open_nursery() as nursery:
+        serve = partial(trio.serve_tcp, answer, 0, host="127.0.0.1")
+        (listener,) = await nursery.start(serve)
+        port = listener.socket.getsockname()[1]
+        one = await fleet.start("gw1", gw2=f"ws://127.0.0.1:{port}")
+        await one.recorder.until(lambda: len(one.recorder.logged("peer.dial_failed")) >= 3)
+        nursery.cancel_scope.cancel()
+    failed = one.recorder.logged("peer.dial_failed")[:3]
+    assert [event["level"] for event in failed] == ["warning", "debug", "debug"]
+    assert failed[0]["detail"] == "it answered with HTTP status 404"
 
 
 async def closed_by_peer(websocket):
