@@ -2,10 +2,20 @@
 
 from collections.abc import Iterable, Mapping
 
+from attrs import frozen
+
 from dlrproxy.simulator import ledger as events
 from protocols.smpp import constants as c
 
 Delivery = tuple[str, str]  # of the operator: message id and state; of an MO its tag, and "MO"
+
+
+@frozen
+class Answer:
+    """When it came, and how long after what it is for was sent."""
+
+    t: float
+    took_s: float
 
 
 class Told:
@@ -14,7 +24,7 @@ class Told:
     def __init__(self, operator: Iterable[events.Event], gateways: Mapping[str, Iterable[events.Event]]) -> None:
         self.unanswered: dict[Delivery, list[events.Unanswered]] = {}
         self.sent: dict[tuple[Delivery, str], float] = {}  # and bind: when it was sent there last
-        self.put_off: set[Delivery] = set()  # answered with an error
+        self.put_off: dict[Delivery, list[Answer]] = {}  # answered with an error
         self.abandoned: list[tuple[Delivery, int | None]] = []
         self.acknowledged: dict[Delivery, list[float]] = {}  # when it was answered ESME_ROK
         self.node_of_bind: dict[str, str] = {}
@@ -41,7 +51,9 @@ class Told:
             case events.Answered(status=c.ESME_ROK):
                 self.acknowledged.setdefault(self._names[event.n], []).append(event.t)
             case events.Answered():
-                self.put_off.add(self._names[event.n])
+                name = self._names[event.n]
+                took_s = event.t - self.sent.get((name, event.bind), event.t)
+                self.put_off.setdefault(name, []).append(Answer(event.t, took_s))
             case events.Abandoned():
                 self.abandoned.append((self._names[event.n], event.status))
             case _:

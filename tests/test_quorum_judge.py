@@ -10,6 +10,7 @@ import pytest
 from test_chaos import MO, OPERATOR, REPORT, RULES, SUBMITTED, TOLD, found, parked, received
 
 from chaos.judgement import Evidence, Rest, judged
+from chaos.quorum.configuration import ANSWER_S
 from chaos.quorum.excuses import (
     CROSSED,
     FINAL_FORGOTTEN,
@@ -17,6 +18,7 @@ from chaos.quorum.excuses import (
     PUT_OFF,
     RESENT,
     SESSION_ENDED,
+    SLOW,
     TAKEN_OVER,
     QuorumExcuses,
 )  # fmt: skip
@@ -133,10 +135,23 @@ def test_what_crosses_an_unbind_may_come_again():
 
 
 def test_what_the_operator_is_told_to_send_again_may_come_again_if_the_node_failed():
-    put_off = [*OPERATOR[:4], events.Answered(4.5, 1, "b1", c.ESME_RX_T_APPN), events.Sent(5.0, 1, "b3", 2)]
+    put_off = [*OPERATOR[:4], events.Answered(4.5, 1, "b2", c.ESME_RX_T_APPN), events.Sent(5.0, 1, "b3", 2)]
     twice = [*TOLD, received(4.0), received(9.0)]
     assert verdict(put_off, gw1=twice, episodes=[fault("gw1")]).repeated == {PUT_OFF: 1}
     assert found(verdict(put_off, gw1=twice, episodes=[fault("gw2")])) == ["repeated without a reason"]
+
+
+def test_what_was_not_in_custody_in_time_for_the_operators_answer_may_come_again_once_for_each_time():
+    def put_off(took_s):
+        refused = events.Answered(2.0 + took_s, 1, "b2", c.ESME_RTHROTTLED)
+        return [*OPERATOR[:4], refused, events.Sent(12.0, 1, "b3", 2), events.Answered(12.1, 1, "b3", c.ESME_ROK)]
+
+    twice = [*TOLD, received(14.0), received(16.0)]
+    assert verdict(put_off(ANSWER_S), gw1=twice).repeated == {SLOW: 1}
+    assert found(verdict(put_off(ANSWER_S - 0.1), gw1=twice)) == ["repeated without a reason"]
+    assert found(verdict(put_off(ANSWER_S), gw1=[*twice, received(17.0)])) == ["repeated without a reason"]
+    before = [*TOLD, received(4.0), received(9.0)]
+    assert found(verdict(put_off(ANSWER_S), gw1=before)) == ["repeated without a reason"]
 
 
 MOVED_OVER = [("gw1", 0.0), ("gw2", 4.6)]

@@ -19,6 +19,7 @@ HEARTBEAT_S: Final = 0.5
 FENCE_AFTER_S: Final = 5.0
 TAKEOVER_AFTER_S: Final = 8.0
 LEASE_S: Final = 3.0
+ANSWER_S: Final = 8.0  # to the operator: the default
 
 
 @frozen
@@ -82,6 +83,7 @@ def _lines(name: str, data: Path, ports: Ports, socket: str, settings: Settings)
         f"listen = {{ {listen} }}",
         "reconnect_min_s = 0.1",
         "reconnect_max_s = 0.5",
+        f"operator_answer_s = {ANSWER_S}",
     )
     for peer, port in ports.links.items():
         yield from ("[[peers]]", f'name = "{peer}"', f'url = "ws://{LOOPBACK}:{port}"')

@@ -4,17 +4,20 @@ A report may come twice if it was in flight when a fault touched the node that h
 own log): a gateway had it, and its answer was not durable. The ledgers show that. Either the operator had no answer and
 sent it again; or the gateway's session ended with the answer on its way, and the same node sent it again, or gave it to
 another one by itself. Whoever takes over from a node parks such a report, and never sends it.
+
+Without a fault it may come twice if its node could not put it into custody within operator_answer_s, by the operator's
+ledger: it was told to send it again, and both are delivered.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
-from chaos.quorum.configuration import FENCE_AFTER_S
+from chaos.quorum.configuration import ANSWER_S, FENCE_AFTER_S
 from chaos.quorum.hearing import READ_S, Gone, Hearing
 from chaos.quorum.inboxes import Stay
 from chaos.quorum.stage import Episode
 from chaos.quorum.turnstile import Turnstile
-from chaos.told import Told
+from chaos.told import Delivery, Told
 from dlrproxy.admin.parked import ParkedItem
 from dlrproxy.simulator.judge import Arrival, Named
 from ring.commands import Reason
@@ -31,6 +34,7 @@ CROSSING_S: Final = 0.5
 
 CROSSED: Final = "the operator sent it as its bind ended, and sent it again"
 RESENT: Final = "the operator had no answer, and sent it again"
+SLOW: Final = "it was in custody too late for operator_answer_s, and the operator was told to send it again"
 PUT_OFF: Final = "the operator was told to send it again, as its node failed"
 SESSION_ENDED: Final = "the session ended with the answer on its way, as its node failed"
 TAKEN_OVER: Final = "it was at a node that was taken over from"
@@ -52,7 +56,7 @@ class QuorumExcuses:
         self._episodes = sorted([*episodes, *let_go], key=lambda episode: episode.began)
         self._turnstiles = turnstiles
         self._hearing = hearing
-        self._resent: set[tuple[tuple[str, str], float]] = set()  # each sending again explains one more arrival
+        self._resent: set[tuple[Delivery, float]] = set()  # each sending again explains one more arrival
 
     def repeated(self, case: Named, first: Arrival, second: Arrival) -> str:
         name = case.message_id, case.state
@@ -65,6 +69,8 @@ class QuorumExcuses:
             if crossed or self._touched(owing, at - ON_ITS_WAY_S, at):
                 self._resent.add((name, at))
                 return CROSSED if crossed else RESENT
+        if self._sent_again_as_too_slow(name, second.t):
+            return SLOW
         until = self._durable_by(node, first.t)
         if not self._touched(node, first.t, until):
             return ""
@@ -75,6 +81,14 @@ class QuorumExcuses:
             return ""  # the operator had its answer, which is that of the gateway
         after = self._turnstiles[second.gateway].node_at(second.t)
         return SESSION_ENDED if after == node or self._gave_away(node, case, first.t, second.t) else ""
+
+    def _sent_again_as_too_slow(self, name: Delivery, until: float) -> bool:
+        """On a busy machine a commit may take so long without any fault; what it has put into custody stays there."""
+        for answer in self._told.put_off.get(name, ()):
+            if answer.t <= until and answer.took_s >= ANSWER_S and (name, answer.t) not in self._resent:
+                self._resent.add((name, answer.t))
+                return True
+        return False
 
     def disordered(self, case: Named) -> str:
         at = self._told.finals.get((case.owner or "", case.message_id))
