@@ -9,6 +9,7 @@ from shared_world import running_stores
 from test_store_contract import a_lookup, an_open, durable, find_one
 
 from dlrproxy.custody_port import Wanted
+from dlrproxy.store.backend import WriteError
 from dlrproxy.store.port import StoreError
 from dlrproxy.store.sql.backend import SqlBackend
 from dlrproxy.store.sql.statements import ROWS
@@ -90,6 +91,26 @@ async def test_the_final_report_of_one_message_does_not_end_another_that_has_its
     for store in stores:
         [now] = await find_one(store, a_lookup(b"7"))
         assert (now.owner, now.final_at, now.expires_at) == ("gw2", 0.0, 5000.0)
+
+
+async def test_a_write_that_is_repeated_does_not_open_what_another_node_has_finished_meanwhile(stores, monkeypatch):
+    a, b = stores
+    write, failed = SqlBackend.write, []
+
+    async def written_at_the_second_attempt(self, group):
+        await write(self, group)
+        if not failed:
+            failed.append(True)
+            b.close_open("acme", b"7", NOW, NOW + 10, an_open(b"7"))
+            await durable(b)
+            raise WriteError("nobody knows whether it is done", why="the connection broke")
+
+    a.put_open(an_open(b"7"))
+    monkeypatch.setattr(SqlBackend, "write", written_at_the_second_attempt)
+    await durable(a)
+    assert failed
+    [now] = await find_one(b, a_lookup(b"7"))
+    assert (now.final_at, now.expires_at) == (NOW, NOW + 10)
 
 
 async def test_a_message_that_is_put_and_closed_at_once_replaces_an_older_one(stores):

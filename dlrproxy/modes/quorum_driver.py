@@ -109,8 +109,8 @@ class QuorumDriver:
         self._served = trio.Event()
         self._told: tuple[Role, str] | None = None  # what the log has been told
         self._told_trouble = ""  # likewise
-        self._not_written = ""  # why the last write of its own row was not done
         self._differing: set[Difference] = set()  # likewise
+        self._not_written = ""  # why the last write of its own row was not done
         self._log = logger("quorum")
 
     # What it tells

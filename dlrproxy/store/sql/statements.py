@@ -32,11 +32,15 @@ _UNLESS_OLDER: Final = " ON DUPLICATE KEY UPDATE " + ",".join(
     f"{column}=IF({_NEWER},VALUES({column}),{column})"
     for column in ("form", "owner", "destination", "source", "session", "expires_at", "final_at", "submitted_at")
 )
-# A row with a final report replaces only what it was of the same message.
-_ANOTHER: Final = "VALUES(final_at)>0 AND VALUES(submitted_at)<>submitted_at"
-_UNLESS_ANOTHER: Final = " ON DUPLICATE KEY UPDATE " + ",".join(
-    f"{column}=IF({_ANOTHER},{column},VALUES({column}))"
-    for column in ("form", "owner", "destination", "source", "session", "expires_at", "final_at", "submitted_at")
+# A row with a final report replaces only what it was of the same message; one without, sent again, does not open what
+# was closed in between. `final_at` is assigned first of the compared ones: where it is replaced, so are the others.
+_TAKEN: Final = (
+    "IF(VALUES(final_at)>0,VALUES(submitted_at)<>submitted_at,"
+    "final_at>0 AND VALUES(submitted_at)=submitted_at AND VALUES(owner)=owner)"
+)
+_UNLESS_TAKEN: Final = " ON DUPLICATE KEY UPDATE " + ",".join(
+    f"{column}=IF({_TAKEN},{column},VALUES({column}))"
+    for column in ("form", "destination", "source", "session", "expires_at", "final_at", "owner", "submitted_at")
 )
 _SELECT_OPEN: Final = f"SELECT {_COLUMNS} FROM open_messages WHERE "
 PUT_ITEMS: Final = "INSERT INTO items (node,kind,name,content) VALUES "
@@ -99,8 +103,11 @@ def statements_of_shared_opens(group: Group) -> Iterator[str]:
 
 
 def put_opens_unless_taken(messages: Iterable[OpenMessage]) -> str:
-    """Like `put_opens`, but a message with a final report leaves another one alone that was put since."""
-    return _INSERT_OPEN + ",".join(map(_open_values, messages)) + _UNLESS_ANOTHER
+    """Like `put_opens`, but a message with a final report leaves another one alone that was put since.
+
+    And one without leaves itself alone where it has one by now: it is sent again, and another node was faster.
+    """
+    return _INSERT_OPEN + ",".join(map(_open_values, messages)) + _UNLESS_TAKEN
 
 
 def put_opens(messages: Iterable[OpenMessage]) -> str:
