@@ -164,6 +164,19 @@ async def test_a_term_that_can_read_it_takes_it_in(monkeypatch):
     assert await set_aside(store) == [b"damaged"]
 
 
+async def test_what_is_set_aside_while_earlier_rows_are_looked_at_counts_once():
+    store = Shared(lambda: 0.0)
+    store.rows = [(b"n", b"damaged")]
+    store.put(Table.META, UNREADABLE + b"!", b"of an earlier term")  # the first by its name
+    keeper, taken = keeper_of(store)
+    with structlog.testing.capture_logs() as logged:
+        await collect_all(keeper)
+        await collect_all(keeper)
+    assert (taken, len(await set_aside(store)), keeper.unreadable) == ([], 2, 2)
+    said = [entry["event"] for entry in logged if "unreadable" in entry["event"]]
+    assert sorted(said) == ["custody.unreadable", "custody.unreadable_set_aside"]
+
+
 async def test_a_store_that_cannot_be_read_for_a_moment_keeps_back_nothing_that_was_set_aside(monkeypatch):
     store = Shared(lambda: 0.0)
     store.rows = []

@@ -23,10 +23,15 @@ class SetAside:
     """Of one term of service."""
 
     def __init__(self, store: SharedStore) -> None:
-        self.unreadable = 0  # rows that are set aside, as far as they were looked at
+        self._unreadable: set[bytes] = set()  # names of what is set aside, as far as it was looked at
         self._store = store
         self._after: bytes | None = UNREADABLE  # what is up to here was looked at; None: all of it
         self._log = logger("custody")
+
+    @property
+    def unreadable(self) -> int:
+        """How many rows are set aside, as far as they were looked at."""
+        return len(self._unreadable)
 
     def readable(self, rows: Rows) -> list[CustodyRow]:
         """Of `rows`, which are in the inbox. The others are set aside, in the store's present group."""
@@ -35,9 +40,10 @@ class SetAside:
             try:
                 row = decode_custody(content)
             except RowError as error:
-                self._store.put(Table.META, _name_for(name, content), content)
+                kept_as = _name_for(name, content)
+                self._store.put(Table.META, kept_as, content)
                 self._store.take_from_inbox(name)
-                self.unreadable += 1
+                self._unreadable.add(kept_as)
                 self._log.error("custody.unreadable_set_aside", name=name.hex(), bytes=len(content), detail=str(error))
             else:
                 found.append(row)
@@ -62,7 +68,9 @@ class SetAside:
             try:
                 found.append(decode_custody(content))
             except RowError as error:
-                self.unreadable += 1
+                if name in self._unreadable:
+                    continue  # set aside in this term, behind what was looked at
+                self._unreadable.add(name)
                 self._log.error("custody.unreadable", name=name.hex(), bytes=len(content), detail=str(error))
             else:
                 self._store.delete(Table.META, name)
