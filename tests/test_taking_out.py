@@ -1,4 +1,4 @@
-"""A node is taken out of a quorum that runs, as docs/quorum.md says: from its stop to the end of its rows."""
+"""A node is taken out of a quorum that runs, to the end of its rows, and another one added: as docs/quorum.md says."""
 
 import re
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.processes
 *STAYING, LEAVING = NODES
 
 
-async def test_a_node_is_taken_out_and_forgotten_while_the_others_serve(tmp_path):
+async def test_a_node_is_taken_out_and_forgotten_and_one_added_while_the_others_serve(tmp_path):
     cluster = await trio.to_thread.run_sync(shared_cluster)
     async with set_up(tmp_path, rate=30.0, seed=1, cluster=cluster) as stage:
 
@@ -30,9 +30,10 @@ async def test_a_node_is_taken_out_and_forgotten_while_the_others_serve(tmp_path
 
         assert await stage.nodes[LEAVING].stop(100)
         assert f"{LEAVING} is among the [[peers]]" in (await forget()).output
+        before = {name: file(stage.directory, name).read_text() for name in STAYING}
         for name in STAYING:
             written = file(stage.directory, name)
-            text, count = re.subn(rf'\[\[peers\]\]\nname = "{LEAVING}"\nurl = .*\n', "", written.read_text())
+            text, count = re.subn(rf'\[\[peers\]\]\nname = "{LEAVING}"\nurl = .*\n', "", before[name])
             assert count == 1
             written.write_text(text)
             stage.nodes[name].hang_up()
@@ -50,3 +51,11 @@ async def test_a_node_is_taken_out_and_forgotten_while_the_others_serve(tmp_path
         await stage.until(forgotten, f"{LEAVING} is forgotten")  # once it was taken over from
         await stage.until(unknown, f"{LEAVING} is unknown")
         await stage.serving(*STAYING)
+
+        for name in STAYING:
+            file(stage.directory, name).write_text(before[name])
+            stage.nodes[name].hang_up()
+        await stage.until(named, f"{LEAVING} is a peer, and has never served")
+        stage.nodes[LEAVING].start()
+        await stage.serving(*NODES)
+        await stage.until(unknown, "all are set alike")
