@@ -14,6 +14,7 @@ from chaos.quorum.configuration import ANSWER_S
 from chaos.quorum.excuses import (
     CROSSED,
     FINAL_FORGOTTEN,
+    HURRIED,
     MAYBE_DELIVERED,
     PUT_OFF,
     RESENT,
@@ -22,7 +23,7 @@ from chaos.quorum.excuses import (
     TAKEN_OVER,
     QuorumExcuses,
 )  # fmt: skip
-from chaos.quorum.hearing import Gone, Hearing, Released, Step
+from chaos.quorum.hearing import Gone, Hearing, Hurried, Released, Step
 from chaos.quorum.inboxes import Inboxes, Stay
 from chaos.quorum.skew import ahead, tidy
 from chaos.quorum.stage import Episode
@@ -51,7 +52,18 @@ def steps(*some):
 
 
 def verdict(
-    operator=OPERATOR, gw1=TOLD, gw2=(), *, where=None, episodes=(), via=(), arrived=None, gone=(), let_go=(), **more
+    operator=OPERATOR,
+    gw1=TOLD,
+    gw2=(),
+    *,
+    where=None,
+    episodes=(),
+    via=(),
+    arrived=None,
+    gone=(),
+    let_go=(),
+    hurried=(),
+    **more,
 ):
     """`via`: the nodes that the gateway gw1 was with, and since when."""
     rest = Rest(unrest="", parked=where or {}, replayed=[])
@@ -62,6 +74,7 @@ def verdict(
     turnstile = Turnstile(1, {})
     turnstile.passages = [Passage(*each) for each in via or [("gw1", 0.0)]]
     hearing = Hearing(gone=[Gone(*each) for each in gone], released=[Released(*each) for each in let_go])
+    hearing.hurried += [Hurried(*each) for each in hurried]
     hearing.steps.update(arrived or {})
     told = Told(evidence.operator, evidence.gateways)
     return judged(evidence, told, QuorumExcuses(told, episodes, {"gw1": turnstile, "gw2": Turnstile(2, {})}, hearing))
@@ -132,6 +145,14 @@ def test_what_crosses_an_unbind_may_come_again():
     assert verdict(crossed, gw1=twice).repeated == {CROSSED: 1}
     late = [*sent, events.Unanswered(4.8, 1, "b2", "bind lost"), events.Sent(5.0, 1, "b3", 2)]
     assert found(verdict(late, gw1=twice)) == ["repeated without a reason"]
+
+
+def test_what_a_node_could_not_answer_within_its_drain_s_may_come_again():
+    stopped = [*OPERATOR[:4], events.Unanswered(6.0, 1, "b2", "bind lost"), events.Sent(6.1, 1, "b3", 2)]
+    twice = [*TOLD, received(4.0), received(9.0)]
+    assert verdict(stopped, gw1=twice, hurried=[(5.8, "gw2")]).repeated == {HURRIED: 1}
+    for other in ((5.8, "gw1"), (2.5, "gw2"), (9.0, "gw2")):
+        assert found(verdict(stopped, gw1=twice, hurried=[other])) == ["repeated without a reason"]
 
 
 def test_what_the_operator_is_told_to_send_again_may_come_again_if_the_node_failed():

@@ -6,7 +6,7 @@ sent it again; or the gateway's session ended with the answer on its way, and th
 another one by itself. Whoever takes over from a node parks such a report, and never sends it.
 
 Without a fault it may come twice if its node could not put it into custody within operator_answer_s, by the operator's
-ledger: it was told to send it again, and both are delivered.
+ledger, or, by the node's log, within drain_s when it was stopped: it was sent again, and both are delivered.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,6 +20,7 @@ from chaos.quorum.turnstile import Turnstile
 from chaos.told import Delivery, Told
 from dlrproxy.admin.parked import ParkedItem
 from dlrproxy.simulator.judge import Arrival, Named
+from dlrproxy.simulator.ledger import Unanswered
 from ring.commands import Reason
 
 # From a gateway's answer to the commit that makes it durable: 10 ms, and some seconds on a busy machine.
@@ -33,6 +34,7 @@ LINGERING_S: Final = 10.0
 CROSSING_S: Final = 0.5
 
 CROSSED: Final = "the operator sent it as its bind ended, and sent it again"
+HURRIED: Final = "its node had to stop before it could answer, and the operator sent it again"
 RESENT: Final = "the operator had no answer, and sent it again"
 SLOW: Final = "it was in custody too late for operator_answer_s, and the operator was told to send it again"
 PUT_OFF: Final = "the operator was told to send it again, as its node failed"
@@ -62,13 +64,11 @@ class QuorumExcuses:
         name = case.message_id, case.state
         node = self._turnstiles[first.gateway].node_at(first.t)
         for unanswered in self._told.unanswered.get(name, ()):
-            at, owing = unanswered.t, self._told.node_of_bind[unanswered.bind].partition("@")[0]
-            if at > second.t or (name, at) in self._resent:
+            if unanswered.t > second.t or (name, unanswered.t) in self._resent:
                 continue
-            crossed = at - self._told.sent[name, unanswered.bind] <= CROSSING_S
-            if crossed or self._touched(owing, at - ON_ITS_WAY_S, at):
-                self._resent.add((name, at))
-                return CROSSED if crossed else RESENT
+            if why := self._unanswered(name, unanswered):
+                self._resent.add((name, unanswered.t))
+                return why
         if self._sent_again_as_too_slow(name, second.t):
             return SLOW
         until = self._durable_by(node, first.t)
@@ -81,6 +81,16 @@ class QuorumExcuses:
             return ""  # the operator had its answer, which is that of the gateway
         after = self._turnstiles[second.gateway].node_at(second.t)
         return SESSION_ENDED if after == node or self._gave_away(node, case, first.t, second.t) else ""
+
+    def _unanswered(self, name: Delivery, event: Unanswered) -> str:
+        """Why the operator had no answer; empty: nothing explains it."""
+        at, owing = event.t, self._told.node_of_bind[event.bind].partition("@")[0]
+        if at - self._told.sent[name, event.bind] <= CROSSING_S:
+            return CROSSED
+        if self._touched(owing, at - ON_ITS_WAY_S, at):
+            return RESENT
+        hurried = (each for each in self._hearing.hurried if each.node == owing)
+        return HURRIED if any(each.t - READ_S <= at <= each.t + ON_ITS_WAY_S for each in hurried) else ""
 
     def _sent_again_as_too_slow(self, name: Delivery, until: float) -> bool:
         """On a busy machine a commit may take so long without any fault; what it has put into custody stays there."""

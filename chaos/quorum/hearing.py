@@ -42,12 +42,21 @@ class Released:
     node: str
 
 
+@frozen
+class Hurried:
+    """A node was asked to stop, and drain_s was over before all that was in flight was answered."""
+
+    t: float
+    node: str
+
+
 @define
 class Hearing:
     """Of all nodes, over all their starts."""
 
     gone: list[Gone] = field(factory=list)
     released: list[Released] = field(factory=list)
+    hurried: list[Hurried] = field(factory=list)
     ahead_s: dict[str, float] = field(factory=dict)  # by node: its wall clock, against this process's; never too much
     steps: defaultdict[str, list[Step]] = field(factory=lambda: defaultdict(list))  # by message id
 
@@ -59,6 +68,8 @@ class Hearing:
             self.steps[event["message_id"]].append(Step(now, node, event["origin"]))
         elif event["event"] == "quorum.node_gone":
             self.gone.append(Gone(now, event["gone"]))
+        elif event["event"] == "node.drain_time_over":
+            self.hurried.append(Hurried(now, node))
         elif event["event"] == "quorum.released" and event["why"] != _STOPPING:
             self.released.append(Released(now, node))
 
