@@ -34,7 +34,8 @@ SETTINGS = {
     "wsrep_slave_threads": "2",
     "performance_schema": "OFF",
 }
-_SYNCED_S = 60.0
+STATUS = ("wsrep_cluster_size", "wsrep_cluster_status", "wsrep_local_state_comment", "wsrep_ready")
+_SYNCED_S = 120.0
 
 
 class Arbitrator:
@@ -121,35 +122,31 @@ class Cluster:
             self.restart(name, wait=False)
         self.wait_synced(size=len(self.names))
 
-    def status(self, name, variable):
-        """Empty: it does not answer."""
+    def status(self, name):
+        """What it says of its cluster; empty: it does not answer."""
         with contextlib.suppress(RuntimeError):
-            return self._status(name, variable)
-        return ""
-
-    def _status(self, name, variable):
-        answer = self.servers[name].sql(f"SHOW GLOBAL STATUS LIKE '{variable}'").split()
-        return answer[1] if len(answer) > 1 else ""
+            lines = self.servers[name].sql(f"SHOW GLOBAL STATUS WHERE Variable_name IN {STATUS}").splitlines()
+            return dict(line.split("\t") for line in lines)
+        return {}
 
     def wait_synced(self, *names, size=None):
-        deadline = time.monotonic() + _SYNCED_S
+        """Until each has all that the cluster has, and takes statements; it is in a cluster of `size`."""
+        wanted = {"wsrep_local_state_comment": "Synced", "wsrep_ready": "ON"}
+        if size is not None:
+            wanted["wsrep_cluster_size"] = str(size)
         for name in names or self.names:
-            while self.status(name, "wsrep_local_state_comment") != "Synced" or (
-                size is not None and self.status(name, "wsrep_cluster_size") != str(size)
-            ):
-                if time.monotonic() > deadline:
-                    raise RuntimeError(f"{name} is not synced:\n{self.log(name)}")
-                time.sleep(0.05)
+            self._wait(name, wanted)
 
     def wait_size(self, name, size):
         """Until the server is in a part of the cluster that has so many members and goes on, or does not (0)."""
+        goes_on = {"wsrep_cluster_status": "Primary", "wsrep_cluster_size": str(size)}
+        self._wait(name, goes_on if size else {"wsrep_cluster_status": "non-Primary"})
+
+    def _wait(self, name, wanted):
         deadline = time.monotonic() + _SYNCED_S
-        wanted = ("Primary", str(size)) if size else ("non-Primary",)
-        while (
-            self.status(name, "wsrep_cluster_status"), self.status(name, "wsrep_cluster_size")
-        )[: len(wanted)] != wanted:  # fmt: skip
+        while not wanted.items() <= (said := self.status(name)).items():
             if time.monotonic() > deadline:
-                raise RuntimeError(f"{name} is not in {wanted}:\n{self.log(name)}")
+                raise RuntimeError(f"{name} says {said}, and not {wanted}:\n{self.log(name)}")
             time.sleep(0.05)
 
     def arbitrator(self):
@@ -195,7 +192,7 @@ def recovered(server):
     return re.findall(r"Recovered position: ?(\S+)", done.stderr)[-1]
 
 
-def _wait_ready(server):
+def wait_ready(server):
     """It lets clients in before it takes their statements."""
     deadline = time.monotonic() + _SYNCED_S
     while server.sql("SHOW GLOBAL STATUS LIKE 'wsrep_ready'").split()[1:] != ["ON"]:
@@ -217,7 +214,7 @@ def _template():
         wsrep_provider_options=options,
     )
     server.start("--wsrep-new-cluster")
-    _wait_ready(server)
+    wait_ready(server)
     server.sql(
         "CREATE DATABASE dlrproxy; CREATE USER app@localhost IDENTIFIED BY 'secret';"
         "GRANT ALL ON dlrproxy.* TO app@localhost;"

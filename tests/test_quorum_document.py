@@ -17,6 +17,7 @@ import pytest
 import trio
 from admin_world import FakeNode, quorum_status
 from click.testing import CliRunner
+from galera_cluster import wait_ready
 from ports import free_ports
 from test_db_commands import db, said
 
@@ -135,6 +136,7 @@ async def test_a_node_that_is_set_up_as_the_document_says_is_found_sound(place):
 
 def _follow(server, file):
     """The statements of the second step, and the commands of the fourth."""
+    wait_ready(server)
     server.sql(block("CREATE USER IF NOT EXISTS mysql@localhost"))
     if os.geteuid() == 0:  # else the server runs as another user than that account's
         _give_state(server)

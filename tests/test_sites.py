@@ -100,6 +100,6 @@ async def test_each_site_is_lost_under_load_and_nothing_else_is(tmp_path):
             server = json.loads(shown.output)["quorum"]["server"]
             assert (server["primary"], server["size"], server["weight"]) == (True, 3, 5)
             judgement = (await ended(stage)).judgement
-        assert judgement.passed, judgement.findings
+        assert judgement.passed, "\n".join(map(str, judgement.findings))
     finally:
         await in_thread(cluster.close)

@@ -78,4 +78,4 @@ async def test_a_rolling_upgrade_and_a_way_back_lose_nothing(tmp_path):
         assert [(await stage.status(name)).custody.unreadable for name in stage.nodes] == [0, 0, 0]
 
         judgement = (await ended(stage)).judgement
-    assert judgement.passed, judgement.findings
+    assert judgement.passed, "\n".join(map(str, judgement.findings))
