@@ -296,6 +296,12 @@ def test_a_node_of_a_cluster_is_found_sound(tmp_path):
     assert [(finding["setting"], finding["value"]) for finding in found["findings"]] == [("wsrep_sst_method", "rsync")]
 
 
+def everywhere(cluster, statement):
+    """Done at one server once it has caught up with the others, and until that of the commands has."""
+    cluster.servers["b"].sql(f"SET wsrep_sync_wait=15; {statement}")
+    cluster.servers["a"].sql("SET wsrep_sync_wait=15; SELECT COUNT(*) FROM dlrproxy.members")
+
+
 def test_a_node_that_is_gone_is_forgotten_by_every_server_of_a_cluster(tmp_path):
     cluster = galera_cluster.shared_cluster()
     cluster.wait_synced()
@@ -304,16 +310,16 @@ def test_a_node_that_is_gone_is_forgotten_by_every_server_of_a_cluster(tmp_path)
     cluster.servers["a"].sql("DROP DATABASE IF EXISTS dlrproxy")
     db("init", file)
     assert "the database knows no node gw9; it knows none" in db("forget", file, "gw9", code=1)
-    cluster.servers["b"].sql("INSERT INTO dlrproxy.members VALUES ('gw9',1,1,'',0,'',0)")
+    everywhere(cluster, "INSERT INTO dlrproxy.members VALUES ('gw9',1,1,'',0,'',0)")
     told = encode(NodeSettings(fence_after_s=10.0, takeover_after_s=12.0)).hex()
-    cluster.servers["b"].sql(f"INSERT INTO dlrproxy.items VALUES ('gw9','settings','',x'{told}')")  # noqa: S608
+    everywhere(cluster, f"INSERT INTO dlrproxy.items VALUES ('gw9','settings','',x'{told}')")  # noqa: S608
     found = {each["setting"]: each for each in json.loads(db("check", file, "--json", code=1))["findings"]}
     assert (found["takeover_after_s of gw9"]["value"], found["takeover_after_s of gw9"]["should"]) == ("12", "15")
     assert found["peers of gw9"]["value"] == "in the database"
     assert "does not fit quorum.takeover_after_s of gw9, 12" in found["fence_after_s"]["value"]
     assert [each["setting"] for each in found.values() if each["fatal"]] == ["fence_after_s"]
     assert "gw9 lives" in db("forget", file, "gw9", code=1)
-    cluster.servers["b"].sql("UPDATE dlrproxy.members SET epoch=2,taken=1,heir='gw1'")
+    everywhere(cluster, "UPDATE dlrproxy.members SET epoch=2,taken=1,heir='gw1'")
     assert db("forget", file, "gw9") == "gw9 is forgotten\n"
     cluster.wait_synced()
     assert cluster.servers["c"].sql("SET wsrep_sync_wait=1; SELECT COUNT(*) FROM dlrproxy.members") == "0\n"
