@@ -69,7 +69,7 @@ async def test_each_site_is_lost_under_load_and_nothing_else_is(tmp_path):
     cluster = Cluster(weights={SERVER_OF[PRIME]: 3})
     try:
         await in_thread(cluster.start)
-        async with set_up(tmp_path, rate=60.0, seed=1, cluster=cluster, settings=SETTINGS) as stage:
+        async with set_up(tmp_path, rate=30.0, seed=1, cluster=cluster, settings=SETTINGS) as stage:
             assert await predicted(stage) == {"site north": False, "site south": True}
             bootstrap = ("db", "bootstrap", with_admin(file(stage.directory, OTHERS[0])))
             refused = await command(*bootstrap, "--yes")

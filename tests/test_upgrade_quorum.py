@@ -50,7 +50,7 @@ async def replaced(stage, name, command):
 async def test_a_rolling_upgrade_and_a_way_back_lose_nothing(tmp_path):
     old = before()
     cluster = await trio.to_thread.run_sync(galera_cluster.shared_cluster)
-    async with set_up(tmp_path, rate=60.0, seed=1, cluster=cluster, command=old) as stage:
+    async with set_up(tmp_path, rate=30.0, seed=1, cluster=cluster, command=old) as stage:
         server = cluster.servers[SERVER_OF["gw1"]]
 
         await faults.replace(stage, "gw1", LATER)  # too early
