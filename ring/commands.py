@@ -95,9 +95,10 @@ class Accepted(msgspec.Struct, frozen=True, gc=False):
 
 
 class Closed(msgspec.Struct, frozen=True, gc=False):
-    """A final report was delivered: the open message is finished."""
+    """A final report was delivered: the open message is finished, but not another one that has its id since."""
 
     envelope: Envelope
+    reported_at: float  # when its operator brought it; seconds on the node's clock
 
 
 class Reason(Enum):

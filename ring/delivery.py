@@ -209,7 +209,7 @@ class Delivery:
         self._shelf.note("delivered", item, gateway=item.gateway)
         if item.envelope.final:
             self._supersede(item)
-            self._shelf.command(Closed(item.envelope))
+            self._shelf.command(Closed(item.envelope, item.accepted_at))
         self.finish(item, now)
 
     def _supersede(self, item: Item) -> None:

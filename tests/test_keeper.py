@@ -3,6 +3,7 @@
 import pytest
 import trio
 from attrs import evolve
+from msgspec.structs import replace
 
 from dlrproxy.clock import NodeClock
 from dlrproxy.custody import Keeper
@@ -144,6 +145,21 @@ async def test_a_node_that_cannot_write_inherits_nothing():
         nursery.cancel_scope.cancel()
     assert [pair.keepers[name].in_custody() for name in ("a", "b")] == [1, 0]
     assert pair.keepers["a"].counts["busy"] == 1
+
+
+@pytest.mark.parametrize(("later_s", "ended"), [(0.0, 1), (7200.0, 0)])
+async def test_a_final_report_that_was_long_in_custody_ends_no_message_that_has_its_id_since(later_s, ended):
+    pair = Pair()
+    pair.relays["b"].owned[b"id1"] = open_message(b"id1", "gw-b")
+    pair.keepers["a"].accept(report(), [].append)
+    await run_until(pair, lambda: pair.relays["b"].delivered)
+    [(_, _, done)] = pair.relays["b"].delivered
+    pair.time += later_s
+    pair.relays["b"].owned[b"id1"] = replace(open_message(b"id1", "gw-b"), submitted_at=1000.0 + later_s)
+    done(ESME_ROK)
+    assert pair.keepers["b"].lookups.waiting
+    assert await pair.keepers["b"].lookups.look_up()
+    assert len(pair.relays["b"].closed) == ended
 
 
 async def test_a_report_is_answered_claimed_by_its_owner_and_delivered_there():

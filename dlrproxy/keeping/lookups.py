@@ -123,7 +123,11 @@ class Lookups:
                 if finding is not None and lookup.envelope.key in finished:
                     finding = structs.replace(finding, finished=True)
                 out += self._machine.asked(lookup.envelope.key, finding, self._clock.now())
-            elif relay is not None and isinstance(verdict, Match | Inexact):
+            elif (
+                relay is not None
+                and isinstance(verdict, Match | Inexact)
+                and _may_be_of(verdict.record, lookup.reported_at)
+            ):
                 relay.close(verdict.record)
         self._do(out)
 
@@ -155,7 +159,7 @@ class Lookups:
             found += [
                 name
                 for (name, row), verdict in zip(sought.items(), verdicts, strict=True)
-                if isinstance(verdict, Match) and verdict.record.submitted_at < row.accepted_at + _BEFORE_MESSAGE_S
+                if isinstance(verdict, Match) and _may_be_of(verdict.record, row.accepted_at)
             ]
         return found
 
@@ -174,6 +178,11 @@ class Lookups:
         if gateway is None or gateway not in bound:
             return None
         return Finding(gateway, exact=True, taking=self._store.accepting)
+
+
+def _may_be_of(record: OpenMessage, reported_at: float) -> bool:
+    """Whether a report that came then may be of this message, and not of one that had its id before."""
+    return record.submitted_at < reported_at + _BEFORE_MESSAGE_S
 
 
 def _finding(verdict: Verdict[OpenMessage] | None, ask: Ask, *, taking: bool) -> Finding | None:
