@@ -1,4 +1,4 @@
-"""The node's clock: seconds that neither go back nor jump, whatever happens to the wall clock (DESIGN: ages survive).
+"""The node's clock: seconds that neither go back nor jump, whatever happens to the wall clock.
 
 At start it continues from the wall clock or from where the last run stopped, whichever is later; from then on it
 follows the monotonic clock alone. Ages and expiry times are kept in it, on disk too.

@@ -2,7 +2,7 @@
 
 It is synchronous. Whoever reads a socket hands over all PDUs of one receive (`from_gateway`, `from_operator`); what
 they make us send is collected per link, and written once per link at the end (`wrap_up`). No task, await, event or log
-call for a PDU (perf-notes). What takes time ends in a callback: the store's `after_durable`, custody's answer, a tick.
+call for a PDU. What takes time ends in a callback: the store's `after_durable`, custody's answer, a tick.
 
     mt/submissions.py    gateway -> operator, and the responses back  mt/responses.py      that wait for the disk
     reports/arrivals.py  reports and MO from the operator             reports/seeking.py   whose message is not known

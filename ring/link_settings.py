@@ -21,8 +21,8 @@ class LinkSettings:
     # A frame holds about 300 bytes, so the first bound is met first: 3 MB a peer, a second's worth at 10,000 misses/s.
     outbox_frames: int = attrs.field(default=10_000, validator=ge(1))
     outbox_bytes: int = attrs.field(default=16 * 1024 * 1024, validator=ge(1))
-    # A message is cut here: below a hundred frames the cost of a message shows, above a few hundred it does not
-    # (perf-notes), and what comes behind waits for a whole message.
+    # A message is cut here: below a hundred frames the cost of a message shows, above a few hundred it does
+    # not, and what comes behind waits for a whole message.
     batch_frames: int = attrs.field(default=500, validator=ge(1))
     batch_bytes: int = attrs.field(default=256 * 1024, validator=ge(1))
     listen: tuple[str, int] | None = None  # host and port; None: those of this node's own url

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 RunningNode: TypeAlias = "Node | IntermittentNode[Any]"
 
 # A worker thread that has made a group durable waits for the interpreter; at the default interval of 5 ms a commit of
-# 0.2 ms takes 8 to 28 (perf-notes).
+# 0.2 ms was measured to take 8 to 28.
 _SWITCH_INTERVAL_S = 0.0005
 
 # What needs no disk ends in a moment, with a word to the peers. A thread that a disk holds inside fsync cannot be

@@ -172,7 +172,7 @@ class Attempt:
 
     def _bound(self, frame: bytes, command: int) -> None:
         self._ending = Ending.LOST
-        # The body may be missing or have TLVs that do not parse (smpp-facts): only its start is looked at.
+        # The body may be missing or have TLVs that do not parse: only its start is looked at.
         self._relay.system_id = response_id(frame)[:15]
         self._bind.session.responded(command, c.ESME_ROK)
         self._relay.bound(self._bind)

@@ -1,8 +1,8 @@
 """One TCP or TLS stream: a reader that awaits, and a `send` that does not.
 
 `send` tries the socket at once. Only what the socket does not take is buffered, for a writer task that sleeps until
-then (perf-notes, "the cheapest safe shape"). So the code that relays never awaits, and neither direction can block the
-other. Over TLS everything goes through the writer task.
+then: the cheapest safe shape that was found. So the code that relays never awaits, and neither direction can block
+the other. Over TLS everything goes through the writer task.
 
 The buffer is bounded by what fills it: requests stop at the window of their session and at `congested`; responses are
 owed only for what the peer itself sent, and it is not read while it is congested. Should a peer get past both, its
@@ -30,7 +30,7 @@ CLOSED_BY_PEER: Final = "closed_by_peer"
 LICENCE_LAPSED: Final = "licence_lapsed"  # this node may not serve any more
 CROWDED_OUT: Final = "crowded_out"  # it has not bound, and others want its place
 
-# Linux; elsewhere delayed acknowledgements stay as they are. Kannel waits for ours (smpp-facts, "Gateways").
+# Linux; elsewhere delayed acknowledgements stay as they are. Kannel waits for ours.
 _QUICKACK: Final[int | None] = getattr(socket, "TCP_QUICKACK", None)
 
 TlsStream = trio.SSLStream[trio.SocketStream]

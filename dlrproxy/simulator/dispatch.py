@@ -18,7 +18,7 @@ from protocols.smpp import constants as c
 from protocols.smpp.constants import HEADER_SIZE
 from protocols.smpp.framing import HEADER
 
-# What a large provider tries again (smpp-facts); every other error is the peer's last word.
+# What a large provider tries again; every other error is the peer's last word.
 RETRIED = frozenset({c.ESME_RTHROTTLED, c.ESME_RMSGQFUL, c.ESME_RSYSERR})
 
 EXPIRY_CHECK_S = 0.1

@@ -1,4 +1,4 @@
-"""Message ids as operators write them: one number, several spellings (smpp-facts: ids that do not compare equal)."""
+"""Message ids as operators write them: one number, several spellings, which do not compare equal."""
 
 import re
 from collections.abc import Callable, Mapping

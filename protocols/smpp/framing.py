@@ -17,7 +17,7 @@ HEADER = struct.Struct(">IIII")  # command_length, command_id, command_status, s
 LENGTH = struct.Struct(">I")
 _resequenced_header = struct.Struct(">12sI").pack  # takes the first 12 bytes of a longer frame
 
-# message_payload carries up to 64 KiB; its PDU has a header and other fields besides (smpp-facts: cap the length).
+# message_payload carries up to 64 KiB; its PDU has a header and other fields besides.
 MAX_PDU_SIZE = 0x10000 + 0x400
 
 

@@ -1,7 +1,7 @@
 """Which message does a reported id mean? The id in a receipt and the id in the submit_sm_resp need not be equal bytes.
 
-Operators write the same number in hex in one and in decimal in the other, pad it with zeros, change its case
-(smpp-facts, "Message ids that do not compare equal"). The rules by which two ids may still be one:
+Operators write the same number in hex in one and in decimal in the other, pad it with zeros, change its case. The
+rules by which two ids may still be one:
 
     rule          response id              reported id              of
     exact         the same bytes           the same bytes           any id

@@ -238,8 +238,8 @@ def parse(frame: bytes) -> Message:
 def response_id(frame: bytes) -> bytes:
     """message_id of a submit_sm_resp, submit_multi_resp or data_sm_resp PDU; empty where the body has none.
 
-    A body without a NUL is taken whole: some peers leave it out. Never ask this when command_status is not 0
-    (smpp-facts: an error response may carry an id).
+    A body without a NUL is taken whole: some peers leave it out. Never ask this when command_status is not 0:
+    an error response may carry an id.
     """
     end = frame.find(b"\0", HEADER_SIZE)
     return frame[HEADER_SIZE:] if end < 0 else frame[HEADER_SIZE:end]

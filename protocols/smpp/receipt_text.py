@@ -1,8 +1,8 @@
 """The text of a receipt: `id:... sub:... dlvrd:... submit date:... done date:... stat:... err:... text:...`.
 
 SMPP 3.4 appendix B gives that as an example. In the field any key may be missing, in another order or case, without
-its blank, without a value, or glued to the value before it (smpp-facts, "Receipt text"). So keys are looked for, not a
-layout. A text is bytes, one octet a character; only ASCII means anything here, and nothing raises.
+its blank, without a value, or glued to the value before it. So keys are looked for, not a layout. A text is bytes, one
+octet a character; only ASCII means anything here, and nothing raises.
 """
 
 import re

@@ -10,8 +10,8 @@ A report (receipt or intermediate notification) is told by, in this order:
                                          subscriber can write such a text
 
 Everything else is an MO. The message's id is the TLV's where there is one, else the text's; the state is the text's
-word where there is one, else the TLV's (smpp-facts, "Receipt text"). Only id, state and error decide anything; the
-rest is carried, not understood.
+word where there is one, else the TLV's. Only id, state and error decide anything; the rest is carried, not
+understood.
 
 Any bytes give a value: what cannot be read is named in `Report.problem` and nothing is raised, for an unreadable
 report still has to be routed.
@@ -72,7 +72,7 @@ _CUT_SHORT: Final = re.compile(rb"[^\0]*\0..([^\0]*)\0..([^\0]*)\0(.)", re.DOTAL
 
 # A whole deliver_sm whose esm_class says receipt and nothing else, with a text in the layout of SMPP 3.4 appendix B: so
 # most receipts are read by one match. Anchored at the body's start: a pattern searched at an offset would take
-# sm_length for text (perf-notes). The empty alternatives are cheaper than optional groups. No value holds a colon:
+# sm_length for text. The empty alternatives are cheaper than optional groups. No value holds a colon:
 # another key may be glued to it.
 _USUAL: Final = re.compile(
     rb"[^\0]*\0..([^\0]*)\0..([^\0]*)\0\x04..[^\0]*\0[^\0]*\0....(.)"

@@ -1,7 +1,7 @@
 """The id inside a report, replaced by the id that the gateway was given (setting `receipt_id = "as-submitted"`).
 
-Gateways that look a receipt up by the exact string (smpp-facts, Kannel) then find it, whichever form the operator
-reports it in. The text's id and TLV 0x001E are replaced; every other byte stays, and sm_length, the TLV's length and
+Gateways that look a receipt up by the exact string, as Kannel does, then find it, whichever form the operator reports
+it in. The text's id and TLV 0x001E are replaced; every other byte stays, and sm_length, the TLV's length and
 command_length are made right.
 """
 
