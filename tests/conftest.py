@@ -1,6 +1,11 @@
 """What holds for all tests."""
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# Whatever else the machine does, an example is not wrong because it was slow: by default it fails after 0.2 s.
+settings.register_profile("any speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any speed")
 
 PROCESSES_S = 300  # whole processes start, settle and end within seconds, but not on a machine that has much else to do
 
