@@ -59,7 +59,8 @@ async def has_taken(stage, node, lost):
 
     async def taken():
         status = await stage.status(node)
-        return status.quorum.members[lost].taken and not status.quorum.apart
+        member = None if status is None else status.quorum.members.get(lost)  # a server may be silent for a moment
+        return member is not None and member.taken and not status.quorum.apart
 
     await stage.until(taken, f"{lost} is taken over from")
 
