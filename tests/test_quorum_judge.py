@@ -310,6 +310,8 @@ def test_logs_are_heard_by_the_stages_own_clock():
     hearing.hear("gw2", {**line, "event": "quorum.released", "why": "it is stopping"})
     hearing.hear("gw2", {**line, "event": "quorum.released", "why": "its database server cannot be reached"})
     assert [released.node for released in hearing.released] == ["gw2"]
+    hearing.hear("gw3", {**line, "event": "node.drain_time_over"})
+    assert [hurried.node for hurried in hearing.hurried] == ["gw3"]
 
 
 def test_a_clock_is_moved_and_the_monotonic_one_is_left_alone():
