@@ -9,6 +9,7 @@ import trio
 
 from chaos.quorum import faults, schedule
 from chaos.quorum.configuration import NODES
+from chaos.quorum.excuses import LINGERING_BUSY_S
 from chaos.quorum.scenario import ended
 from chaos.quorum.stage import set_up
 
@@ -29,7 +30,7 @@ KINDS = {
 
 async def test_every_fault_once_under_load_with_clocks_ten_seconds_apart_loses_nothing(tmp_path, record_property):
     cluster = await trio.to_thread.run_sync(galera_cluster.shared_cluster)
-    async with set_up(tmp_path, rate=60.0, seed=1, cluster=cluster, skewed=True) as stage:
+    async with set_up(tmp_path, rate=40.0, seed=1, cluster=cluster, skewed=True) as stage:
         await faults.kill_all_databases(stage)
         servers = {name: await stage.server_ahead_s(name) for name in NODES}
         nodes = stage.hearing.ahead_s
@@ -39,7 +40,7 @@ async def test_every_fault_once_under_load_with_clocks_ten_seconds_apart_loses_n
             assert ahead_s["gw3"] < -4.5, ahead_s
         await schedule.short(stage)
         taken = {gone.node for gone in stage.hearing.gone}
-        outcome = await ended(stage)
+        outcome = await ended(stage, LINGERING_BUSY_S)
     judgement = outcome.judgement
     assert judgement.passed, "\n".join([*map(str, judgement.findings), *map(str, outcome.outages)])
     assert set(judgement.faults) == KINDS

@@ -12,6 +12,7 @@ from galera_cluster import Cluster
 
 from chaos.quorum import faults
 from chaos.quorum.configuration import NODES, data_dir, file
+from chaos.quorum.excuses import LINGERING_BUSY_S
 from chaos.quorum.scenario import ended
 from chaos.quorum.stage import SERVER_OF, set_up
 from dlrproxy.cli import main
@@ -100,7 +101,7 @@ async def test_each_site_is_lost_under_load_and_nothing_else_is(tmp_path):
             shown = await command("status", "--data-dir", data_dir(stage.directory, PRIME), "--json")
             server = json.loads(shown.output)["quorum"]["server"]
             assert (server["primary"], server["size"], server["weight"]) == (True, 3, 5)
-            judgement = (await ended(stage)).judgement
+            judgement = (await ended(stage, LINGERING_BUSY_S)).judgement
         assert judgement.passed, "\n".join(map(str, judgement.findings))
     finally:
         await in_thread(cluster.close)

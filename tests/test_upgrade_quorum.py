@@ -13,6 +13,7 @@ import trio
 from other_releases import LATER, LATER_RELEASE, RELEASE_BEFORE, before
 
 from chaos.quorum import faults
+from chaos.quorum.excuses import LINGERING_BUSY_S
 from chaos.quorum.scenario import ended
 from chaos.quorum.stage import SERVER_OF, set_up
 
@@ -91,5 +92,5 @@ async def test_a_rolling_upgrade_and_a_way_back_lose_nothing(tmp_path):
         for name in stage.nodes:
             await stage.until(partial(reads_all, stage, name), f"{name} can read all that it has")
 
-        judgement = (await ended(stage)).judgement
+        judgement = (await ended(stage, LINGERING_BUSY_S)).judgement
     assert judgement.passed, "\n".join(map(str, judgement.findings))

@@ -14,7 +14,7 @@ from attrs import evolve, frozen
 
 from chaos.judgement import Evidence, Finding, Judgement, Rest, judged
 from chaos.quorum.configuration import NUMBERS
-from chaos.quorum.excuses import QuorumExcuses
+from chaos.quorum.excuses import LINGERING_S, QuorumExcuses
 from chaos.quorum.faults import stop
 from chaos.quorum.inboxes import Stay
 from chaos.quorum.schedule import drawn
@@ -69,8 +69,11 @@ async def play(
         return await ended(stage)
 
 
-async def ended(stage: Stage) -> Outcome:
-    """No more messages and faults: until all is at rest and everybody has stopped, and what is to be said of it."""
+async def ended(stage: Stage, lingering_s: float = LINGERING_S) -> Outcome:
+    """No more messages and faults: until all is at rest and everybody has stopped, and what is to be said of it.
+
+    `lingering_s`: how long a row may stay in an inbox for no reason.
+    """
     for gateway in stage.gateways.values():
         gateway.make_no_more()
     stage.operator.make_no_more_mo()
@@ -82,7 +85,7 @@ async def ended(stage: Stage) -> Outcome:
     judgement = judged(evidence, told, excuses)
     lingered = [
         Finding("stayed in an inbox", f"{stay.seconds:.1f} s in that of {stay.node}, from {stay.began:.2f}")
-        for stay in excuses.lingered(stage.inboxes.stays)
+        for stay in excuses.lingered(stage.inboxes.stays, lingering_s)
     ]
     judgement = evolve(judgement, findings=(*judgement.findings, *lingered))
     return Outcome(judgement, tuple(_outages(stage)), tuple(stage.inboxes.stays))
