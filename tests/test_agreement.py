@@ -217,6 +217,12 @@ def test_a_node_that_does_not_fit_tells_and_does_not_claim():
     assert quorum.observe(observation(mended), 2.0) == [Claim(mended.members["gw2"])]
 
 
+def test_one_that_does_not_fit_and_has_never_served_writes_nothing():
+    quorum = machine(SLOW)
+    assert quorum.observe(observation(rows(gw1=there(), gw3=there())), 0.0) == []
+    assert "quorum.takeover_after_s of gw1, 15" in quorum.why
+
+
 def test_a_claim_is_not_used_where_another_node_came_before():
     quorum = machine(SLOW)
     quorum.observe(observation(rows()), 0.0)

@@ -164,7 +164,8 @@ class Quorum:
         if self.agreement is not None and (why := self.agreement.objection(rows, now)):
             self._become(Role.JOINING, why)
             self._end_term()
-            return self._publish(rows)
+            # Of a node that has never claimed nobody reads it.
+            return self._publish(rows) if self._settings.me in rows.members else []
         if self.epoch and self.may_act(self.epoch, now):
             self._become(Role.SERVING, "its database server is in the quorum, and has certified its claim")
             self._inherited = self._moved_here(rows)
