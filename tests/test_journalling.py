@@ -182,6 +182,67 @@ async def test_a_message_that_is_closed_before_it_is_durable_is_forgotten_with_i
         assert world.journal.size == 0
 
 
+async def test_a_message_that_is_closed_while_its_commit_is_late_is_journalled_again(autojump_clock):
+    async with World().running() as world:
+        world.backend.gate.close()
+        world.store.put(Table.CUSTODY, b"k", b"v")  # the committing group
+        await quiet()
+        world.put(b"1")
+        await trio.sleep(LONGER_S)
+        world.store.close_open("acme", b"1", 950.0, 1500.0)
+        world.put(b"2")
+        await quiet()
+        assert world.journal.holds(an_open(b"1", final_at=950.0))
+
+
+async def test_a_message_that_is_closed_while_its_journalling_fails_is_journalled_as_closed(autojump_clock):
+    async with World().running() as world:
+        world.backend.gate.close()
+        world.disk.gate.close()
+        world.store.put(Table.CUSTODY, b"k", b"v")  # the committing group
+        await quiet()
+        messages = [world.put(b"1"), world.put(b"2")]
+        await trio.sleep(LONGER_S)
+        world.store.close_open("acme", b"1", 950.0, 1500.0)
+        world.disk.gate.failures = 1
+        world.disk.gate.open()
+        await trio.sleep(2)
+        assert world.told == messages
+        assert {row.final_at for _, row in await world.journal.rows()} == {950.0, 0.0}
+
+
+async def test_a_late_commit_has_the_journal_look_at_each_message_once(autojump_clock):
+    """However many wait: a node whose database is slow has no time for them all at each write."""
+    looked_at = []
+    async with World().running() as world:
+        holds = world.journal.holds
+        world.journal.holds = lambda message: looked_at.append(message) or holds(message)
+        world.backend.gate.close()
+        messages = []
+        for number in range(20):
+            messages.append(world.put(b"%d" % number))
+            await trio.sleep(JOURNAL_AFTER_S)
+        assert world.told == looked_at == messages
+        assert world.disk.writes > 10  # not all at once
+
+
+async def test_a_stop_that_interrupts_the_journal_has_closing_save_what_it_was_about_to_write(autojump_clock):
+    async def write_for_ever(messages):
+        await trio.sleep_forever()
+
+    async with World().running() as world:
+        write = world.journal.write
+        world.journal.write = write_for_ever
+        world.backend.gate.close()
+        message = world.put(b"1")
+        await trio.sleep(LONGER_S)
+    world.journal.write = write
+    world.store.abandon()
+    await world.store.close()
+    assert world.told == []
+    assert world.journal.holds(message)
+
+
 async def test_a_journal_that_fails_tells_nobody_and_the_database_everybody(autojump_clock):
     async with World().running() as world:
         world.backend.gate.close()

@@ -47,6 +47,7 @@ class Group:
         "closed",
         "due_by",
         "forms",
+        "fresh",
         "inboxes",
         "index",
         "openers",
@@ -58,6 +59,7 @@ class Group:
 
     def __init__(self) -> None:
         self.opens: dict[Key, OpenMessage] = {}
+        self.fresh: dict[Key, OpenMessage] = {}  # those of `opens` that are new or changed since `take_fresh`
         # The exact ids among `opens` that differ from their normal form, by (operator, normal form).
         self.forms: dict[Key, tuple[bytes, ...]] = {}
         self.closed: dict[Key, Closed] = {}  # records that this group closes and does not itself put
@@ -80,7 +82,7 @@ class Group:
 
     def put_open(self, key: Key, message: OpenMessage, form: bytes) -> None:
         """`form` is the normal form of the exact id."""
-        self.opens[key] = message
+        self.opens[key] = self.fresh[key] = message
         self.size += OVERHEAD_BYTES
         operator, message_id = key
         if form != message_id:
@@ -96,7 +98,7 @@ class Group:
             return
         put_here = self.opens.get(key)
         if put_here is not None:
-            self.opens[key] = closed(put_here, final_at, expires_at)
+            self.opens[key] = self.fresh[key] = closed(put_here, final_at, expires_at)
         else:
             after = closed(message, final_at, expires_at) if message is not None else None
             self.closed[key] = Closed(final_at, expires_at, after)
@@ -104,9 +106,20 @@ class Group:
 
     def remove_open(self, key: Key) -> None:
         self.opens.pop(key, None)
+        self.fresh.pop(key, None)
         self.closed.pop(key, None)
         self.removed.add(key)
         self.size += OVERHEAD_BYTES
+
+    def take_fresh(self) -> dict[Key, OpenMessage]:
+        """What is new of `opens`, once: for a journal, which so looks at each record once."""
+        taken, self.fresh = self.fresh, {}
+        return taken
+
+    def put_back(self, taken: dict[Key, OpenMessage]) -> None:
+        """The journal does not have them: they are new again, but where they have changed or gone since."""
+        fresh = {key: message for key, message in taken.items() if self.opens.get(key) is message}
+        self.fresh = {**fresh, **self.fresh}
 
     def over(self, key: Key, stored: OpenMessage | None) -> OpenMessage | None:
         """What the record is once this group is written over `stored`."""

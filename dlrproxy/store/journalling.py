@@ -13,14 +13,16 @@ has the same or newer ones (`sql.homecoming`).
 """
 
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 import trio
 
 from dlrproxy.store.group import Group, Key
 from dlrproxy.store.journal import Journal, JournalError
-from dlrproxy.store.port import OpenMessage
+
+if TYPE_CHECKING:
+    from dlrproxy.store.port import OpenMessage
 
 RETRY_S: Final = 1.0
 
@@ -73,31 +75,33 @@ class Journalling:
         self._changed = trio.Event()
         groups = self._uncommitted()
         waiting = [(group, len(group.openers)) for group in groups]
-        messages = self._unsaved(groups)
-        if messages and not await self._journalled(messages):
+        fresh = any(group.fresh for group in groups)
+        if fresh and not await self._journalled(groups):
             await trio.sleep(RETRY_S)
-        elif messages or any(count for _, count in waiting):
+        elif fresh or any(count for _, count in waiting):
             for group, count in waiting:
                 group.release(count)
         else:
             await self._changed.wait()
 
-    def _unsaved(self, groups: list[Group]) -> list[OpenMessage]:
-        newest: dict[Key, OpenMessage] = {}
-        for group in groups:
-            newest.update(group.opens)
-        return [message for message in newest.values() if not self._journal.holds(message)]
-
-    async def _journalled(self, messages: list[OpenMessage]) -> bool:
+    async def _journalled(self, groups: list[Group]) -> bool:
+        """Write what is new of these groups. False: it is not in the journal, and is new again."""
+        taken = [(group, group.take_fresh()) for group in groups]
+        messages = {key: message for _, fresh in taken for key, message in fresh.items()}  # of each key the newest
         first = not self._journal.size
-        self._writing = {message.key for message in messages}
+        self._writing = set(messages)
+        written = False
         try:
-            await self._journal.write(messages)
+            await self._journal.write(messages.values())
+            written = True
         except JournalError as error:
             _log.error("journal.failed", why=str(error), messages=len(messages))
             return False
         finally:
             self._writing = set()
+            if not written:  # also when it was cancelled: `save` may come next
+                for group, fresh in taken:
+                    group.put_back(fresh)
         if first:
             _log.warning("journal.used", messages=len(messages), why=f"a commit takes longer than {self._after_s:g} s")
         return True
@@ -120,5 +124,6 @@ class Journalling:
 
     async def save(self) -> None:
         """At the end, when the backend cannot be waited for: write what is not durable, and call nobody."""
-        if messages := self._unsaved(self._uncommitted()):
-            await self._journalled(messages)
+        groups = self._uncommitted()
+        if any(group.fresh for group in groups):
+            await self._journalled(groups)
