@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from galera_cluster import Cluster
 
 from chaos.quorum import faults
-from chaos.quorum.configuration import NODES, data_dir, file
+from chaos.quorum.configuration import ACCOUNT, NODES, data_dir, file
 from chaos.quorum.excuses import LINGERING_BUSY_S
 from chaos.quorum.scenario import ended
 from chaos.quorum.stage import SERVER_OF, set_up
@@ -50,8 +50,9 @@ async def flows_through(stage, *names):
 
 def with_admin(file):
     """The same configuration with the account that `db bootstrap` needs."""
+    user = f'user = "{ACCOUNT}"'
     made = file.with_name(f"admin-{file.name}")
-    made.write_text(file.read_text().replace('user = "app"', 'user = "app"\nadmin_user = "root"'))
+    made.write_text(file.read_text().replace(user, f'{user}\nadmin_user = "root"'))
     return made
 
 

@@ -11,6 +11,7 @@ hearing        what the nodes' logs say of the ways of reports, by the stage's o
 inboxes        how long rows stay in inboxes, as the database has it
 stage          who plays, what can be seen of them, and what is waited for
 faults         each fault: it happens, and is over when all serve and messages flow
+unfit          those in which a server, a line or a disk is there and does not do its part: the node says why
 schedule       the faults of a run: one of each kind at any node, again and again, or the short schedule of `make test`
 excuses        what explains a repeat, a late report, or one that stays parked: only what docs/quorum-custody.md allows
 scenario       load, faults, the way back to rest, and the judgement

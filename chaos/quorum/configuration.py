@@ -14,6 +14,7 @@ NUMBERS: Final = {f"700{number}": name for number, name in enumerate(NODES, 1)} 
 OPERATOR: Final = "acme"
 SYSTEM_ID: Final = "shop"
 PASSWORD: Final = "secret"  # noqa: S105 - nobody else is there
+ACCOUNT: Final = "dlrproxy"  # of the nodes, at their servers
 # Short, so that a schedule is; in the proportions of the defaults.
 HEARTBEAT_S: Final = 0.5
 FENCE_AFTER_S: Final = 5.0
@@ -30,6 +31,7 @@ class Ports:
     listen: Mapping[str, Mapping[str, int]]  # by node: where it listens for each gateway
     turnstiles: Mapping[str, int]  # by gateway
     links: Mapping[str, int]  # by node: where its peers dial
+    databases: Mapping[str, int]  # by node: where it dials its server, if it does so over a line
 
     @classmethod
     def of(cls, ports: list[int]) -> "Ports":
@@ -39,20 +41,23 @@ class Ports:
         def each() -> dict[str, int]:
             return {name: next(free) for name in NODES}
 
-        return cls(next(free), {node: each() for node in NODES}, each(), each())
+        return cls(next(free), {node: each() for node in NODES}, each(), each(), each())
 
 
-COUNT: Final = 1 + len(NODES) * len(NODES) + 2 * len(NODES)
+COUNT: Final = 1 + len(NODES) * len(NODES) + 3 * len(NODES)
 
 
 Settings = Mapping[str, Mapping[str, str | int]]  # of [quorum], by node
 
 
 def write(directory: Path, ports: Ports, sockets: Mapping[str, str], settings: Settings) -> None:
-    """The file of each node, and its data directory. `sockets`: by node, of its database server. Raises OSError."""
+    """The file of each node, and its data directory. Raises OSError.
+
+    `sockets`: by node, of its database server; a node that has none there dials it over a line.
+    """
     for name in NODES:
         data_dir(directory, name).mkdir(parents=True)
-        lines = _lines(name, data_dir(directory, name), ports, sockets[name], settings)
+        lines = _lines(name, data_dir(directory, name), ports, sockets.get(name), settings)
         file(directory, name).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -64,7 +69,7 @@ def data_dir(directory: Path, name: str) -> Path:
     return directory / "data" / name
 
 
-def _lines(name: str, data: Path, ports: Ports, socket: str, settings: Settings) -> Iterator[str]:
+def _lines(name: str, data: Path, ports: Ports, socket: str | None, settings: Settings) -> Iterator[str]:
     listen = ", ".join(f'{gateway} = "{LOOPBACK}:{port}"' for gateway, port in ports.listen[name].items())
     yield from (
         "[node]",
@@ -99,8 +104,8 @@ def _lines(name: str, data: Path, ports: Ports, socket: str, settings: Settings)
         "retry_min_s = 0.2",
         "retry_max_s = 1",
         "[database]",
-        f'socket = "{socket}"',
-        'user = "app"',
+        *([f'host = "{LOOPBACK}"', f"port = {ports.databases[name]}"] if socket is None else [f'socket = "{socket}"']),
+        f'user = "{ACCOUNT}"',
         f'password = "{PASSWORD}"',
         "connect_timeout_s = 2.0",
         "[quorum]",

@@ -1,4 +1,4 @@
-"""Each fault of a quorum: it happens, and is over when all serve again and messages flow."""
+"""Each fault in which a process is gone or stands still: it happens, and is over when all serve and messages flow."""
 
 import time
 from collections.abc import AsyncIterator, Sequence

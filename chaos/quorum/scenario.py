@@ -13,7 +13,7 @@ import trio
 from attrs import evolve, frozen
 
 from chaos.judgement import Evidence, Finding, Judgement, Rest, judged
-from chaos.quorum.configuration import NUMBERS
+from chaos.quorum.configuration import NODES, NUMBERS
 from chaos.quorum.excuses import LINGERING_S, QuorumExcuses
 from chaos.quorum.faults import stop
 from chaos.quorum.inboxes import Stay
@@ -57,8 +57,8 @@ async def play(
     skewed: bool = False,
 ) -> Outcome:
     """Raises NotInTimeError, NoFaketimeError and OSError, in groups. Leaves no process behind but the cluster's."""
-    async with set_up(directory, rate=rate, seed=seed, cluster=cluster, skewed=skewed) as stage:
-        say("everybody is up; messages flow")
+    async with set_up(directory, rate=rate, seed=seed, cluster=cluster, skewed=skewed, breakable=True) as stage:
+        say(f"everybody is up; messages flow. A full disk: {stage.disks[NODES[0]].what}")
         ends = time.monotonic() + 60 * minutes
         for fault in drawn(Random(seed)):
             if time.monotonic() >= ends:

@@ -5,7 +5,7 @@ from random import Random
 
 import trio
 
-from chaos.quorum import faults
+from chaos.quorum import faults, unfit
 from chaos.quorum.configuration import NODES, TAKEOVER_AFTER_S
 from chaos.quorum.stage import Stage
 
@@ -21,7 +21,9 @@ def drawn(random: Random) -> Iterator[Fault]:
 def _each_once(random: Random) -> list[Fault]:
     one, two, three = random.sample(NODES, len(NODES))
     short, long, away, paused = (random.uniform(*span) for span in ((0.5, 8), (1, 15), (0.1, 6), (0.5, 8)))
-    asleep = random.uniform(1, 15)
+    asleep, locked = random.uniform(1, 15), random.uniform(2, 8)
+    unfit_s = [random.uniform(0.5, 8) for _ in range(6)]  # that is for less than takeover_after_s, and for more
+    resets = random.random() < 0.5
     every: list[Fault] = [
         lambda stage: faults.kill_database(stage, one, away_s=short),
         lambda stage: faults.kill_node(stage, two, away_s=away),
@@ -32,6 +34,13 @@ def _each_once(random: Random) -> list[Fault]:
         lambda stage: faults.pause_node(stage, three, for_s=asleep),
         faults.kill_all_databases,
         faults.restart_rolling,
+        lambda stage: unfit.read_only(stage, one, for_s=unfit_s[0]),
+        lambda stage: unfit.no_rights(stage, two, for_s=unfit_s[1]),
+        lambda stage: unfit.no_account(stage, three, for_s=unfit_s[2]),
+        lambda stage: unfit.no_connections(stage, one, for_s=unfit_s[3]),
+        lambda stage: unfit.black_hole(stage, two, for_s=unfit_s[4], reset=resets),
+        lambda stage: unfit.full_disk(stage, three, for_s=unfit_s[5]),
+        lambda stage: unfit.locked(stage, one, for_s=locked),
     ]
     return random.sample(every, len(every))
 

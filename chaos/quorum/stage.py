@@ -11,10 +11,21 @@ import galera_cluster
 import trio
 from attrs import define, field, frozen
 
+from chaos.disk import Disk, disks
+from chaos.lines import Line
 from chaos.nodes import Node
 from chaos.plan import UNRULED
 from chaos.quorum import configuration, skew
-from chaos.quorum.configuration import FENCE_AFTER_S, HEARTBEAT_S, NODES, PASSWORD, SYSTEM_ID, Ports, Settings
+from chaos.quorum.configuration import (
+    ACCOUNT,
+    FENCE_AFTER_S,
+    HEARTBEAT_S,
+    NODES,
+    PASSWORD,
+    SYSTEM_ID,
+    Ports,
+    Settings,
+)
 from chaos.quorum.hearing import Hearing
 from chaos.quorum.inboxes import Inboxes
 from chaos.quorum.turnstile import Turnstile
@@ -27,6 +38,9 @@ from dlrproxy.simulator.gateway import Gateway
 from dlrproxy.simulator.ledger import Ledger
 from dlrproxy.simulator.operator import Operator
 from dlrproxy.simulator.options import MOST_MESSAGES, GatewayOptions, MoOptions, OperatorOptions, Spread
+from dlrproxy.store.sql import rights
+from dlrproxy.store.sql.dialect import MARIADB
+from dlrproxy.store.sql.rights import Need, Task
 from protocols.smpp import constants as c
 
 SERVER_OF: Final = dict(zip(NODES, galera_cluster.NAMES, strict=True))
@@ -36,6 +50,7 @@ _LOOK_S: Final = 0.1
 _ASKED: Final = 5
 _MO_SHARE: Final = 0.2  # MO for each message
 _FLOWING: Final = 5  # messages of each gateway that are accepted
+_STARVING_S: Final = 3 * HEARTBEAT_S
 _SKEWS_S: Final = (5.0, 0.0, -5.0)  # of the nodes' and servers' clocks, where they are skewed
 
 
@@ -66,6 +81,8 @@ class Stage:
     turnstiles: dict[str, Turnstile]
     hearing: Hearing
     inboxes: Inboxes
+    lines: dict[str, Line]  # by node, to its server, if it does not use the socket
+    disks: dict[str, Disk]  # by node, of its data directory
     skewed: bool
     episodes: list[Episode] = field(factory=list)
 
@@ -82,6 +99,10 @@ class Stage:
     async def on(self, node: str, what: str, *arguments: object) -> None:
         """Have something done to the server of a node: a method of `mariadb_server.Server`."""
         await trio.to_thread.run_sync(partial(getattr(self.cluster.servers[SERVER_OF[node]], what), *arguments))
+
+    async def sql(self, node: str, statements: str) -> str:
+        """Tell the server of a node, as its administrator. Raises RuntimeError."""
+        return await trio.to_thread.run_sync(self.cluster.servers[SERVER_OF[node]].sql, statements)
 
     async def in_cluster(self, what: str, *arguments: object, **more: object) -> None:
         """Likewise a method of `galera_cluster.Cluster`."""
@@ -134,6 +155,27 @@ class Stage:
 
         await self.until(is_silent, f"{name} has let go of everything")
 
+    async def says(self, name: str, role: str, words: str) -> None:
+        """Until it has let go of everything and its status gives this role, and these words as a reason."""
+
+        async def is_said() -> bool:
+            status = await self.status(name)
+            if status is None or status.quorum is None or status.quorum.serving or status.quorum.role != role:
+                return False
+            return words in f"{status.quorum.why}; {status.quorum.trouble}"
+
+        await self.until(is_said, f'{name} says that it is {role}, "{words}"')
+
+    async def starving(self, name: str) -> None:
+        """Until its beats have not returned for a while."""
+
+        async def starves() -> bool:
+            status = await self.status(name)
+            serves_for_s = None if status is None or status.quorum is None else status.quorum.serves_for_s
+            return serves_for_s is None or serves_for_s < FENCE_AFTER_S - _STARVING_S
+
+        await self.until(starves, f"{name} has not beaten for {_STARVING_S:g} s")
+
     async def flowing(self) -> None:
         """Until each gateway has had answers to messages that it sent after now."""
         since = {name: self.accepted(name) for name in NODES}
@@ -168,27 +210,34 @@ async def set_up(
     seed: int,
     cluster: galera_cluster.Cluster,
     skewed: bool = False,
+    breakable: bool = False,
     settings: Settings | None = None,
     command: Sequence[str] = THIS_DLRPROXY,
 ) -> AsyncIterator[Stage]:
     """Everybody is up, and messages flow. No process outlives the block but the cluster's, which is given.
 
     `directory` is empty. With `skewed` the nodes' clocks differ from the start, the servers' from each one's next.
+    With `breakable` nodes dial their servers over lines, and have small disks where something may be mounted.
     `settings` are more of [quorum]. `command` is the `dlrproxy` that makes the schema, and that the nodes run.
     Raises NotInTimeError, NoFaketimeError, OSError, in groups.
     """
     with ExitStack() as held:
         ports = Ports.of(held.enter_context(reserved(configuration.COUNT)))
-        sockets = {name: cluster.servers[SERVER_OF[name]].socket for name in NODES}
+        sockets = {} if breakable else {name: cluster.servers[SERVER_OF[name]].socket for name in NODES}
         configuration.write(directory, ports, sockets, settings or {})
-        await _new_schema(cluster, command, configuration.file(directory, NODES[0]))
+        data_dirs = [configuration.data_dir(directory, name) for name in NODES]
+        disk_of = dict(zip(NODES, held.enter_context(disks(data_dirs, mounts=breakable)), strict=True))
         ledgers = {name: Ledger(directory / f"{name}.jsonl") for name in ("operator", *NODES)}
         for ledger in ledgers.values():
             held.callback(ledger.close)
         if skewed:
             held.callback(skew.tidy)
         async with trio.open_nursery() as nursery:
-            stage = _make(directory, ports, ledgers, nursery, rate, seed, cluster, skewed=skewed)
+            lines = {name: Line(ports.databases[name], cluster.servers[SERVER_OF[name]].port) for name in NODES}
+            for line in lines.values():
+                await nursery.start(line.run)
+            await _new_schema(cluster, command, configuration.file(directory, NODES[0]))
+            stage = _make(directory, ports, ledgers, nursery, rate, seed, cluster, lines, disk_of, skewed=skewed)
             for node in stage.nodes.values():
                 node.becomes(command)
             await _rise(stage, nursery)
@@ -207,6 +256,8 @@ def _make(
     rate: float,
     seed: int,
     cluster: galera_cluster.Cluster,
+    lines: dict[str, Line],
+    disk_of: dict[str, Disk],
     *,
     skewed: bool,
 ) -> Stage:
@@ -237,6 +288,8 @@ def _make(
         },
         hearing=hearing,
         inboxes=Inboxes([cluster.account(name) for name in cluster.names]),
+        lines=lines,
+        disks=disk_of,
         skewed=skewed,
     )
     stage.skew_servers(on=skewed)
@@ -266,7 +319,9 @@ async def _read_logs(stage: Stage) -> None:
 
 async def _new_schema(cluster: galera_cluster.Cluster, command: Sequence[str], config: Path) -> None:
     await trio.to_thread.run_sync(cluster.wait_synced)
-    make = "DROP DATABASE IF EXISTS dlrproxy; CREATE DATABASE dlrproxy"
+    need = Need(user=ACCOUNT, password=PASSWORD, tasks=(Task.ROWS,))
+    made = rights.statements([need], "dlrproxy", ["%"], MARIADB, unlogged=False)  # as `db grants` prints them
+    make = "\n".join(["DROP DATABASE IF EXISTS dlrproxy;", *made])
     await trio.to_thread.run_sync(cluster.servers[cluster.names[0]].sql, make)
     await trio.run_process([*command, "db", "init", str(config)], capture_stdout=True)
 
