@@ -105,8 +105,8 @@ class Sharing:
     # Whose it is
 
     def _seek(self, item: Item, now: float) -> None:
-        if item.looked:  # just before it came into custody
-            item.looked = False
+        looked, item.looked = item.looked, False  # just before it came into custody
+        if looked and self._left_s(item, now) > 0:  # else it has stood in its line for all that time since
             self._wait_for_owner(item, now)
             return
         item.enter(State.SEEKING)
@@ -147,14 +147,18 @@ class Sharing:
         self._shelf.watch.discard(item.key)
 
     def _wait_for_owner(self, item: Item, now: float) -> None:
-        # By the clock of the node that took it before, it may be older or younger than by this one's.
-        here_since = max(item.accepted_at, item.stays_until - _STAYS_S)
-        left_s = here_since + self._cluster.unmatched_for_s - now
+        left_s = self._left_s(item, now)
         if left_s <= 0:
             # A node that is out of reach may know of a message that it could not write yet.
             self._walk.give_up(item, not self._missing(), now)
         elif not self._leave_to_heir(item, now):
             self._wait(item, self._backoff(item), left_s, now)
+
+    def _left_s(self, item: Item, now: float) -> float:
+        """For how long it is looked for yet."""
+        # By the clock of the node that took it before, it may be older or younger than by this one's.
+        here_since = max(item.accepted_at, item.stays_until - _STAYS_S)
+        return here_since + self._cluster.unmatched_for_s - now
 
     def _backoff(self, item: Item) -> float:
         settings = self._settings

@@ -285,6 +285,23 @@ def test_a_message_that_is_written_a_moment_later_still_gets_its_report():
     assert got(world, "t") == [("n1", "gw1")]
 
 
+def test_a_report_that_stood_in_line_for_longer_than_it_is_looked_for_is_looked_for_then():
+    world = World()
+    unbind(world, "n2", "gw2")
+    for trace, final in (("first", False), ("second", True)):
+        world.report("n0", b"late", trace, final=final)
+        world.settle_down()
+        world.owners[trace] = "gw2"
+    world.submit(b"late", "gw2")
+    pass_time(world, 10.0)  # the first is found, and waits for its gateway
+    pass_time(world, CLUSTER.unmatched_for_s)
+    bind(world, "n2", "gw2")
+    pass_time(world, 10.0)
+    assert [one.trace for one in world.delivered] == ["first", "second"]
+    assert kept(world, "second") == []
+    world.check()
+
+
 def test_one_that_is_recorded_at_its_own_node_gets_it_at_once():
     world = World()
     world.report("n0", b"late", "t")
