@@ -15,22 +15,22 @@ from pathlib import Path
 from typing import Final
 
 import trio
-from attrs import frozen
+from attrs import evolve, frozen
 
 from chaos.configuration import OPERATOR_ANSWER_S, SYSTEM_ID, Configuration, Ports
 from chaos.disk import Disk, disks
 from chaos.lines import Line
 from chaos.nodes import Node
 from chaos.plan import UNRULED, Plan, Target
+from chaos.tireless import TIRELESS
 from dlrproxy.demo.ports import LOOPBACK, reserved
 from dlrproxy.simulator.gateway import Gateway
 from dlrproxy.simulator.ledger import Ledger
 from dlrproxy.simulator.operator import Operator
-from dlrproxy.simulator.options import MOST_MESSAGES, GatewayOptions, MoOptions, OperatorOptions, Spread
+from dlrproxy.simulator.options import GatewayOptions, MoOptions, OperatorOptions, Spread
 
 _LOOK_S: Final = 0.1  # between looks at the logs
 _MO_SHARE: Final = 0.2  # MO for each message
-_FOREVER_S: Final = float("inf")
 
 
 @frozen
@@ -157,19 +157,14 @@ def _operator_options(plan: Plan, ports: Ports, password: str) -> OperatorOption
 
 
 def _gateway_options(plan: Plan, name: str, port: int, password: str) -> GatewayOptions:
-    return GatewayOptions(
+    return evolve(
+        TIRELESS,
         host=LOOPBACK,
         port=port,
         name=name,
         system_id=SYSTEM_ID,
         password=password,
-        messages=MOST_MESSAGES,  # until it is told that there are enough
         rate=plan.rate / plan.nodes,
-        resubmit_ms=300.0,
-        response_timeout_s=15.0,
-        enquire_link_s=3.0,
         reconnect_ms=(100.0, 1000.0),
-        give_up_s=_FOREVER_S,
-        linger_s=_FOREVER_S,
         seed=plan.seed,
     )

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Final
 
 import trio
-from attrs import frozen
+from attrs import evolve, frozen
 
 from chaos.pair.address import Address, ByHand, ByKeepalived
 from chaos.pair.machine import GATEWAY, PASSWORD, SYSTEM_ID, Machine
 from chaos.pair.places import HUB, in_namespaces, on_loopback
+from chaos.tireless import TIRELESS
 from dlrproxy.admin.pair_view import PairStatus
 from dlrproxy.demo.ports import LOOPBACK, reserved
 from dlrproxy.simulator import ledger as events
@@ -19,7 +20,7 @@ from dlrproxy.simulator.gateway import Gateway
 from dlrproxy.simulator.judge import Verdict, judge
 from dlrproxy.simulator.ledger import Ledger
 from dlrproxy.simulator.operator import Operator
-from dlrproxy.simulator.options import MOST_MESSAGES, GatewayOptions, OperatorOptions
+from dlrproxy.simulator.options import GatewayOptions, OperatorOptions
 from protocols.smpp import constants as c
 
 NAMES: Final = ("gw1", "gw2")
@@ -262,18 +263,12 @@ def _operator_options(host: str, port: int) -> OperatorOptions:
 
 
 def _gateway_options(address: Address, rate: float) -> GatewayOptions:
-    return GatewayOptions(
+    return evolve(
+        TIRELESS,
         host=address.host,
         port=address.port,
         name=GATEWAY,
         system_id=SYSTEM_ID,
         password=PASSWORD,
-        messages=MOST_MESSAGES,  # until it is told that there are enough
         rate=rate,
-        resubmit_ms=300.0,
-        response_timeout_s=15.0,
-        enquire_link_s=3.0,
-        reconnect_ms=(100.0, 500.0),
-        give_up_s=float("inf"),
-        linger_s=float("inf"),
     )

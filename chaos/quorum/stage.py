@@ -9,7 +9,7 @@ from typing import Final
 
 import galera_cluster
 import trio
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from chaos.disk import Disk, disks
 from chaos.lines import Line
@@ -29,6 +29,7 @@ from chaos.quorum.configuration import (
 from chaos.quorum.hearing import Hearing
 from chaos.quorum.inboxes import Inboxes
 from chaos.quorum.turnstile import Turnstile
+from chaos.tireless import TIRELESS
 from dlrproxy.admin.client import AdminError
 from dlrproxy.admin.view import NodeStatus
 from dlrproxy.demo.node_process import THIS_DLRPROXY
@@ -37,7 +38,7 @@ from dlrproxy.simulator import ledger as events
 from dlrproxy.simulator.gateway import Gateway
 from dlrproxy.simulator.ledger import Ledger
 from dlrproxy.simulator.operator import Operator
-from dlrproxy.simulator.options import MOST_MESSAGES, GatewayOptions, MoOptions, OperatorOptions, Spread
+from dlrproxy.simulator.options import GatewayOptions, MoOptions, OperatorOptions, Spread
 from dlrproxy.store.sql import rights
 from dlrproxy.store.sql.dialect import MARIADB
 from dlrproxy.store.sql.rights import Need, Task
@@ -351,19 +352,13 @@ def _operator_options(port: int, rate: float, seed: int) -> OperatorOptions:
 
 
 def _gateway_options(name: str, port: int, rate: float, seed: int) -> GatewayOptions:
-    return GatewayOptions(
+    return evolve(
+        TIRELESS,
         host=LOOPBACK,
         port=port,
         name=name,
         system_id=SYSTEM_ID,
         password=PASSWORD,
-        messages=MOST_MESSAGES,  # until it is told that there are enough
         rate=rate,
-        resubmit_ms=300.0,
-        response_timeout_s=15.0,
-        enquire_link_s=3.0,
-        reconnect_ms=(100.0, 500.0),
-        give_up_s=float("inf"),
-        linger_s=float("inf"),
         seed=seed,
     )
